@@ -1,0 +1,99 @@
+"""Composition of bijections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.bijections.base import Bijection, Shape
+from snflow.errors import ConfigError
+
+
+@final
+class Chain(Bijection):
+    """f = fₙ ∘ … ∘ f₁ with log|det| = Σᵢ log|det ∂fᵢ|: data pass the layers in the order in which they are listed.
+
+    A context goes to the layers that take one. An empty chain is the identity.
+
+    Args:
+        layers: bijections, the one next to the data first.
+
+    Raises:
+        ConfigError: something listed is no bijection, or two layers want contexts of different shapes.
+
+    Example:
+        >>> import torch, snflow
+        >>> chain = snflow.Chain([snflow.Flatten((1, 2, 2)), snflow.LeakyReLU()])
+        >>> z, log_det = chain(torch.ones(5, 1, 2, 2))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 4]), torch.Size([5]))
+    """
+
+    def __init__(self, layers: Iterable[Bijection]) -> None:
+        super().__init__()
+        listed = list(layers)
+        for position, layer in enumerate(listed):
+            if not isinstance(layer, Bijection):
+                raise ConfigError(
+                    f"Chain, layer {position}",
+                    expected="a Bijection",
+                    got=type(layer).__name__,
+                    fix="a plain nn.Module has no log-determinant",
+                )
+        self.layers = nn.ModuleList(listed)
+        contexts = {layer.context_shape for layer in listed} - {None}
+        if len(contexts) > 1:
+            raise ConfigError(
+                "Chain",
+                expected="layers with contexts of one shape",
+                got=", ".join(map(str, contexts)),
+                fix="embed the context once, outside the chain",
+            )
+        self.context_shape = next(iter(contexts), None)
+        self.has_inverse = all(layer.has_inverse for layer in listed)
+        self.log_det_kind = "exact" if all(layer.log_det_kind == "exact" for layer in listed) else "estimate"
+        self.event_shape = listed[0].event_shape if listed else None
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        total: Tensor | None = None
+        for layer in self:
+            x, log_det = layer(x, context if layer.context_shape is not None else None)
+            total = log_det if total is None else total + log_det
+        return x, torch.zeros(x.shape[0], dtype=x.dtype, device=x.device) if total is None else total
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        total: Tensor | None = None
+        for layer in reversed(list(self)):
+            z, log_det = layer.inverse(z, context if layer.context_shape is not None else None)
+            total = log_det if total is None else total + log_det
+        return z, torch.zeros(z.shape[0], dtype=z.dtype, device=z.device) if total is None else total
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        for layer in reversed(list(self)):
+            z = layer.decode(z, context if layer.context_shape is not None else None)
+        return z
+
+    def _latent_shape(self, event_shape: Shape) -> Shape:
+        for layer in self:
+            event_shape = layer.latent_shape(event_shape)
+        return event_shape
+
+    def _data_shape(self, latent_shape: Shape) -> Shape:
+        for layer in reversed(list(self)):
+            latent_shape = layer.data_shape(latent_shape)
+        return latent_shape
+
+    def __len__(self) -> int:
+        """Count the layers."""
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Bijection]:
+        """Iterate from data to latent."""
+        return iter(self.layers)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Bijection:
+        """Return one layer, counted from the data."""
+        return self.layers[index]  # type: ignore[return-value]

@@ -1,0 +1,7 @@
+"""Maps of each element by itself: the Jacobian is diagonal."""
+
+from snflow.bijections.elementwise.affine import Affine as Affine
+from snflow.bijections.elementwise.leaky_relu import LeakyReLU as LeakyReLU
+from snflow.bijections.elementwise.logit import Logit as Logit
+from snflow.bijections.elementwise.smooth_leaky_relu import SmoothLeakyReLU as SmoothLeakyReLU
+from snflow.bijections.elementwise.spline import RationalQuadraticSpline as RationalQuadraticSpline

@@ -1,0 +1,55 @@
+"""A bijection run backwards."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from snflow.bijections.base import Bijection, Shape
+from snflow.errors import NotInvertibleError
+
+
+@final
+class Inverse(Bijection):
+    """f = b⁻¹ with log|det ∂f| = −log|det ∂b|: the bijection b with its two directions swapped.
+
+    Args:
+        bijection: the map to run backwards; it must have an inverse.
+
+    Raises:
+        NotInvertibleError: the bijection declares that it has no inverse.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.LeakyReLU(0.5)
+        >>> x = torch.tensor([[-2.0, 3.0]])
+        >>> torch.equal(snflow.Inverse(layer)(layer(x)[0])[0], x)
+        True
+    """
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__()
+        if not bijection.has_inverse:
+            raise NotInvertibleError(
+                "Inverse",
+                expected="a bijection with an inverse",
+                got=f"{bijection.label}, which declares that it has none",
+                fix="run it forwards only",
+            )
+        self.bijection = bijection
+        self.context_shape = bijection.context_shape
+        self.log_det_kind = bijection.log_det_kind
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.bijection.inverse(x, context)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z_and_log_det: tuple[Tensor, Tensor] = self.bijection(z, context)
+        return z_and_log_det
+
+    def _latent_shape(self, event_shape: Shape) -> Shape:
+        return self.bijection.data_shape(event_shape)
+
+    def _data_shape(self, latent_shape: Shape) -> Shape:
+        return self.bijection.latent_shape(latent_shape)

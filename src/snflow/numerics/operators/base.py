@@ -1,0 +1,51 @@
+"""What a free square linear operator A(w) must be able to do: the algebra under every dense and convolutional layer."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Operator(Protocol):
+    """A(w): a square linear operator on events that is itself linear in its weight w.
+
+    The matrix of A(w) is block-diagonal with equal blocks: one block for a dense layer or a k×k convolution, one for
+    each pixel for a 1×1 convolution. Events enter and leave as ``(batch, *event)``.
+    """
+
+    def product(self, weight: Tensor, x: Tensor) -> Tensor:
+        """A(w) x, with the shape of x ``(batch, *event)``."""
+        ...
+
+    def transposed_product(self, weight: Tensor, v: Tensor) -> Tensor:
+        """A(w)ᵀ v, with the shape of v ``(batch, *event)``."""
+        ...
+
+    def weight_gradient(self, weight: Tensor, x: Tensor, v: Tensor) -> Tensor:
+        """∂/∂w Σ_b ⟨v_b, A(w) x_b⟩, with the shape of the weight; x and v have shape ``(batch, *event)``."""
+        ...
+
+    def transpose(self, weight: Tensor) -> Tensor:
+        """Return the weight whose operator is A(w)ᵀ."""
+        ...
+
+    def trace_gradient(self, other: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """∂/∂w tr(A(w) A(r)) for r = ``other``: what stands in for ∂log|det A(w)|/∂w when A(r) ≈ A(w)⁻¹."""
+        ...
+
+    def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """Return one diagonal block of the matrix of A(w), with shape ``(n, n)``, differentiable in the weight."""
+        ...
+
+    def copies(self, event_shape: tuple[int, ...]) -> int:
+        """Count the equal diagonal blocks."""
+        ...
+
+    def to_rows(self, x: Tensor) -> Tensor:
+        """Cut events ``(batch, *event)`` into the parts that one block acts on: ``(batch · copies, n)``."""
+        ...
+
+    def from_rows(self, rows: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """Undo :meth:`to_rows`."""
+        ...

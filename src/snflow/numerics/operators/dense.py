@@ -1,0 +1,81 @@
+"""A(w) = W: a free square matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class DenseOperator:
+    """z = W x for a free matrix W ``(features, features)`` and events ``(features,)``.
+
+    Example:
+        >>> import torch
+        >>> weight, x = torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0]])
+        >>> DenseOperator().product(weight, x)
+        tensor([[3., 1.]])
+    """
+
+    def product(self, weight: Tensor, x: Tensor) -> Tensor:
+        """W x."""
+        return functional.linear(x, weight)
+
+    def transposed_product(self, weight: Tensor, v: Tensor) -> Tensor:
+        """Wᵀ v."""
+        return v @ weight
+
+    def weight_gradient(self, weight: Tensor, x: Tensor, v: Tensor) -> Tensor:
+        """Σ_b v_b x_bᵀ."""
+        return v.mT @ x
+
+    def transpose(self, weight: Tensor) -> Tensor:
+        """Wᵀ."""
+        return weight.mT
+
+    def trace_gradient(self, other: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """∂/∂W tr(W R) = Rᵀ."""
+        return other.mT
+
+    def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """W itself."""
+        return weight
+
+    def copies(self, event_shape: tuple[int, ...]) -> int:
+        """One."""
+        return 1
+
+    def to_rows(self, x: Tensor) -> Tensor:
+        """Events are rows already."""
+        return x
+
+    def from_rows(self, rows: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """Rows are events already."""
+        return rows
+
+
+def relative_gradient(weight: Tensor, s: Tensor, grad_s: Tensor) -> Tensor:
+    """(Σ_b δ_b x_bᵀ) Wᵀ W = Σ_b δ_b (Wᵀ s_b)ᵀ: the likelihood gradient made relative, in O(batch · D²).
+
+    Args:
+        weight: W, with shape ``(features, features)``.
+        s: W x, with shape ``(batch, features)``.
+        grad_s: δ = ∂L/∂s, with shape ``(batch, features)``.
+
+    Returns:
+        The relative gradient, with the shape of the weight.
+
+    References:
+        Gresele, Fissore, Javaloy, Schölkopf, Hyvärinen (2020), Relative gradient optimization of the Jacobian term in
+        unsupervised deep learning, eq. 9.
+
+    Example:
+        >>> import torch
+        >>> relative_gradient(2 * torch.eye(2), torch.ones(1, 2), torch.ones(1, 2))
+        tensor([[2., 2.],
+                [2., 2.]])
+    """
+    return torch.mm(grad_s.mT, s @ weight)
