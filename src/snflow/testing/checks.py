@@ -1,0 +1,217 @@
+"""The contract of a bijection as checks that anyone can run on a layer of their own."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from snflow.bijections.base import Bijection
+from snflow.errors import ContextError, DtypeError, ShapeError
+from snflow.testing.case import Case
+
+
+class ContractError(AssertionError):
+    """A layer breaks the contract; the message says by how much."""
+
+
+def _close(what: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
+    """Compare relative to max(1, |wanted|); NaN is never close."""
+    if got.shape != wanted.shape:
+        raise ContractError(f"{what}: shape {tuple(got.shape)} instead of {tuple(wanted.shape)}")
+    got, wanted = got.detach(), wanted.detach()
+    error = ((got - wanted).abs() / wanted.abs().clamp_min(1)).max() if got.numel() else torch.zeros(())
+    if not error <= tolerance:
+        raise ContractError(f"{what}: off by {float(error):.2e}, allowed {tolerance:.0e}")
+
+
+def _jacobian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    jacobian: Tensor = torch.autograd.functional.jacobian(function, at)
+    return jacobian.reshape(at.numel(), at.numel())
+
+
+def check_round_trip(case: Case) -> None:
+    """f⁻¹(f(x)) = x and f(f⁻¹(z)) = z, the log-determinants opposite."""
+    layer, x, context = case.layer(), case.data(), case.context()
+    z, log_det = layer(x, context)
+    back, log_det_back = layer.inverse(z, context)
+    _close("inverse(forward(x))", back, x, case.round_trip)
+    _close("log_det of the round trip", log_det_back, -log_det, case.round_trip)
+    _close("forward(inverse(z))", layer(back, context)[0], z, case.round_trip)
+
+
+def check_log_det(case: Case) -> None:
+    """log_det = log|det| of autodiff's Jacobian, forward and back, row by row."""
+    layer, x, context = case.layer(), case.data(3), case.context(3)
+    z, log_det = layer(x, context)
+    _, log_det_back = layer.inverse(z, context)
+    for row in range(len(x)):
+        given = None if context is None else context[row : row + 1]
+        forward = _jacobian(lambda v, c=given: layer(v[None], c)[0][0], x[row])
+        back = _jacobian(lambda v, c=given: layer.inverse(v[None], c)[0][0], z[row])
+        _close("log_det", log_det[row], torch.linalg.slogdet(forward)[1], case.log_det)
+        _close("log_det of the inverse", log_det_back[row], torch.linalg.slogdet(back)[1], case.log_det)
+
+
+def check_shapes(case: Case) -> None:
+    """Batches of 0, 1 and 7; ``latent_shape`` and ``data_shape`` tell the truth; ``decode`` is ``inverse``."""
+    for batch in (0, 1, 7):
+        layer, x, context = case.layer(), case.data(batch), case.context(batch)
+        z, log_det = layer(x, context)
+        wanted = layer.latent_shape(case.event_shape)
+        if tuple(z.shape) != (batch, *wanted) or tuple(log_det.shape) != (batch,):
+            raise ContractError(f"batch of {batch}: z {tuple(z.shape)}, log_det {tuple(log_det.shape)}")
+        if layer.data_shape(wanted) != case.event_shape:
+            raise ContractError(f"data_shape({wanted}) is not {case.event_shape}")
+        _close("decode(z)", layer.decode(z, context), layer.inverse(z, context)[0], 0.0)
+
+
+def check_rows(case: Case) -> None:
+    """A row's result does not depend on the rows beside it, not even when one of them is NaN."""
+    layer, x, context = case.layer(), case.data(), case.context()
+    z, log_det = layer(x, context)
+    one = layer(x[2:3], None if context is None else context[2:3])
+    _close("z of a single row", one[0], z[2:3], 1e-12)
+    _close("log_det of a single row", one[1], log_det[2:3], 1e-12)
+    damaged = x.clone()
+    damaged[2] = torch.nan
+    z_damaged, log_det_damaged = layer(damaged, context)
+    others = torch.arange(len(x)) != 2
+    _close("z beside a NaN row", z_damaged[others], z[others], 0.0)
+    _close("log_det beside a NaN row", log_det_damaged[others], log_det[others], 0.0)
+
+
+def check_gradients(case: Case) -> None:
+    """In eval(): gradients of z, x and both log-determinants by x, z and every parameter match finite differences."""
+    if not case.smooth:
+        return
+    layer, x, context = case.layer(), case.data(2).requires_grad_(), case.context(2)
+    z = layer(x, context)[0].detach().requires_grad_()
+    parameters = tuple(p for p in layer.parameters() if p.requires_grad)
+    for direction, start in ((layer, x), (layer.inverse, z)):
+
+        def joined(v: Tensor, *_: Tensor, run: Callable[..., tuple[Tensor, Tensor]] = direction) -> Tensor:
+            # One output: gradcheck passes over an output that has lost its graph.
+            value, log_det = run(v, context)
+            return torch.cat([value.flatten(1), log_det[:, None]], 1)
+
+        torch.autograd.gradcheck(joined, (start, *parameters), atol=1e-6, check_undefined_grad=False)
+
+
+def check_single_precision(case: Case) -> None:
+    """Float32 agrees with float64, stays float32, and comes back as it went."""
+    layer, x, context = case.layer(), case.data(), case.context()
+    z, log_det = layer(x, context)
+    single = copy.deepcopy(layer).float()
+    given = None if context is None else context.float()
+    z32, log_det32 = single(x.float(), given)
+    back = single.inverse(z32, given)[0]
+    for name, value in (("z", z32), ("log_det", log_det32), ("x", back)):
+        if value.dtype != torch.float32:
+            raise ContractError(f"{name} is {value.dtype} for float32 data")
+    _close("z in float32", z32.double(), z, case.single)
+    _close("log_det in float32", log_det32.double(), log_det, case.single)
+    _close("round trip in float32", back.double(), x, case.single)
+
+
+def check_state(case: Case) -> None:
+    """``state_dict``, ``deepcopy`` and ``pickle`` bring back the same layer, bit for bit."""
+    layer, x, context = case.layer(), case.data(), case.context()
+    z, log_det = layer(x, context)
+    fresh = case.layer()
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.zero_()
+    buffer = io.BytesIO()
+    torch.save(layer.state_dict(), buffer)
+    buffer.seek(0)
+    fresh.load_state_dict(torch.load(buffer, weights_only=True))
+    copies = {
+        "load_state_dict": fresh,
+        "deepcopy": copy.deepcopy(layer),
+        "pickle": pickle.loads(pickle.dumps(layer)),
+    }
+    for way, twin in copies.items():
+        again = twin.eval()(x, context)
+        _close(f"z after {way}", again[0], z, 0.0)
+        _close(f"log_det after {way}", again[1], log_det, 0.0)
+
+
+def check_refusals(case: Case) -> None:
+    """A wrong event shape, a wrong dtype, a wrong rank, a stray or missing context: each gets the library's own error."""
+    layer, x, context = case.layer(), case.data(), case.context()
+    if layer.event_shape is not None:
+        _refuses(ShapeError, lambda: layer(x[..., None], context))
+    _refuses(ShapeError, lambda: layer(x.new_zeros(()), context))
+    _refuses(DtypeError, lambda: layer(x.long(), context))
+    if next(layer.parameters(), None) is not None:
+        _refuses(DtypeError, lambda: layer(x.float(), context))
+    if context is None:
+        _refuses(ContextError, lambda: layer(x, x))
+    else:
+        _refuses(ContextError, lambda: layer(x))
+        _refuses(ShapeError, lambda: layer(x, context[1:]))
+
+
+def check_autocast(case: Case) -> None:
+    """Under autocast the mathematics stays as it was, bit for bit."""
+    layer, x, context = case.layer().float(), case.data().float(), case.context()
+    given = None if context is None else context.float()
+    z, log_det = layer(x, given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z_cast, log_det_cast = layer(x, given)
+    _close("z under autocast", z_cast, z, 0.0)
+    _close("log_det under autocast", log_det_cast, log_det, 0.0)
+
+
+def _refuses(kind: type[Exception], call: Callable[[], object]) -> None:
+    try:
+        call()
+    except kind:
+        return
+    raise ContractError(f"expected {kind.__name__}, and nothing was raised")
+
+
+CHECKS: dict[str, Callable[[Case], None]] = {
+    "round_trip": check_round_trip,
+    "log_det": check_log_det,
+    "shapes": check_shapes,
+    "rows": check_rows,
+    "gradients": check_gradients,
+    "single_precision": check_single_precision,
+    "state": check_state,
+    "refusals": check_refusals,
+    "autocast": check_autocast,
+}
+"""Every property that every layer has."""
+
+
+def check(layer: Bijection, event_shape: tuple[int, ...], **options: object) -> dict[str, str]:
+    """Run every check of the contract on a layer of your own.
+
+    Args:
+        layer: the layer; it is copied, never changed.
+        event_shape: the shape of one data event.
+        options: further fields of :class:`~snflow.testing.Case`, as ``sample`` or ``round_trip``.
+
+    Returns:
+        For each check ``"ok"`` or what is wrong.
+
+    Example:
+        >>> import snflow
+        >>> set(check(snflow.Dense(3), (3,)).values())
+        {'ok'}
+    """
+    case = Case(lambda: copy.deepcopy(layer), event_shape, **options)  # type: ignore[arg-type]
+    report = {}
+    for name, run in CHECKS.items():
+        try:
+            run(case)
+            report[name] = "ok"
+        except Exception as wrong:  # whatever a layer raises is a line of the report
+            report[name] = f"{type(wrong).__name__}: {wrong}"
+    return report

@@ -1,0 +1,71 @@
+"""Every layer × every property of the contract."""
+
+import pytest
+import torch
+
+from snflow.bijections import Bijection, Dense
+from snflow.testing import CATALOGUE, CHECKS, check
+from snflow.testing.catalogue import bijection_classes
+
+
+@pytest.mark.parametrize("property_name", CHECKS)
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_contract(name, property_name):
+    CHECKS[property_name](CATALOGUE[name])
+
+
+def test_every_layer_is_in_the_catalogue():
+    listed = {type(case.build()) for case in CATALOGUE.values()}
+    missing = {layer for layer in bijection_classes() if getattr(layer, "__final__", False)} - listed
+    assert not missing, f"add these to snflow/testing/catalogue.py: {missing}"
+
+
+def test_every_class_is_abstract_or_final():
+    classes = bijection_classes()
+    parents = {parent for layer in classes for parent in layer.__mro__[1:]}
+    for layer in classes:
+        assert getattr(layer, "__final__", False) != (layer in parents), f"{layer} is neither a parent nor final"
+
+
+def test_names_begin_with_the_class():
+    for name, case in CATALOGUE.items():
+        assert name.split(" (")[0] == type(case.build()).__name__
+
+
+class Broken(Bijection):
+    """Each part can be put out of order by itself."""
+
+    event_shape = (3,)
+
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+        self.scale = torch.nn.Parameter(torch.tensor([0.5, 2.0, 3.0]))
+
+    def _forward(self, x, context):
+        z = x * self.scale
+        if self.fault == "rows":
+            z = z + x.mean(0)
+        if self.fault == "single_precision":
+            return z.double(), self._log_det(z).double()
+        return z, self._log_det(z)
+
+    def _log_det(self, z):
+        if self.fault == "shapes":
+            return self.scale.abs().log().sum()[None]
+        scale = self.scale.detach() if self.fault == "gradients" else self.scale
+        return (2 if self.fault == "log_det" else 1) * scale.abs().log().sum().expand(z.shape[0])
+
+    def _inverse(self, z, context):
+        return z / (self.scale + (1e-6 if self.fault == "round_trip" else 0)), -self._log_det(z)
+
+
+@pytest.mark.parametrize("fault", ["round_trip", "log_det", "shapes", "rows", "gradients", "single_precision"])
+def test_each_check_finds_its_fault(fault):
+    assert set(check(Broken(None), (3,)).values()) == {"ok"}
+    assert check(Broken(fault), (3,))[fault] != "ok"
+
+
+def test_check_reports_instead_of_raising():
+    report = check(Dense(3), (4,))
+    assert "ShapeError" in report["round_trip"]
