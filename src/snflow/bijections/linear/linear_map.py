@@ -104,7 +104,7 @@ class LinearMap(Bijection):
         return self.log_det_value
 
     def _exact_log_det(self, name: str, event_shape: Shape) -> Tensor:
-        weight = self.get_parameter(name)
+        weight: Tensor = getattr(self, name)
         copies = self.operator.copies(event_shape)
         value = (copies * self._factor(name, event_shape).log_abs_det).to(weight.dtype)
 
@@ -116,13 +116,13 @@ class LinearMap(Bijection):
 
     def _factor(self, name: str, event_shape: Shape) -> LUFactor:
         """The factorisation of one block of A, made anew when the weight or the event shape has changed."""
-        weight = self.get_parameter(name).detach()
+        weight: Tensor = getattr(self, name).detach()
         kept = self._factors.get(name)
         if kept is not None:
             shape, seen, factor = kept
-            if shape == event_shape and seen.dtype == weight.dtype and seen.device == weight.device:
-                if torch.equal(seen, weight):
-                    return factor
+            comparable = seen.dtype == weight.dtype and seen.device == weight.device
+            if shape == event_shape and comparable and torch.equal(seen, weight):
+                return factor
         factor = LUFactor.of(self.operator.block(weight, event_shape), self.label)
         self._factors[name] = event_shape, weight.clone(), factor
         if name == "weight":

@@ -1,0 +1,67 @@
+"""snflow: normalizing flows in PyTorch, trained without determinants: each layer learns its own inverse.
+
+Everything that a user types is here; it is imported on first use, so that ``import snflow`` alone loads neither
+torch, matplotlib nor Lightning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snflow.lazy import lazily
+
+if TYPE_CHECKING:
+    from snflow import data as data
+    from snflow import errors as errors
+    from snflow import flows as flows
+    from snflow.bijections import Affine as Affine
+    from snflow.bijections import Bijection as Bijection
+    from snflow.bijections import Chain as Chain
+    from snflow.bijections import Conv2d as Conv2d
+    from snflow.bijections import Dense as Dense
+    from snflow.bijections import Flatten as Flatten
+    from snflow.bijections import Inverse as Inverse
+    from snflow.bijections import LeakyReLU as LeakyReLU
+    from snflow.bijections import Logit as Logit
+    from snflow.bijections import RationalQuadraticSpline as RationalQuadraticSpline
+    from snflow.bijections import SmoothLeakyReLU as SmoothLeakyReLU
+    from snflow.bijections import Squeeze as Squeeze
+    from snflow.distributions import BaseDensity as BaseDensity
+    from snflow.distributions import DiagonalNormal as DiagonalNormal
+    from snflow.distributions import Flow as Flow
+    from snflow.distributions import FlowDistribution as FlowDistribution
+    from snflow.distributions import Logistic as Logistic
+    from snflow.distributions import StandardNormal as StandardNormal
+    from snflow.distributions import Uniform as Uniform
+    from snflow.distributions import UniformDequantization as UniformDequantization
+    from snflow.distributions import as_transform as as_transform
+    from snflow.distributions import bits_per_dim as bits_per_dim
+    from snflow.distributions import mean_nll as mean_nll
+    from snflow.selfnorm import SelfNormalizingConv2d as SelfNormalizingConv2d
+    from snflow.selfnorm import SelfNormalizingDense as SelfNormalizingDense
+    from snflow.selfnorm import inverting as inverting
+    from snflow.selfnorm import layer_diagnostics as layer_diagnostics
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "snflow.bijections": (
+        "Affine Bijection Chain Conv2d Dense Flatten Inverse LeakyReLU Logit RationalQuadraticSpline SmoothLeakyReLU "
+        "Squeeze"
+    ),
+    "snflow.distributions": (
+        "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "
+        "as_transform bits_per_dim mean_nll"
+    ),
+    "snflow.selfnorm": "SelfNormalizingConv2d SelfNormalizingDense inverting layer_diagnostics",
+}
+_SUBPACKAGES = ("data", "errors", "flows", "testing")
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted([*_HOMES, *_SUBPACKAGES])  # noqa: PLE0605
+
+__getattr__ = lazily(__name__, _HOMES, _SUBPACKAGES)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,19 @@
+"""Ready architectures, one function each: ``flows.dense``, ``flows.conv``, and ``flows.build`` for recipes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snflow.lazy import lazily
+
+if TYPE_CHECKING:
+    from snflow.flows.building import build as build
+    from snflow.flows.conv_flow import conv as conv
+    from snflow.flows.dense_flow import dense as dense
+
+__all__ = ["build", "conv", "dense"]
+
+# The options of this package are read by the command line's --help, which must not wait for torch.
+__getattr__ = lazily(
+    __name__, {"build": "snflow.flows.building", "conv": "snflow.flows.conv_flow", "dense": "snflow.flows.dense_flow"}
+)

@@ -1,0 +1,37 @@
+"""From a recipe's options and a dataset to a flow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from snflow.bijections import Affine, Bijection
+from snflow.data import Dataset
+from snflow.distributions import Flow
+from snflow.flows.conv_flow import conv
+from snflow.flows.dense_flow import dense
+from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions
+
+
+def build(options: FlowOptions, dataset: Dataset) -> Flow:
+    """Make the flow that the options describe for the events of a dataset.
+
+    Integer data are dequantized, scaled and opened by a logit; continuous data are standardised by the mean and the
+    deviation of their training part, in a layer of the flow, so that likelihoods stay those of the raw data.
+
+    Args:
+        options: one of the dataclasses in ``snflow.flows.options``.
+        dataset: what the flow is for.
+
+    Returns:
+        The flow; ``log_prob`` is in nats.
+
+    Raises:
+        ConfigError, ShapeError: the options do not fit the data.
+    """
+    fixed: list[Bijection] = [Affine.standardizing(dataset.train)] if dataset.levels is None else []
+    common = {"levels": dataset.levels, "preprocessing": fixed}
+    match options:
+        case DenseOptions():
+            return dense(dataset.event_shape, **common, **asdict(options))
+        case ConvOptions():
+            return conv(dataset.event_shape, **common, **asdict(options))

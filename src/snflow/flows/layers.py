@@ -1,0 +1,78 @@
+"""From a word in a recipe to a layer."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict, assert_never
+
+from snflow.bijections import Bijection, Conv2d, Dense, LeakyReLU, RationalQuadraticSpline, SmoothLeakyReLU
+from snflow.bijections.base import Shape
+from snflow.bijections.linear import LogDetRule
+from snflow.bijections.linear.initialization import Initialization
+from snflow.distributions import BaseDensity, DiagonalNormal, Logistic, StandardNormal
+from snflow.errors import ConfigError, nearest
+from snflow.selfnorm import SelfNormalizingConv2d, SelfNormalizingDense
+from snflow.selfnorm.tracking import TrackingName
+
+
+class SelfNormalizingOptions(TypedDict):
+    """What only a self-normalizing layer asks."""
+
+    penalty_weight: float
+    symmetric_penalty: bool
+    penalty_only_inverse: bool
+    inverse_tracking: TrackingName
+
+
+def dense_layer(
+    features: int, rule: LogDetRule, initialization: Initialization, options: SelfNormalizingOptions
+) -> Bijection:
+    """Make a free square matrix whose log-determinant follows ``rule``."""
+    match rule:
+        case "self_normalized":
+            return SelfNormalizingDense(features, initialization=initialization, **options)
+        case "exact" | "relative":
+            return Dense(features, log_det_rule=rule, initialization=initialization)
+        case _:
+            raise _unknown("log_det_rule", rule, ("self_normalized", "exact", "relative"))
+
+
+def conv_layer(channels: int, kernel_size: int, rule: LogDetRule, options: SelfNormalizingOptions) -> Bijection:
+    """Make a free convolution whose log-determinant follows ``rule``."""
+    match rule:
+        case "self_normalized":
+            return SelfNormalizingConv2d(channels, kernel_size, **options)
+        case "exact":
+            return Conv2d(channels, kernel_size)
+        case _:
+            raise _unknown("log_det_rule", rule, ("self_normalized", "exact"))
+
+
+def activation_layer(name: str, event_shape: Shape, *, alpha: float, bins: int, tail_bound: float) -> Bijection:
+    """Make an element-wise activation by its name."""
+    match name:
+        case "smooth_leaky_relu":
+            return SmoothLeakyReLU(alpha)
+        case "leaky_relu":
+            return LeakyReLU(alpha)
+        case "spline":
+            return RationalQuadraticSpline(event_shape, bins=bins, tail_bound=tail_bound)
+        case _:
+            raise _unknown("activation", name, ("smooth_leaky_relu", "leaky_relu", "spline"))
+
+
+def base_density(name: str, event_shape: Shape) -> BaseDensity:
+    """Make the density of the latent by its name."""
+    match name:
+        case "normal":
+            return StandardNormal(event_shape)
+        case "diagonal_normal":
+            return DiagonalNormal(event_shape)
+        case "logistic":
+            return Logistic(event_shape)
+        case _:
+            raise _unknown("base", name, ("normal", "diagonal_normal", "logistic"))
+
+
+def _unknown(option: str, word: str, known: tuple[str, ...]) -> ConfigError:
+    expected = f"{option} to be one of {', '.join(known)}"
+    return ConfigError("flows", expected=expected, got=repr(word), fix=nearest(word, known))

@@ -1,0 +1,74 @@
+"""What a recipe may say about a ready flow: one typed dataclass a flow, importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    """Free square matrices with an activation between them, on vectors or flattened images."""
+
+    layers: int = 2
+    """Number of dense layers; an activation stands between each two."""
+    activation: Literal["smooth_leaky_relu", "leaky_relu", "spline"] = "smooth_leaky_relu"
+    """The element-wise function between two layers."""
+    alpha: float = 0.3
+    """Slope of the leaky activations for very negative inputs."""
+    log_det_rule: Literal["self_normalized", "exact", "relative"] = "self_normalized"
+    """How the gradient of each log-determinant is made: by a learned inverse, exactly, or relative to the weight."""
+    inverse_tracking: Literal["penalty"] = "penalty"
+    """How a learned inverse is kept near the inverse."""
+    penalty_weight: float = 1.0
+    """Weight λ of the reconstruction penalty ‖g(f(x)) − x‖²."""
+    symmetric_penalty: bool = False
+    """Also penalise ‖f(g(z)) − z‖²."""
+    penalty_only_inverse: bool = False
+    """Keep the penalty from the forward weights, so that only the learned inverse follows."""
+    initialization: Literal["identity", "orthogonal"] = "identity"
+    """First forward weights: the identity plus small noise, or a random rotation."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 1e-6
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
+@dataclass(frozen=True)
+class ConvOptions:
+    """Blocks of free convolutions with activations, a squeeze between two blocks, on images."""
+
+    blocks: int = 3
+    """Number of blocks; a squeeze, which halves both image sides, stands between each two."""
+    layers_per_block: int = 3
+    """Number of convolutions in each block; each but the last of all is followed by an activation."""
+    kernel_size: int = 3
+    """Side of the kernels, odd."""
+    activation: Literal["spline", "smooth_leaky_relu", "leaky_relu"] = "spline"
+    """The element-wise function after each convolution."""
+    bins: int = 5
+    """Bins of the spline activation, which has parameters of its own for each pixel."""
+    tail_bound: float = 10.0
+    """Half-width B of the spline's box; outside [−B, B] it is the identity."""
+    alpha: float = 0.3
+    """Slope of the leaky activations for very negative inputs."""
+    log_det_rule: Literal["self_normalized", "exact"] = "self_normalized"
+    """How the gradient of each log-determinant is made: by a learned inverse, or exactly."""
+    inverse_tracking: Literal["penalty"] = "penalty"
+    """How a learned inverse is kept near the inverse."""
+    penalty_weight: float = 1.0
+    """Weight λ of the reconstruction penalty ‖g(f(x)) − x‖²."""
+    symmetric_penalty: bool = False
+    """Also penalise ‖f(g(z)) − z‖²."""
+    penalty_only_inverse: bool = False
+    """Keep the penalty from the forward kernels, so that only the learned inverse follows."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 1e-6
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
+FlowOptions = DenseOptions | ConvOptions
+
+FLOWS: dict[str, type[FlowOptions]] = {"dense": DenseOptions, "conv": ConvOptions}
+"""The registered flows: the word after ``flow: {name: …}`` in a recipe, and its options."""

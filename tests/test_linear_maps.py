@@ -1,0 +1,258 @@
+"""Exact log-determinants that are never stale, singular weights, and the three ways back."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from snflow import Chain, Conv2d, Dense, SelfNormalizingConv2d, SelfNormalizingDense, SmoothLeakyReLU, inverting
+from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError
+from snflow.numerics.krylov import gmres, refine
+
+LAYERS = {
+    "SelfNormalizingDense": (lambda: SelfNormalizingDense(6), (6,)),
+    "Dense": (lambda: Dense(6), (6,)),
+    "SelfNormalizingConv2d": (lambda: SelfNormalizingConv2d(2), (2, 3, 4)),
+    "SelfNormalizingConv2d 1×1": (lambda: SelfNormalizingConv2d(3, 1), (3, 3, 4)),
+    "Conv2d": (lambda: Conv2d(2), (2, 3, 4)),
+}
+
+
+def true_log_det(layer, x):
+    """By the dense matrix of the layer, columns from unit vectors."""
+    size = x[0].numel()
+    units = torch.eye(size).view(size, *x.shape[1:]).to(layer.weight)
+    weight = layer.weight.detach()
+    images = units @ weight.T if x.dim() == 2 else functional.conv2d(units, weight, padding=weight.shape[-1] // 2)
+    return torch.linalg.slogdet(images.flatten(1).double())[1]
+
+
+@pytest.fixture(params=LAYERS.values(), ids=LAYERS)
+def layer_and_data(request):
+    build, shape = request.param
+    return build().eval(), torch.randn(4, *shape)
+
+
+def set_by_copy(layer, weight):
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+
+
+def set_by_data(layer, weight):
+    layer.weight.data = weight.clone()
+
+
+def set_in_place_through_data(layer, weight):
+    layer.weight.data.copy_(weight)
+
+
+def set_by_load(layer, weight):
+    layer.load_state_dict({**layer.state_dict(), "weight": weight})
+
+
+def set_by_fused_step(layer, weight):
+    layer.weight.grad = layer.weight.detach() - weight
+    torch.optim.Adam([layer.weight], lr=0.1, fused=True).step()
+
+
+CHANGES = [set_by_copy, set_by_data, set_in_place_through_data, set_by_load, set_by_fused_step]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_exact_log_det_follows_every_way_to_change_a_weight(layer_and_data, change):
+    layer, x = layer_and_data
+    before = layer(x)[1][0]
+    change(layer, layer.weight.detach() + 0.1 * torch.randn_like(layer.weight))
+    after = layer(x)[1][0]
+    assert after != before
+    torch.testing.assert_close(after, true_log_det(layer, x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(layer.inverse(layer(x)[0])[0], x, rtol=0, atol=1e-10)
+
+
+def test_exact_log_det_follows_a_dtype_move(layer_and_data):
+    layer, x = layer_and_data
+    double = layer(x)[1][0]
+    layer.float()
+    single = layer(x.float())[1][0]
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [lambda: SelfNormalizingConv2d(2), lambda: Conv2d(2, 1)])
+@pytest.mark.parametrize("training", [True, False])
+def test_log_det_follows_the_image_size(build, training):
+    layer = build().train(training)
+    for size in [(4, 4), (3, 5), (4, 4)]:
+        x = torch.randn(2, 2, *size)
+        torch.testing.assert_close(layer(x)[1][0], true_log_det(layer, x), rtol=0, atol=1e-10)
+
+
+def test_exact_log_det_is_computed_once_a_weight(layer_and_data, monkeypatch):
+    layer, x = layer_and_data
+    layer(x)
+    monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorised again"))
+    layer(x)
+    layer.inverse(x)
+
+
+def test_training_value_is_the_last_exact_one_and_survives_a_checkpoint():
+    layer = SelfNormalizingDense(6)
+    x = torch.randn(4, 6)
+    first = layer(x)[1][0]
+    torch.testing.assert_close(first, true_log_det(layer, x), rtol=0, atol=1e-12)
+    set_by_copy(layer, layer.weight + 0.2 * torch.randn(6, 6))
+    assert layer(x)[1][0] == first
+    fresh = SelfNormalizingDense(6)
+    fresh(x)
+    fresh.load_state_dict(layer.state_dict())
+    assert fresh(x)[1][0] == first
+    exact = layer.eval()(x)[1][0].item()
+    assert exact != first.item()
+    assert layer.train()(x)[1][0].item() == exact
+
+
+@pytest.mark.parametrize("rule", ["exact", "relative"])
+def test_dense_training_gradient(rule):
+    layer = Dense(5, log_det_rule=rule)
+    with torch.no_grad():
+        layer.weight += 0.3 * torch.randn(5, 5)
+    x = torch.randn(8, 5, requires_grad=True)
+    z, log_det = layer(x)
+    (z.square().sum(1) / 2 - log_det).mean().backward()
+    w, delta, s = layer.weight.detach(), z.detach() / 8, (x @ layer.weight.T).detach()
+    euclidean = delta.T @ x.detach() - torch.linalg.inv(w).T
+    wanted = euclidean if rule == "exact" else delta.T @ s @ w - w
+    torch.testing.assert_close(layer.weight.grad, wanted, rtol=1e-10, atol=1e-12)
+    if rule == "relative":
+        torch.testing.assert_close(layer.weight.grad, euclidean @ w.T @ w, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(x.grad, delta @ w, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(layer.bias.grad, delta.sum(0), rtol=1e-10, atol=1e-12)
+
+
+def test_exact_log_det_has_second_derivatives():
+    layer = Dense(3).eval()
+    x = torch.randn(2, 3)
+
+    def log_det(weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))[1].sum()
+
+    weight = (torch.eye(3) + 0.3 * torch.randn(3, 3)).requires_grad_()
+    torch.autograd.gradgradcheck(log_det, (weight,), atol=1e-6)
+
+
+def test_singular_weight_is_named(layer_and_data):
+    layer, x = layer_and_data
+    set_by_copy(layer, torch.zeros_like(layer.weight))
+    with pytest.raises(NotInvertibleError, match=f"{type(layer).__name__}: expected a weight with an inverse, got a sing"):
+        layer(x)
+    set_by_copy(layer, torch.full_like(layer.weight, torch.nan))
+    with pytest.raises(NotInvertibleError, match="non-finite"):
+        layer.inverse(x)
+
+
+@pytest.mark.parametrize("condition", [1e1, 1e4, 1e8])
+def test_inverse_error_stays_within_the_condition_number(condition):
+    layer = Dense(20).eval()
+    u, v = (torch.linalg.qr(torch.randn(20, 20))[0] for _ in range(2))
+    set_by_copy(layer, u @ torch.diag(torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), 20)) @ v)
+    x = torch.randn(5, 20)
+    error = (layer.inverse(layer(x)[0])[0] - x).abs().max()
+    assert error <= 5 * condition * torch.finfo(torch.float64).eps * x.abs().max()
+
+
+@pytest.mark.parametrize("method", ["exact", "refined"])
+@pytest.mark.parametrize("build", [lambda: SelfNormalizingDense(5), lambda: SelfNormalizingConv2d(2)])
+def test_ways_back_have_the_gradients_of_the_inverse(build, method):
+    layer = build().eval()
+    with torch.no_grad():
+        layer.weight += 0.03 * torch.randn_like(layer.weight)
+    z = torch.randn(2, 5) if isinstance(layer, SelfNormalizingDense) else torch.randn(2, 2, 3, 3)
+    layer.inverse_method = method
+    torch.autograd.gradcheck(
+        lambda v, *_: layer.inverse(v)[0], (z.requires_grad_(), layer.weight, layer.bias), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("build", [lambda: SelfNormalizingDense(5), lambda: SelfNormalizingConv2d(2)])
+def test_learned_inverse_reports_the_log_det_of_the_map_that_it_applies(build):
+    layer = build().eval()
+    with torch.no_grad():
+        layer.inverse_weight += 0.1 * torch.randn_like(layer.inverse_weight)
+    z = torch.randn(2, 5) if isinstance(layer, SelfNormalizingDense) else torch.randn(2, 2, 3, 3)
+    with inverting(layer, "learned"):
+        x, log_det = layer.inverse(z)
+        jacobian = torch.autograd.functional.jacobian(lambda v: layer.inverse(v[None])[0][0], z[0])
+    torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian.reshape(z[0].numel(), -1))[1])
+    operator = layer.operator
+    torch.testing.assert_close(x, operator.product(layer.inverse_weight, z - layer._bias_like(z)))
+
+
+def test_refined_needs_no_factorisation_to_sample(monkeypatch):
+    layer = SelfNormalizingDense(50).eval()
+    x = torch.randn(3, 50)
+    z = layer.operator.product(layer.weight, x)
+    monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorised"))
+    with inverting(layer, "refined"), torch.no_grad():
+        torch.testing.assert_close(layer.decode(z), x, rtol=0, atol=1e-11)
+
+
+def test_refined_turns_to_a_krylov_space_when_the_learned_inverse_is_poor():
+    layer = SelfNormalizingDense(20).eval()
+    with torch.no_grad():
+        layer.weight.copy_(torch.linalg.qr(torch.randn(20, 20))[0] @ torch.diag(torch.linspace(1, 3, 20)))
+    x = torch.randn(6, 20)
+    z = layer(x)[0]
+    with inverting(layer, "refined"), torch.no_grad():
+        torch.testing.assert_close(layer.decode(z), x, rtol=0, atol=1e-9)
+
+
+def test_refined_says_when_it_does_not_converge():
+    a = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    with pytest.raises(ConvergenceError, match=r"layer 3: expected a refined inverse .* got 2 of 2 rows above it"):
+        refine(lambda x: x @ a.T, lambda u: u, torch.ones(2, 3), "layer 3")
+
+
+def test_gmres_solves_each_row_on_its_own():
+    a = torch.eye(30) + 0.4 * torch.randn(30, 30) / 30**0.5
+    x = torch.randn(5, 30) * torch.logspace(-6, 6, 5)[:, None]
+    y = x @ a.T
+    solution = gmres(lambda v: v @ a.T, lambda u: u, y, 1e-13 * y.norm(dim=1), 100)
+    torch.testing.assert_close(solution, x, rtol=1e-9, atol=0)
+
+
+def test_inverting_restores_each_layer_even_after_an_error():
+    chain = Chain([SelfNormalizingDense(3), SmoothLeakyReLU(), SelfNormalizingDense(3)])
+    chain[0].inverse_method = "refined"
+    with pytest.raises(RuntimeError, match="boom"), inverting(chain, "learned"):
+        assert [chain[i].inverse_method for i in (0, 2)] == ["learned", "learned"]
+        raise RuntimeError("boom")
+    assert [chain[i].inverse_method for i in (0, 2)] == ["refined", "exact"]
+    with pytest.raises(ConfigError, match="did you mean 'learned'"), inverting(chain, "learnt"):
+        pass
+
+
+def test_copies_do_not_carry_factorisations():
+    layer = Dense(6).eval()
+    layer(torch.randn(1, 6))
+    assert layer._factors
+    assert not copy.deepcopy(layer)._factors
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SelfNormalizingConv2d(2, 4), "SelfNormalizingConv2d: expected an odd kernel_size.*got 4; use 3 or 5"),
+        (lambda: Conv2d(2, 0), "Conv2d: expected an odd kernel_size.*got 0"),
+        (lambda: Dense(0), "Dense: expected features ≥ 1, got 0"),
+        (lambda: SelfNormalizingDense(3, penalty_weight=-1.0), "penalty_weight ≥ 0 and finite, got -1.0"),
+        (lambda: SelfNormalizingDense(3, penalty_weight=float("nan")), "penalty_weight ≥ 0 and finite, got nan"),
+        (lambda: Dense(3, log_det_rule="exakt"), "did you mean 'exact'"),
+        (lambda: Conv2d(3, log_det_rule="relative"), "expected log_det_rule to be one of exact, got 'relative'"),
+        (lambda: SelfNormalizingDense(3, initialization="orthogonl"), "did you mean 'orthogonal'"),
+        (lambda: SelfNormalizingDense(3, inverse_tracking="penalti"), "did you mean 'penalty'"),
+    ],
+)
+def test_wrong_arguments_are_named(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()

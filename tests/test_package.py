@@ -1,0 +1,86 @@
+"""The house rules: what import does, which way imports run, how large files grow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import snflow
+
+PACKAGE = Path(snflow.__file__).parent
+LAYERS = ["errors", "arguments", "lazy", "numerics", "nets", "bijections", "selfnorm", "distributions", "data", "flows"]
+ORDER = {name: position for position, name in enumerate([*LAYERS, "testing", "training"])}
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_is_light():
+    heavy = run("import snflow, sys; print([m for m in ('torch', 'matplotlib', 'lightning_fabric') if m in sys.modules])")
+    assert heavy.strip() == "[]"
+
+
+def test_flows_need_neither_matplotlib_nor_lightning():
+    code = "import snflow, sys; snflow.flows.dense((4,)); snflow.data.load; print([m for m in sys.modules if m in {}])"
+    assert run(code.format("('matplotlib', 'lightning_fabric')")).strip() == "[]"
+
+
+def test_import_changes_no_global_state_of_torch():
+    state = (
+        "torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), torch.initial_seed(), "
+        "torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(), "
+        "torch.backends.cudnn.benchmark, torch.distributions.Distribution._validate_args, "
+        "torch.random.get_rng_state().sum().item(), torch.get_printoptions() if hasattr(torch, 'get_printoptions') else 0"
+    )
+    modules = [f"snflow.{p.relative_to(PACKAGE).with_suffix('').as_posix().replace('/', '.')}" for p in sources()]
+    modules = [m.removesuffix(".__init__") for m in modules if not m.endswith("__main__")]
+    code = f"import torch, importlib\nbefore = {state}\n[importlib.import_module(m) for m in {modules}]\nassert before == ({state})"
+    run(code)
+
+
+def sources():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_exported_name_is_there_and_typed():
+    exported = {name for name in snflow.__all__ if getattr(snflow, name) is not None}
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (typed,) = [node for node in tree.body if isinstance(node, ast.If)]
+    names = {alias.asname for statement in typed.body for alias in statement.names}
+    assert exported == names | {"testing"}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Flw'"):
+        _ = snflow.Flw
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_run_downwards(path):
+    home = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if home == "__init__":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            if name.startswith("snflow."):
+                assert ORDER[name.split(".")[1]] <= ORDER[home], f"{path} imports {name}, which lies above it"
+
+
+def test_files_and_folders_stay_small():
+    for path in sources():
+        assert len(path.read_text().splitlines()) <= 400, f"{path} is longer than 400 lines"
+    for folder in {path.parent for path in sources()}:
+        modules = [p for p in folder.glob("*.py") if p.name != "__init__.py"]
+        assert len(modules) <= 10, f"{folder} holds more than ten modules"
+
+
+def test_no_drawers():
+    assert not [p for p in PACKAGE.rglob("*") if p.stem in {"utils", "helpers", "misc", "common"}]
