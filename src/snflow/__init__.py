@@ -58,7 +58,7 @@ _NAMES = {
 _SUBPACKAGES = ("data", "errors", "flows", "testing")
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
-__all__ = sorted([*_HOMES, *_SUBPACKAGES])  # noqa: PLE0605
+__all__ = sorted([*_HOMES, *_SUBPACKAGES])
 
 __getattr__ = lazily(__name__, _HOMES, _SUBPACKAGES)
 

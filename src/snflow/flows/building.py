@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 from snflow.bijections import Affine, Bijection
@@ -9,7 +10,7 @@ from snflow.data import Dataset
 from snflow.distributions import Flow
 from snflow.flows.conv_flow import conv
 from snflow.flows.dense_flow import dense
-from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions
+from snflow.flows.options import DenseOptions, FlowOptions
 
 
 def build(options: FlowOptions, dataset: Dataset) -> Flow:
@@ -29,9 +30,5 @@ def build(options: FlowOptions, dataset: Dataset) -> Flow:
         ConfigError, ShapeError: the options do not fit the data.
     """
     fixed: list[Bijection] = [Affine.standardizing(dataset.train)] if dataset.levels is None else []
-    common = {"levels": dataset.levels, "preprocessing": fixed}
-    match options:
-        case DenseOptions():
-            return dense(dataset.event_shape, **common, **asdict(options))
-        case ConvOptions():
-            return conv(dataset.event_shape, **common, **asdict(options))
+    flow: Callable[..., Flow] = dense if isinstance(options, DenseOptions) else conv
+    return flow(dataset.event_shape, levels=dataset.levels, preprocessing=fixed, **asdict(options))

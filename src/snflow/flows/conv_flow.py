@@ -87,8 +87,8 @@ def conv(
         penalty_only_inverse=penalty_only_inverse,
         inverse_tracking=inverse_tracking,
     )
-    shape, count = event_shape, blocks * layers_per_block
-    for position in range(count):
+    shape: Shape = event_shape
+    for position in range(blocks * layers_per_block):
         if position > 0:
             chain.append(activation_layer(activation, shape, alpha=alpha, bins=bins, tail_bound=tail_bound))
         if position > 0 and position % layers_per_block == 0:

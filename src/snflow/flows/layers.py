@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, assert_never
+from typing import TypedDict
 
 from snflow.bijections import Bijection, Conv2d, Dense, LeakyReLU, RationalQuadraticSpline, SmoothLeakyReLU
 from snflow.bijections.base import Shape

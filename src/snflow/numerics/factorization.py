@@ -49,7 +49,7 @@ class LUFactor:
                 owner,
                 expected="a weight with an inverse",
                 got=f"a {'singular' if finite else 'non-finite'} {len(matrix)}×{len(matrix)} matrix",
-                fix="go back to an earlier checkpoint and train with a smaller learning rate or a larger penalty weight",
+                fix="go back to an earlier checkpoint; train with a smaller learning rate or a larger penalty weight",
             )
         return cls(factors, pivots, log_abs_det)
 

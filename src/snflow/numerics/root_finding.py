@@ -62,7 +62,7 @@ def invert_increasing(
     eps, tiny = torch.finfo(z.dtype).eps, torch.finfo(z.dtype).tiny
     lower, upper = _bracket(function, torch.where(finite, z, 0.0), lower, upper, where, expansions)
     x = (lower / 2 + upper / 2) if start is None else torch.minimum(torch.maximum(start, lower), upper)
-    last_step = upper - lower
+    last_step = 2 * (upper - lower)  # the first step may end anywhere in the bracket
     done = ~finite
     residual = torch.zeros_like(z)
     for _ in range(iterations):
@@ -77,9 +77,9 @@ def invert_increasing(
             return torch.where(finite, x, z)
         newton = x - residual / slope
         safe = (newton > lower) & (newton < upper) & ((newton - x).abs() <= last_step / 2)
-        step = torch.where(safe, newton, middle) - x
-        last_step = step.abs()
-        x = torch.where(done, x, torch.where(safe, newton, middle))
+        next_x = torch.where(done, x, torch.where(safe, newton, middle))
+        last_step = (next_x - x).abs()
+        x = next_x
     raise _failure(where, ~done, residual, f"a root within {iterations} steps")
 
 

@@ -42,7 +42,7 @@ def perturbed(build: Callable[[], Bijection], scale: float = 0.1) -> Callable[[]
             layer = build()
             with torch.no_grad():
                 for parameter in layer.parameters():
-                    parameter += scale * torch.randn_like(parameter)
+                    parameter.add_(scale * torch.randn_like(parameter))
         return layer
 
     return make
@@ -89,7 +89,9 @@ CATALOGUE: dict[str, Case] = {
     "RationalQuadraticSpline (image)": Case(perturbed(lambda: RationalQuadraticSpline((2, 3, 2)), 0.5), (2, 3, 2)),
     "SelfNormalizingConv2d": Case(perturbed(lambda: SelfNormalizingConv2d(2)), (2, 4, 5)),
     "SelfNormalizingConv2d (1×1)": Case(perturbed(lambda: SelfNormalizingConv2d(3, 1)), (3, 2, 3)),
-    "SelfNormalizingConv2d (5×5, no bias)": Case(perturbed(lambda: SelfNormalizingConv2d(1, 5, False), 0.03), (1, 4, 4)),
+    "SelfNormalizingConv2d (5×5, no bias)": Case(
+        perturbed(lambda: SelfNormalizingConv2d(1, 5, False), 0.03), (1, 4, 4)
+    ),
     "SelfNormalizingDense": Case(perturbed(lambda: SelfNormalizingDense(5)), (5,)),
     "SelfNormalizingDense (no bias, orthogonal)": Case(
         perturbed(lambda: SelfNormalizingDense(4, bias=False, initialization="orthogonal")), (4,)

@@ -21,7 +21,8 @@ class Dense(LinearMap):
     """z = W x + b, log|det W|, for a free matrix W.
 
     The cost is O(batch · D²) for z; ``exact`` adds O(D³) a training step for log|det W| and W⁻ᵀ, ``relative`` replaces
-    the gradient G = ∂L/∂W by G WᵀW = Σ_b δ_b s_bᵀ W + (Σ_b c_b) W, O(batch · D²), with s = W x, δ = ∂L/∂z and c_b = ∂L/∂log_det.
+    the gradient G = ∂L/∂W by G WᵀW = Σ_b δ_b s_bᵀ W + (Σ_b c_b) W, O(batch · D²), with s = W x, δ = ∂L/∂z and
+    c_b = ∂L/∂log_det.
     The inverse is exact in both.
 
     Args:
