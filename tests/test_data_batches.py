@@ -1,0 +1,75 @@
+"""The order of training batches: a pure function of (seed, epoch), the same in every process, resumable anywhere."""
+
+import pytest
+import torch
+
+from snflow.data import Batches, in_order
+from snflow.errors import ConfigError
+
+
+def test_an_epoch_visits_every_row_once():
+    order = Batches(torch.arange(103), 10, seed=3).order(7)
+    assert order.dtype == torch.int64
+    assert torch.equal(order.sort().values, torch.arange(103))
+
+
+def test_batches_follow_the_order_and_drop_the_short_one():
+    data = torch.randint(255, (103, 1, 2, 2), dtype=torch.uint8)
+    batches = Batches(data, 10, seed=3)
+    assert batches.steps_per_epoch == 10
+    seen = list(batches.epoch(7))
+    assert [batch.shape for batch in seen] == [(10, 1, 2, 2)] * 10
+    assert seen[0].dtype == torch.uint8
+    assert torch.equal(torch.cat(seen), data[batches.order(7)[:100]])
+
+
+def test_order_is_that_of_every_machine_and_process():
+    # numbers written down once: Python's own hash() would give others in the next process
+    assert Batches(torch.arange(8), 2, seed=0).order(0).tolist() == [6, 4, 2, 5, 1, 7, 0, 3]
+    assert Batches(torch.arange(8), 2, seed=0).order(1).tolist() == [1, 2, 0, 3, 5, 7, 4, 6]
+
+
+def test_orders_differ_between_epochs_and_seeds():
+    orders = {(s, e): Batches(torch.arange(50), 5, seed=s).order(e).tolist() for s in range(3) for e in range(3)}
+    assert len({tuple(order) for order in orders.values()}) == 9
+
+
+def test_global_random_state_is_neither_used_nor_changed():
+    batches = Batches(torch.arange(50), 5, seed=0)
+    torch.manual_seed(1)
+    first, state = batches.order(4), torch.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(batches.order(4), first)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("start", [0, 1, 6, 10])
+def test_a_resumed_epoch_has_the_same_tail(start):
+    data = torch.randn(103, 2)
+    whole = list(Batches(data, 10, seed=3).epoch(2))
+    tail = list(Batches(data, 10, seed=3).epoch(2, start=start))
+    assert len(tail) == 10 - start
+    assert all(torch.equal(a, b) for a, b in zip(whole[start:], tail, strict=True))
+
+
+def test_in_order_sees_all_rows():
+    data = torch.arange(25)
+    assert [len(batch) for batch in in_order(data, 10)] == [10, 10, 5]
+    assert torch.equal(torch.cat(list(in_order(data, 10))), data)
+    assert list(in_order(data[:0], 10)) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Batches(torch.arange(5), 6, 0), "batch size from 1 to 5, the number of rows, got 6; lower"),
+        (lambda: Batches(torch.arange(5), 0, 0), "from 1 to 5, the number of rows, got 0"),
+        (lambda: Batches(torch.arange(5), 2, 0).epoch(0, start=3), "a start from 0 to 2, got 3"),
+        (lambda: Batches(torch.arange(5), 2, 0).epoch(0, start=-1), "a start from 0 to 2, got -1"),
+        (lambda: in_order(torch.arange(5), 0), "batch size of 1 or more, got 0"),
+    ],
+)
+def test_misuse(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()

@@ -1,0 +1,204 @@
+"""Tables from files: every delimiter and header that is met, and errors that name line and column."""
+
+import numpy as np
+import pytest
+import torch
+
+from snflow.data import TableOptions, load
+from snflow.errors import ConfigError, DataError
+
+
+def everything(dataset):
+    """All rows, sorted by the first column: as they stood in a file with an ascending one."""
+    rows = torch.cat([dataset.train, dataset.validation, dataset.test])
+    return rows[rows[:, 0].argsort()]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="table.csv"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+EXPECTED = torch.tensor([[float(row), row + 0.5, -1e-3] for row in range(20)], dtype=torch.float32)
+
+
+def body(delimiter, end="\n"):
+    return "".join(f"{row}{delimiter}{row + 0.5}{delimiter}-1e-3{end}" for row in range(20))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        body(","),
+        body("\t"),
+        body(";"),
+        body(" "),
+        body("   "),
+        body(", "),
+        body(",", "\r\n"),
+        "\ufeff" + body(","),
+        "x,y,z\n" + body(","),
+        '# "x","y","z"\n' + body(","),
+        "# made by hand\n# x,y,z\n\n" + body(",") + "\n# the end\n",
+        '"x"\t"y"\t"z"\n' + body("\t"),
+        "#x y z\n" + body(" "),
+        body(",").rstrip("\n"),
+        body(",").replace("0,0.5", "0,\t0.5", 1),
+    ],
+)
+def test_text(write, text):
+    table = load(TableOptions(write(text)))
+    assert torch.equal(everything(table), EXPECTED)
+    assert table.train.dtype == torch.float32
+    assert table.levels is None
+    assert [len(table.train), len(table.validation), len(table.test)] == [16, 2, 2]
+
+
+@pytest.mark.parametrize("save", ["npy", "npz", "f4", "i8", "big_endian"])
+def test_arrays(tmp_path, save):
+    values = EXPECTED.double().numpy()
+    path = tmp_path / ("a.npz" if save == "npz" else "a.npy")
+    expected = EXPECTED
+    if save == "npz":
+        np.savez_compressed(path, only=values)
+    elif save == "i8":
+        np.save(path, values.astype(np.int64))
+        expected = EXPECTED.trunc()
+    else:
+        np.save(path, values.astype({"f4": "<f4", "big_endian": ">f8"}.get(save, "<f8")))
+    assert torch.equal(everything(load(TableOptions(str(path)))), expected)
+
+
+def test_columns_by_number_and_by_name(write):
+    path = write("x,y,z\n" + body(","))
+    assert torch.equal(everything(load(TableOptions(path, columns=["x", 2]))), EXPECTED[:, [0, 2]])
+    assert torch.equal(everything(load(TableOptions(path, columns=[0, "y"]))), EXPECTED[:, :2])
+    assert torch.equal(everything(load(TableOptions(path, drop_columns=["y"]))), EXPECTED[:, [0, 2]])
+
+
+def test_columns_of_an_array(tmp_path):
+    np.save(tmp_path / "a.npy", EXPECTED.numpy())
+    table = load(TableOptions(str(tmp_path / "a.npy"), drop_columns=[1]))
+    assert torch.equal(everything(table), EXPECTED[:, [0, 2]])
+
+
+def test_a_dropped_column_may_hold_words(write):
+    path = write("".join(f"{row}\t{row + 0.5}\tg\n" for row in range(20)), "magic.data")
+    assert torch.equal(everything(load(TableOptions(path, drop_columns=[2]))), EXPECTED[:, :2])
+    with pytest.raises(DataError, match=r"magic\.data, line 1, column 2: expected a number, got 'g'"):
+        load(TableOptions(path))
+
+
+def test_split_is_a_function_of_seed_and_fractions(write):
+    path = write(body(","))
+    first, again, other = (load(TableOptions(path, seed=seed)).train for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    wide = load(TableOptions(path, validation_fraction=0.25, test_fraction=0.5))
+    assert [len(wide.train), len(wide.validation), len(wide.test)] == [5, 5, 10]
+
+
+def test_relative_path_is_looked_up_in_the_environment(write, tmp_path, monkeypatch):
+    write(body(","), "here.csv")
+    monkeypatch.setenv("SNFLOW_DATA", str(tmp_path))
+    assert torch.equal(everything(load(TableOptions("here.csv"))), EXPECTED)
+    monkeypatch.delenv("SNFLOW_DATA")
+    with pytest.raises(DataError, match=r"table: expected a file at here\.csv, got none; set data\.path"):
+        load(TableOptions("here.csv"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x,y\n1,2\n3,abc\n", r"line 3, column 1 \('y'\): expected a number, got 'abc'; repair it"),
+        ("1,2\n3,\n", "line 2, column 1: expected a number, got nothing"),
+        ("1,abc\n3,4\n", "line 1, column 1: expected a number, got 'abc'"),
+        ("1,2\n3,1_000\n", "line 2, column 1: expected a number, got '1_000'"),
+        ("1,2\n3,4,5\n", "line 2: expected 2 fields between commas, got 3; repair"),
+        ("1 2\n\n3\n", "line 3: expected 2 fields between white space, got 1"),
+        ("x,y\n1,2\n3,nan\n4,5\n", r"finite numbers, got nan in row 1, column 'y'; remove such rows"),
+        ("1,2\n-inf,3\n", "finite numbers, got -inf in row 1, column '0'"),
+        ("1,2\n3,1e300\n", "finite numbers, got inf in row 1, column '1'"),
+        ("", "one row or more, got none"),
+        ("# only a comment\n\n", "one row or more, got none"),
+        ("x,y\n", "train split: expected one row or more, got none"),
+        ("1,2\n3,4\n", "validation split: expected one row or more, got none"),
+        (b"\xff\xfe1,2\n", "a text file in UTF-8, got bytes that are none"),
+        (",\n1,2\n", "line 1, column 0: expected a number, got nothing"),
+    ],
+)
+def test_wrong_text(write, text, message):
+    with pytest.raises(DataError, match=message) as error:
+        load(TableOptions(write(text)))
+    assert "table.csv" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": ["weigth"]}, r"a name in the header, got 'weigth'; did you mean 'weight'"),
+        ({"columns": [3]}, "a column number from 0 to 2 or a name in the header, got 3"),
+        ({"drop_columns": [-1]}, "a column number from 0 to 2 or a name in the header, got -1"),
+        ({"drop_columns": [0, 1, 2]}, "one column or more to be left, got none"),
+    ],
+)
+def test_wrong_columns(write, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load(TableOptions(write("weight,height,age\n" + body(",")), **options))
+
+
+def test_a_name_without_a_header(write):
+    with pytest.raises(ConfigError, match="a column number from 0 to 2; no header, got 'x'"):
+        load(TableOptions(write(body(",")), columns=["x"]))
+
+
+class Payload:
+    """Leaves a trace when it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: np.save(path, np.zeros(5)), r"shape \(5,\) of float64; reshape a single column to \(-1, 1\)"),
+        (lambda path: np.save(path, np.zeros((5, 2, 2))), r"\(rows, columns\), got shape \(5, 2, 2\) of float64"),
+        (lambda path: np.save(path, np.zeros((5, 2), complex)), "real numbers, .* of complex128"),
+        (lambda path: np.save(path, np.array([["a", "b"]])), "real numbers, .* of <U1"),
+        (lambda path: np.save(path, np.array([[Payload()]], object), allow_pickle=True), "an array of numbers"),
+        (lambda path: np.save(path, np.array([[1.0, np.nan]])), "finite numbers, got nan in row 0, column '1'"),
+        (lambda path: path.write_bytes(b"no array"), "an array of numbers"),
+        (lambda path: path.write_bytes(b""), "an array of numbers"),
+    ],
+)
+def test_wrong_arrays(tmp_path, make, message):
+    path = tmp_path / "a.npy"
+    make(path)
+    with pytest.raises(DataError, match=message) as error:
+        load(TableOptions(str(path)))
+    assert "a.npy" in str(error.value)
+
+
+def test_truncated_arrays(tmp_path):
+    for name, save in (("a.npy", np.save), ("a.npz", np.savez)):
+        path = tmp_path / name
+        save(path, np.zeros((100, 3)))
+        path.write_bytes(path.read_bytes()[:-300])
+        with pytest.raises(DataError, match=f"{name}: expected an array of numbers"):
+            load(TableOptions(str(path)))
+
+
+def test_array_is_chosen_by_key(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, rows=EXPECTED.numpy(), other=np.zeros((30, 1)))
+    assert torch.equal(everything(load(TableOptions(str(path), key="rows"))), EXPECTED)
+    with pytest.raises(ConfigError, match=r"one of rows, other, got None; set data\.key"):
+        load(TableOptions(str(path)))
+    with pytest.raises(ConfigError, match=r"got 'row'; did you mean 'rows'"):
+        load(TableOptions(str(path), key="row"))

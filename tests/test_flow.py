@@ -1,0 +1,330 @@
+"""Flow: densities against closed forms, the shapes of samples and contexts, the ways back, and reported likelihoods."""
+
+import copy
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import MultivariateNormal
+
+from snflow.bijections import Affine, Bijection, Chain, Dense, Flatten
+from snflow.distributions import (
+    BaseDensity,
+    Dequantization,
+    DiagonalNormal,
+    Flow,
+    StandardNormal,
+    Uniform,
+    UniformDequantization,
+    bits_per_dim,
+    mean_nll,
+)
+from snflow.errors import ConfigError, ContextError, DataError, DtypeError, NotInvertibleError, ShapeError
+from snflow.selfnorm import SelfNormalizingDense
+
+
+class ContextScale(Bijection):
+    """z = (x − w·c) exp(−c₀): the smallest layer that needs its context in both parts."""
+
+    context_shape = (2,)
+    event_shape = (3,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 3))
+
+    def _forward(self, x, context):
+        return (x - context @ self.weight) * torch.exp(-context[:, :1]), -3 * context[:, 0]
+
+    def _inverse(self, z, context):
+        return z * torch.exp(context[:, :1]) + context @ self.weight, 3 * context[:, 0]
+
+
+class Modes(Bijection):
+    """Records the mode and the gradient setting in which it is called."""
+
+    def _forward(self, x, context):
+        self.seen = (self.training, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
+        return x, x.new_zeros(len(x))
+
+    def _inverse(self, z, context):
+        self.seen = (self.training, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"))
+        return z, z.new_zeros(len(z))
+
+
+class RecordingNormal(BaseDensity):
+    """Records whether it is called under autocast, from which only the bijections guard themselves."""
+
+    def _log_prob(self, z):
+        self.autocast = torch.is_autocast_enabled("cpu")
+        return -z.square().sum(1)
+
+    def _sample(self, n, temperature, generator):
+        raise NotImplementedError
+
+
+class HalfNoise(Dequantization):
+    """u uniform on [0, ½) for every element, so that log q = D log 2."""
+
+    def _noise(self, k, generator):
+        return torch.rand(k.shape) / 2, torch.full((len(k),), k[0].numel() * math.log(2))
+
+
+class LaxShapes(Bijection):
+    """Claims four latents whatever it is asked."""
+
+    def _data_shape(self, latent_shape):
+        return (4,)
+
+    def _latent_shape(self, event_shape):
+        return (4,)
+
+    def _forward(self, x, context):
+        return x, x.new_zeros(len(x))
+
+    _inverse = _forward
+
+
+class OneWay(Bijection):
+    has_inverse = False
+
+    def _forward(self, x, context):
+        return x, x.new_zeros(len(x))
+
+    def _inverse(self, z, context):
+        raise NotImplementedError
+
+
+def dense_flow():
+    layer = Dense(3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(3) + 0.3 * torch.randn(3, 3))
+        layer.bias.normal_()
+    return Flow(layer, StandardNormal((3,)))
+
+
+def digits_flow():
+    return Flow(Chain([Flatten((1, 2, 2)), Affine(8.5, 4.0)]), StandardNormal((4,)), UniformDequantization(17))
+
+
+def test_density_of_a_linear_flow_is_normal():
+    flow = dense_flow()
+    inverse = torch.linalg.inv(flow.bijection.weight.detach())
+    expected = MultivariateNormal(-inverse @ flow.bijection.bias.detach(), inverse @ inverse.T)
+    x = torch.randn(20, 3)
+    torch.testing.assert_close(flow.log_prob(x), expected.log_prob(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(flow(x), flow.log_prob(x), rtol=0, atol=0)
+
+
+def test_density_in_the_plane_integrates_to_one():
+    flow = Flow(Affine(torch.tensor([0.5, -1.0]), torch.tensor([0.7, 1.3])), DiagonalNormal((2,)))
+    axis = torch.arange(-200, 200) / 20 + 0.025
+    assert flow.log_prob(torch.cartesian_prod(axis, axis)).exp().sum().item() / 400 == pytest.approx(1, abs=1e-6)
+
+
+def test_samples_have_the_moments_of_the_density():
+    flow = dense_flow()
+    x = flow.sample(20_000)
+    inverse = torch.linalg.inv(flow.bijection.weight.detach())
+    deviation = (inverse @ inverse.T).diagonal().sqrt()
+    mean = -inverse @ flow.bijection.bias.detach()
+    assert bool(((x.mean(0) - mean).abs() < 5 * deviation / math.sqrt(20_000)).all())
+    torch.testing.assert_close(x.T.cov(), inverse @ inverse.T, rtol=0, atol=0.05 * float(deviation.max() ** 2))
+
+
+def test_shapes_with_and_without_context():
+    flow = Flow(ContextScale(), StandardNormal((3,)))
+    context = torch.randn(5, 2)
+    assert flow.log_prob(torch.randn(5, 3), context).shape == (5,)
+    assert flow.sample(4, context).shape == (4, 5, 3)
+    assert flow.sample(0, context).shape == (0, 5, 3)
+    assert [part.shape for part in flow.rsample_and_log_prob(4, context)] == [(4, 5, 3), (4, 5)]
+    assert dense_flow().sample(0).shape == (0, 3)
+    assert dense_flow().log_prob(torch.zeros(0, 3)).shape == (0,)
+
+
+def test_every_sample_belongs_to_its_row_of_context():
+    flow = Flow(ContextScale(), StandardNormal((3,)))
+    context = torch.tensor([[0.0, 100.0], [0.0, -100.0]])
+    x = flow.sample(6, context, temperature=0.0)
+    torch.testing.assert_close(x, (context @ flow.bijection.weight).detach().expand(6, 2, 3))
+
+
+def test_rsample_and_log_prob_belong_together():
+    flow, context = Flow(ContextScale(), StandardNormal((3,))), torch.randn(5, 2, requires_grad=True)
+    x, log_prob = flow.rsample_and_log_prob(4, context)
+    expected = flow.log_prob(x.flatten(0, 1), context.expand(4, 5, 2).flatten(0, 1)).reshape(4, 5)
+    torch.testing.assert_close(log_prob, expected, rtol=1e-12, atol=1e-12)
+    log_prob.sum().backward()
+    torch.testing.assert_close(context.grad[:, 0], torch.full((5,), -12.0))
+
+
+def test_gradients_reach_rsample_and_not_sample():
+    flow = dense_flow()
+    assert not flow.sample(3).requires_grad
+    flow.rsample(3).sum().backward()
+    assert flow.bijection.weight.grad.abs().sum() > 0
+
+
+def test_temperature_and_generator():
+    flow, generator = dense_flow(), torch.Generator()
+    mode = flow.sample(1, temperature=0.0)
+    full = flow.sample(9, generator=generator.manual_seed(3))
+    half = flow.sample(9, temperature=0.5, generator=generator.manual_seed(3))
+    torch.testing.assert_close(half - mode, 0.5 * (full - mode))
+
+
+def test_encode_and_decode_are_inverse():
+    flow, x = dense_flow(), torch.randn(7, 3)
+    torch.testing.assert_close(flow.decode(flow.encode(x)), x)
+
+
+def test_levels_in_and_levels_out():
+    flow = digits_flow()
+    assert flow.event_shape == (1, 2, 2)
+    images = torch.randint(17, (6, 1, 2, 2), dtype=torch.uint8)
+    assert torch.equal(flow.decode(flow.encode(images)), images)
+    assert flow.encode(images).shape == (6, 4)
+    assert flow.log_prob(images).shape == (6,)
+    samples = flow.sample(5)
+    assert samples.shape == (5, 1, 2, 2)
+    assert samples.dtype == torch.uint8
+    assert samples.max() <= 16
+    assert flow.rsample(5).is_floating_point()
+
+
+def test_density_of_the_noise_is_taken_off():
+    # noise on half of a level has twice the density, and log 2 per element comes off
+    flow = Flow(Chain([]), Uniform((5,), 0.0, 17.0), HalfNoise(17))
+    images = torch.randint(17, (3, 5))
+    torch.testing.assert_close(flow.log_prob(images), torch.full((3,), -5 * math.log(17) - 5 * math.log(2)))
+
+
+def test_levels_follow_the_dtype_of_the_flow():
+    flow = digits_flow().to(torch.float32)
+    images = torch.randint(17, (6, 1, 2, 2), dtype=torch.uint8)
+    assert flow.log_prob(images).dtype == torch.float32
+    assert flow.rsample(2).dtype == torch.float32
+
+
+def test_noise_generator_fixes_the_bound():
+    flow, images = digits_flow(), torch.randint(17, (6, 1, 2, 2), dtype=torch.uint8)
+    first, second = (flow.log_prob(images, generator=torch.Generator().manual_seed(2)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, flow.log_prob(images))
+
+
+def test_way_back_is_chosen_and_restored():
+    flow = Flow(SelfNormalizingDense(3), StandardNormal((3,))).eval()
+    with torch.no_grad():
+        flow.bijection.inverse_weight.add_(0.1)
+    before = flow.bijection.inverse_method
+    z = torch.randn(4, 3)
+    exact, learned = flow.decode(z, inverse="exact"), flow.decode(z, inverse="learned")
+    torch.testing.assert_close(flow.encode(exact), z)
+    torch.testing.assert_close(learned, (z - flow.bijection.bias) @ flow.bijection.inverse_weight.T)
+    draws = [flow.sample(4, inverse=way, generator=torch.Generator().manual_seed(1)) for way in ("exact", "learned")]
+    assert not torch.allclose(*draws)
+    assert flow.bijection.inverse_method == before
+    with pytest.raises(ConfigError, match="learned, exact, refined, got 'learnt'; did you mean 'learned'"):
+        flow.sample(1, inverse="learnt")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_sampling_leaves_the_mode_alone(training):
+    flow = Flow(Modes(), StandardNormal((3,))).train(training)
+    flow.sample(2)
+    assert flow.bijection.seen == (training, False, False)
+    assert flow.training is training
+
+
+def test_copies_and_pickles_are_the_same_flow():
+    flow, x = digits_flow(), torch.randint(17, (3, 1, 2, 2), dtype=torch.uint8)
+    for other in (copy.deepcopy(flow), pickle.loads(pickle.dumps(flow))):
+        values = [f.log_prob(x, generator=torch.Generator().manual_seed(0)) for f in (flow, other)]
+        assert torch.equal(*values)
+
+
+def test_event_shape_of_an_empty_chain():
+    assert Flow(Chain([]), Uniform((2, 3))).event_shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Flow(Dense(3), StandardNormal((4,))), ShapeError, r"Flow: .*latents of Dense, got event shape \(4,\)"),
+        (lambda: Flow(Flatten((1, 2, 2)), StandardNormal((5,))), ShapeError, r"Flow: .*got event shape \(5,\)"),
+        (lambda: Flow(LaxShapes(), StandardNormal((5,))), ShapeError, r"event shape \(4,\), .* got event shape \(5,\)"),
+        (lambda: Flow(StandardNormal((3,)), Dense(3)), ConfigError, r"Bijection, got StandardNormal; the order is"),
+        (lambda: Flow(Dense(3), StandardNormal((3,)), 256), ConfigError, "dequantization .* got int"),
+        (lambda: dense_flow().log_prob(torch.zeros(2, 4)), ShapeError, r"\(batch, \*\(3,\)\), got \(2, 4\)"),
+        (lambda: dense_flow().log_prob(torch.zeros(3)), ShapeError, r"got \(3,\); add a batch dimension: x\[None\]"),
+        (
+            lambda: dense_flow().log_prob(torch.zeros(2, 3, dtype=torch.float32)),
+            DtypeError,
+            "float64.*got torch.float32",
+        ),
+        (lambda: dense_flow().log_prob(torch.zeros(2, 3, dtype=torch.uint8)), DtypeError, "got torch.uint8"),
+        (lambda: digits_flow().log_prob(torch.zeros(2, 1, 2, 2)), DtypeError, "integer dtype, got torch.float64"),
+        (lambda: digits_flow().log_prob(torch.full((2, 1, 2, 2), 17)), DataError, "from 0 to 16, got values from 17"),
+        (lambda: dense_flow().log_prob(torch.zeros(2, 3), torch.zeros(2, 2)), ContextError, "no context, got one"),
+        (lambda: dense_flow().sample(2, torch.zeros(2, 2)), ContextError, "Flow: expected no context"),
+        (lambda: Flow(ContextScale(), StandardNormal((3,))).sample(2), ContextError, "ContextScale: .* got none"),
+        (
+            lambda: Flow(ContextScale(), StandardNormal((3,))).sample(2, torch.zeros(5, 3)),
+            ShapeError,
+            r"context shape \(m, \*\(2,\)\), got \(5, 3\)",
+        ),
+        (lambda: Flow(OneWay(), StandardNormal((3,))).sample(2), NotInvertibleError, "has_inverse = False"),
+        (lambda: dense_flow().sample(-2), ConfigError, "0 or more, got -2"),
+        (lambda: mean_nll(dense_flow(), torch.zeros(0, 3)), DataError, "one row or more, got none"),
+        (lambda: mean_nll(dense_flow(), torch.zeros(2, 3), batch_size=0), ConfigError, "positive batch_size, got 0"),
+        (lambda: bits_per_dim(1.0, 0), ConfigError, "positive number of dimensions, got 0"),
+    ],
+)
+def test_misuse(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_mean_nll_is_the_mean_whatever_the_batches(batch_size):
+    flow, x = dense_flow(), torch.randn(30, 3)
+    assert mean_nll(flow, x, batch_size) == pytest.approx(-flow.log_prob(x).mean().item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_mean_nll_sums_in_float64(batch_size):
+    # beyond 2^24 float32 counts in twos: a single-precision sum would lose the rest
+    flow = Flow(Affine(0.0, 1.0), StandardNormal((1,))).to(torch.float32)
+    x = torch.full((4, 1), math.sqrt(2 * 2**24), dtype=torch.float32)
+    x[1:] = math.sqrt(2)
+    single = [-value for value in flow.log_prob(x).tolist()]
+    assert mean_nll(flow, x, batch_size) == math.fsum(single) / 4
+
+
+def test_mean_nll_evaluates_without_gradients_or_autocast_and_restores_every_mode():
+    frozen, trained = Modes().eval(), Modes()
+    flow = Flow(Chain([frozen, trained]), RecordingNormal((3,)))
+    flow.train()
+    frozen.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mean_nll(flow, torch.randn(4, 3))
+    assert trained.seen == frozen.seen == (False, False, False)
+    assert not flow.base.autocast
+    assert (flow.training, trained.training, frozen.training) == (True, True, False)
+    with pytest.raises(ShapeError):
+        mean_nll(flow, torch.randn(4, 2))
+    assert (flow.training, trained.training, frozen.training) == (True, True, False)
+
+
+def test_mean_nll_with_a_seeded_generator_repeats():
+    flow, images = digits_flow(), torch.randint(17, (20, 1, 2, 2), dtype=torch.uint8)
+    first, second = (mean_nll(flow, images, 6, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert first == second
+
+
+def test_bits_per_dim_of_tensors():
+    torch.testing.assert_close(bits_per_dim(torch.tensor([math.log(2), 0.0]), 2), torch.tensor([0.5, 0.0]))
