@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, final
@@ -179,9 +180,9 @@ class Bijection(nn.Module, ABC):
             raise ShapeError(
                 self.label, expected="shape (batch, *event)", got="a scalar", fix="add a batch dimension: x[None]"
             )
-        parameter = next(self.parameters(), None)
-        if parameter is not None and parameter.is_floating_point():
-            dtype, device = parameter.dtype, parameter.device
+        own = next((t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
+        if own is not None:
+            dtype, device = own.dtype, own.device
             if x.device != device:
                 raise DeviceError(
                     self.label,
@@ -192,7 +193,7 @@ class Bijection(nn.Module, ABC):
             if x.dtype != dtype:
                 raise DtypeError(
                     self.label,
-                    expected=f"{dtype}, the dtype of the parameters",
+                    expected=f"{dtype}, the dtype of the layer",
                     got=f"{x.dtype}",
                     fix=f"call x.to({dtype}) or convert the flow with flow.to({x.dtype})",
                 )

@@ -1,0 +1,136 @@
+"""Safeguarded Newton: hard functions, brackets that must grow, failures that are said."""
+
+import math
+
+import pytest
+import torch
+
+from snflow.errors import ConvergenceError
+from snflow.numerics.root_finding import invert_increasing
+
+
+def cubic(x):
+    return x**3 + 1e-3 * x, 3 * x**2 + 1e-3
+
+
+def arctan_like(x):
+    """Newton alone diverges: nearly flat on both sides."""
+    return torch.atan(5 * x) + 1e-6 * x, 5 / (1 + 25 * x**2) + 1e-6
+
+
+def kink(x):
+    return torch.where(x < 0, 1e-4 * x, 1e4 * x), torch.where(x < 0, 1e-4, 1e4).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [cubic, arctan_like, kink])
+def test_finds_the_root(function, dtype):
+    root = 3 * torch.randn(500, dtype=dtype)
+    z = function(root)[0]
+    x = invert_increasing(function, z, torch.full_like(z, -20), torch.full_like(z, 20))
+    value, slope = function(x)
+    eps = torch.finfo(dtype).eps
+    assert ((value - z).abs() <= 8 * eps * (z.abs() + (slope * x).abs() + slope * root.abs())).all()
+    assert x.dtype == dtype
+
+
+def test_steps_are_few_near_the_root():
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return cubic(x)
+
+    invert_increasing(counted, torch.tensor([8.0, 1.0]), torch.tensor([1.5, 0.5]), torch.tensor([2.5, 1.5]))
+    assert len(calls) < 12
+
+
+def test_bad_bracket_grows_on_either_side():
+    z = torch.tensor([1e6, -1e6, 0.5])
+    x = invert_increasing(cubic, z, torch.zeros(3), torch.ones(3))
+    torch.testing.assert_close(cubic(x)[0], z)
+
+
+def test_bracket_of_no_width_grows():
+    z = torch.tensor([8.0])
+    x = invert_increasing(lambda x: (x, torch.ones_like(x)), z, z * (1 + 1e-15), z * (1 + 1e-15))
+    torch.testing.assert_close(x, z)
+
+
+@pytest.mark.parametrize("start", [1.0, 1e9])
+def test_never_leaves_the_bracket(start):
+    """Newton's first step for the logarithm ends where it is not defined."""
+
+    def logarithm(x):
+        assert ((x >= 1e-8) & (x <= 100)).all()
+        return x.log(), 1 / x
+
+    z = torch.tensor([1e-6]).log()
+    x = invert_increasing(logarithm, z, torch.full((1,), 1e-8), torch.full((1,), 100.0), start=torch.tensor([start]))
+    torch.testing.assert_close(x, torch.tensor([1e-6]))
+
+
+def test_slow_newton_gives_way_to_bisection():
+    """Near a root of nine fold Newton's steps shrink by an eighth only."""
+
+    def flat(x):
+        return (x - 1) ** 9 + 1e-30 * x, 9 * (x - 1) ** 8 + 1e-30
+
+    x = invert_increasing(flat, torch.tensor([1e-30]), torch.tensor([-999.0]), torch.tensor([3000.0]))
+    torch.testing.assert_close(x, torch.ones(1))
+
+
+def test_jump_is_located():
+    def jump(x):
+        return torch.where(x < 1, x, x + 1), torch.ones_like(x)
+
+    x = invert_increasing(jump, torch.tensor([1.5]), torch.tensor([-3.0]), torch.tensor([5.0]))
+    torch.testing.assert_close(x, torch.ones(1))
+
+
+def test_non_finite_values_stay_in_their_place():
+    z = torch.tensor([1.0, math.nan, math.inf, -math.inf, -1.0])
+    x = invert_increasing(cubic, z, torch.full((5,), -2.0), torch.full((5,), 2.0))
+    good = invert_increasing(cubic, z[[0, 4]], torch.full((2,), -2.0), torch.full((2,), 2.0))
+    assert torch.equal(x[[0, 4]], good)
+    assert x[1].isnan()
+    assert torch.equal(x[2:4], z[2:4])
+
+
+def test_a_row_does_not_depend_on_the_batch():
+    z = torch.randn(50) ** 3
+    lower, upper = torch.full((50,), -0.1), torch.full((50,), 0.1)
+    together = invert_increasing(cubic, z, lower, upper)
+    for row in range(50):
+        one = slice(row, row + 1)
+        assert torch.equal(together[one], invert_increasing(cubic, z[one], lower[one], upper[one]))
+
+
+def test_no_bracket_is_an_error_that_counts():
+    z = torch.tensor([0.5, 2.0, 3.0])
+    with pytest.raises(ConvergenceError, match=r"test: expected a bracket .* none for 2 of 3 elements, .* up to 2"):
+        invert_increasing(
+            lambda x: (x.tanh(), 1 - x.tanh() ** 2), z, -torch.ones(3), torch.ones(3), where="test", expansions=20
+        )
+
+
+def test_too_few_steps_is_an_error_that_counts():
+    z = torch.tensor([8.0, 0.0])
+    with pytest.raises(ConvergenceError, match="expected a root within 3 steps, got none for 1 of 2 elements"):
+        invert_increasing(cubic, z, torch.full((2,), -100.0), torch.full((2,), 100.0), iterations=3)
+
+
+def test_a_function_that_returns_nan_is_an_error():
+    with pytest.raises(ConvergenceError, match="1 of 1"):
+        invert_increasing(
+            lambda x: (x * math.nan, torch.ones_like(x)), torch.ones(1), -torch.ones(1), torch.ones(1), iterations=5
+        )
+
+
+def test_carries_no_gradient():
+    z = torch.ones(2, requires_grad=True)
+    assert not invert_increasing(cubic, z, -torch.ones(2), 2 * torch.ones(2)).requires_grad
+
+
+def test_empty():
+    assert invert_increasing(cubic, torch.empty(0, 3), torch.empty(0, 3), torch.empty(0, 3)).shape == (0, 3)
