@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snflow.bijections.base import Bijection
-from snflow.errors import ContextError, DtypeError, ShapeError
+from snflow.errors import ContextError, DeviceError, DtypeError, ShapeError
 from snflow.testing.case import Case
 
 Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -143,7 +143,7 @@ def check_state(case: Case) -> None:
 
 
 def check_refusals(case: Case) -> None:
-    """A wrong event shape, dtype or rank, a stray or missing context: each gets the library's own error."""
+    """A wrong event shape, dtype, device or rank, a stray or missing context: each gets the library's own error."""
     layer, x, context = case.layer(), case.data(), case.context()
     if layer.event_shape is not None:
         _refuses(ShapeError, lambda: layer(x[..., None], context))
@@ -151,6 +151,7 @@ def check_refusals(case: Case) -> None:
     _refuses(DtypeError, lambda: layer(x.long(), context))
     if layer.state_dict():
         _refuses(DtypeError, lambda: layer(x.float(), context))
+        _refuses(DeviceError, lambda: layer(x.to("meta"), context))
     if context is None:
         _refuses(ContextError, lambda: layer(x, x))
     else:

@@ -1,0 +1,126 @@
+"""The checkpoints of a run: the last two and the best, and the way back to the newest good one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from snflow.errors import CheckpointError
+from snflow.training.checkpoints.checkpoint import (
+    TEMPORARY,
+    Checkpoint,
+    read_checkpoint,
+    read_manifest,
+    write_checkpoint,
+)
+
+_PREFIX = "step-"
+
+
+class CheckpointStore:
+    """``RUN/checkpoints/step-00000123/``: saves, keeps the last two and the best, finds the newest good one.
+
+    Args:
+        folder: the run's folder of checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint after ``step`` steps."""
+        return self.folder / f"{_PREFIX}{step:08d}"
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, the oldest first."""
+        names = [p.name.removeprefix(_PREFIX) for p in self.folder.glob(f"{_PREFIX}*") if p.is_dir()]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def ever_written(self) -> bool:
+        """Whether there is a checkpoint, good or damaged."""
+        return bool(self.steps()) or any(self.folder.glob("damaged-*"))
+
+    def clean(self) -> None:
+        """Remove what a killed process left unfinished."""
+        for stale in self.folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then delete those that are neither one of the last two nor the best known to one of them.
+
+        The best known to the last but one stays too: it is needed when the last turns out to be damaged.
+
+        Raises:
+            CheckpointError: the disk refuses; the checkpoints before are intact.
+        """
+        write_checkpoint(self.path(checkpoint.step), checkpoint)
+        steps = self.steps()
+        kept = set(steps[-2:]) | {checkpoint.step}
+        for step in tuple(kept):
+            kept.add(self._best_known_to(step))
+        for step in steps:
+            if step not in kept:
+                shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def latest(self, warn: Callable[[str], None]) -> Checkpoint:
+        """The newest checkpoint that verifies; damaged ones are set aside, with a warning that names both.
+
+        Raises:
+            CheckpointError: none is good, or there is none.
+        """
+        damage: list[CheckpointError] = []
+        for step in reversed(self.steps()):
+            try:
+                checkpoint = read_checkpoint(self.path(step))
+            except CheckpointError as error:
+                damage.append(error)
+                continue
+            for reason in damage:
+                warn(f"{reason}; continuing from {self.path(step)} instead")
+            for newer in self.steps():
+                if newer > step:
+                    aside = self.folder / f"damaged-{self.path(newer).name}"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    self.path(newer).rename(aside)
+            return checkpoint
+        if damage:
+            raise CheckpointError(
+                str(self.folder),
+                expected="one good checkpoint",
+                got=f"{len(damage)} damaged ({damage[0]})",
+                fix="start again with another --out",
+            )
+        raise CheckpointError(
+            str(self.folder), expected="a checkpoint", got="none", fix="start the run with `snflow fit RECIPE`"
+        )
+
+    def read(self, which: str, warn: Callable[[str], None]) -> Checkpoint:
+        """The ``"best"`` checkpoint by validation, or the ``"last"`` one, without setting anything aside.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(
+                str(self.folder), expected="a checkpoint", got="none", fix="train the run with `snflow fit` first"
+            )
+        if which == "last":
+            return read_checkpoint(self.path(steps[-1]))
+        best = self._best_known_to(steps[-1])
+        try:
+            return read_checkpoint(self.path(best))
+        except CheckpointError as error:
+            if best == steps[-1]:
+                raise
+            warn(f"{error}; using the last checkpoint instead of the best")
+            return read_checkpoint(self.path(steps[-1]))
+
+    def _best_known_to(self, step: int) -> int:
+        """The step of the best checkpoint when this one was written; itself when there is no saying."""
+        try:
+            best = read_manifest(self.path(step))["notes"].get("best_step")
+        except CheckpointError:
+            return step
+        return step if best is None else int(best)

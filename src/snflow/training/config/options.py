@@ -1,0 +1,121 @@
+"""The options of optimizer, schedule, training and device; those of data and flow stand beside what they configure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from snflow.errors import ConfigError
+
+
+def _require(options: Any, field: str, holds: bool, expected: str) -> None:
+    """Refuse a value out of range, naming the class's section and the field."""
+    if not holds:
+        raise ConfigError(f"{options.section}.{field}", expected=expected, got=repr(getattr(options, field)))
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Adam (Kingma & Ba 2015), fused into one kernel where the device has it."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate, reached at the end of the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean of the gradient and of its square, per step."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """L2 penalty, added to the gradient as weight_decay × parameter."""
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient, in nats per unit of the parameters; null leaves the gradient alone."""
+
+    section = "optimizer"
+
+    def __post_init__(self) -> None:
+        _require(self, "learning_rate", 0 < self.learning_rate < float("inf"), "a finite number above 0")
+        _require(self, "betas", all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        _require(self, "eps", self.eps > 0, "a number above 0")
+        _require(self, "weight_decay", self.weight_decay >= 0, "a number of at least 0")
+        _require(self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or null")
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """The learning rate as a function of the step: a linear warm-up, then constant or cosine."""
+
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises linearly to its peak."""
+    decay: Literal["constant", "cosine"] = "constant"
+    """What follows the warm-up: the peak rate, or half a cosine down to final_fraction of it at the last step."""
+    final_fraction: float = 0.0
+    """Learning rate at the last step of a cosine, as a fraction of the peak."""
+
+    section = "schedule"
+
+    def __post_init__(self) -> None:
+        _require(self, "warmup_epochs", 0 <= self.warmup_epochs < float("inf"), "a finite number of at least 0")
+        _require(self, "final_fraction", 0 <= self.final_fraction <= 1, "a number in [0, 1]")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long, in which batches, and what is kept."""
+
+    epochs: int = 100
+    """Passes over the training data."""
+    batch_size: int = 100
+    """Rows a step, over all devices together; a last short batch is dropped."""
+    eval_batch_size: int = 500
+    """Rows at a time when the exact likelihood is computed."""
+    seed: int = 0
+    """Seed of weights, batch order, noise and pictures."""
+    validate_every: int = 1
+    """Epochs between two exact validation likelihoods; the last epoch always has one."""
+    patience: int | None = None
+    """Stop after so many validations without a better one; null never stops early."""
+    ema_decay: float | None = None
+    """Decay of the moving average of the weights, per step; evaluation and the best checkpoint then use the average."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a non-finite objective or gradient does: end the run (exit code 3), or leave out that step."""
+    max_skips: int = 10
+    """Steps left out in a row before the run ends all the same."""
+    checkpoint_minutes: float = 1.0
+    """Longest time without a checkpoint, inside an epoch too; each better validation and the end have one anyway."""
+    checkpoint_every_epochs: int = 0
+    """Epochs between two checkpoints; 0 leaves it to checkpoint_minutes."""
+    checkpoint_every_steps: int = 0
+    """Steps between two checkpoints; 0 leaves it to checkpoint_minutes."""
+    precision: Literal["32-true", "64-true"] = "32-true"
+    """Floating-point numbers of weights and data: 32 or 64 bits. Likelihoods are always summed in 64."""
+    threads: int | None = None
+    """Threads of one operation on the CPU; null leaves torch's choice. A resumed run is bit-identical on as many."""
+
+    section = "training"
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "batch_size", "eval_batch_size", "validate_every", "max_skips"):
+            _require(self, field, getattr(self, field) >= 1, "a whole number of at least 1")
+        for field in ("seed", "checkpoint_every_epochs", "checkpoint_every_steps"):
+            _require(self, field, 0 <= getattr(self, field) < 2**63, "a whole number of at least 0")
+        for field in ("patience", "threads"):
+            value = getattr(self, field)
+            _require(self, field, value is None or value >= 1, "a whole number of at least 1, or null")
+        _require(self, "checkpoint_minutes", self.checkpoint_minutes >= 0, "a number of at least 0")
+        _require(self, "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "a number in (0, 1), or null")
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where the run computes. No part of what a recipe is: its hash leaves this section out."""
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device; auto takes the best one present."""
+    devices: int = 1
+    """Number of devices; each takes its slice of every batch."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How several devices share the work; auto takes ddp for more than one."""
+
+    section = "device"
+
+    def __post_init__(self) -> None:
+        _require(self, "devices", self.devices >= 1, "a whole number of at least 1")

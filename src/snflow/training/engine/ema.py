@@ -1,0 +1,83 @@
+"""An exponential moving average of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from snflow.errors import CheckpointError
+
+
+class MovingAverage:
+    """θ̄ ← d θ̄ + (1 − d) θ after each step, with d = min(decay, (1 + n)/(10 + n)) at the n-th.
+
+    The ramp of d keeps the initial weights from lingering in a short run.
+
+    Args:
+        module: whose parameters are averaged.
+        decay: d in the long run, in (0, 1).
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> average = MovingAverage(layer, 0.9)
+        >>> with average.applied():
+        ...     layer.weight.shape
+        torch.Size([1, 1])
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._parameters = list(module.parameters())
+        self._decay = decay
+        self._updates = 0
+        self._average = [p.detach().clone() for p in self._parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the present weights."""
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        average_into = get_ema_multi_avg_fn(decay)
+        average_into(self._average, self._parameters, None)
+        self._updates += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the module the averaged weights for the length of a block."""
+        weights = [p.detach().clone() for p in self._parameters]
+        self._assign(self._average)
+        try:
+            yield
+        finally:
+            self._assign(weights)
+
+    def install(self) -> None:
+        """Give the module the averaged weights for good."""
+        self._assign(self._average)
+
+    @torch.no_grad()
+    def _assign(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average, in the order of the parameters, and the number of updates."""
+        return {"average": [t.clone() for t in self._average], "updates": self._updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a saved average back.
+
+        Raises:
+            CheckpointError: it belongs to another model.
+        """
+        shapes, found = [p.shape for p in self._parameters], [t.shape for t in state["average"]]
+        if shapes != found:
+            raise CheckpointError(
+                "moving average", expected=f"{len(shapes)} parameters of this flow", got="those of another one"
+            )
+        for mine, saved in zip(self._average, state["average"], strict=True):
+            mine.copy_(saved)
+        self._updates = state["updates"]

@@ -1,0 +1,77 @@
+"""What happens when an objective or a gradient leaves the finite numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from snflow.errors import DivergenceError
+from snflow.selfnorm import layer_diagnostics
+from snflow.training.config.options import OptimizerOptions, TrainingOptions
+
+
+class NonFiniteGuard:
+    """Counts the steps left out, and ends the run with the name of the layer at fault.
+
+    Args:
+        flow: whose layers are named.
+        training: what to do: stop, or skip up to ``max_skips`` in a row.
+        optimizer: for the advice.
+    """
+
+    def __init__(self, flow: nn.Module, training: TrainingOptions, optimizer: OptimizerOptions) -> None:
+        self._flow, self._training, self._optimizer = flow, training, optimizer
+        self.in_a_row = 0
+
+    def passed(self) -> None:
+        """Note a finite step."""
+        self.in_a_row = 0
+
+    def failed(self, objective: float, norm: float, step: int, last_good: str) -> None:
+        """Note a step whose objective or gradient norm is not finite; it is left out, or the run ends.
+
+        Call it while the gradients of the step are still there.
+
+        Raises:
+            DivergenceError: ``on_nonfinite`` is stop, or too many in a row failed.
+        """
+        self.in_a_row += 1
+        if self._training.on_nonfinite == "skip" and self.in_a_row <= self._training.max_skips:
+            return
+        what = f"objective {objective}" if not math.isfinite(objective) else f"gradient norm {norm}"
+        times = f" ({self.in_a_row} steps in a row)" if self.in_a_row > 1 else ""
+        raise self.divergence(f"step {step}", f"{what}{times}, at {self.culprit(objective)}", last_good)
+
+    def divergence(self, where: str, got: str, last_good: str) -> DivergenceError:
+        """The error that ends a diverged run."""
+        advice = f"lower optimizer.learning_rate (now {self._optimizer.learning_rate:g})"
+        if self._optimizer.clip_norm is None:
+            advice += ", set optimizer.clip_norm (1 for a start)"
+        return DivergenceError(
+            f"training, {where}",
+            expected="finite numbers",
+            got=got,
+            fix=f"{advice}, or lengthen schedule.warmup_epochs; {last_good}",
+        )
+
+    def culprit(self, objective: float) -> str:
+        """Name the layer: the worst learned inverse where the objective is lost, else the first bad gradient."""
+        bad = [n for n, p in self._flow.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        errors = {name: d.reconstruction_error for name, d in layer_diagnostics(self._flow).items()}
+        if errors and (not bad or not math.isfinite(objective)):
+            worst = max(errors, key=lambda name: _rank(errors[name]))
+            return f"{worst}, whose learned inverse is the worst (reconstruction error {errors[worst]:.3g})"
+        return f"the gradient of {bad[0]}" if bad else "no single layer"
+
+
+def _rank(error: float) -> float:
+    return math.inf if math.isnan(error) else error
+
+
+@torch.no_grad()
+def gradient_norm(parameters: list[nn.Parameter]) -> Any:
+    """‖∂L/∂θ‖ over all parameters, a scalar tensor."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,0 +1,311 @@
+"""Epochs × batches: loss, step, exact validation, checkpoint. Every number that decides is in the checkpoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch import distributed as dist
+
+from snflow.data import Batches, Dataset
+from snflow.distributions import Flow, bits_per_dim
+from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
+from snflow.selfnorm import layer_diagnostics
+from snflow.training.checkpoints import generators
+from snflow.training.checkpoints.checkpoint import Checkpoint
+from snflow.training.checkpoints.store import CheckpointStore
+from snflow.training.config.recipe import Recipe
+from snflow.training.engine.ema import MovingAverage
+from snflow.training.engine.evaluation import exact_nll, in_dtype_of
+from snflow.training.engine.guard import NonFiniteGuard, gradient_norm
+from snflow.training.engine.loading import load_model
+from snflow.training.engine.schedule import learning_rate
+from snflow.training.engine.signals import StopRequest
+from snflow.training.engine.tally import Epoch, Tally
+from snflow.training.report.metrics import EpochRow, MetricsFile
+from snflow.training.report.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the loop ended."""
+
+    tally: Tally
+    """Epochs, steps and best."""
+    signal: int | None
+    """Number of the signal that asked for the end, ``None`` when the recipe was done."""
+
+
+class TrainingLoop:
+    """θ ← Adam(∂/∂θ mean(−flow(x))), epoch by epoch, with an exact validation after each.
+
+    Args:
+        fabric: a launched Fabric; every process has a loop of its own.
+        flow: the flow to train, in place.
+        dataset: what it is trained and validated on.
+        recipe: everything else.
+        store: where checkpoints go.
+        metrics: where a row an epoch goes.
+        reporter: what a person sees.
+
+    Raises:
+        ConfigError: the batch size does not divide among the devices, or exceeds the data.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        flow: Flow,
+        dataset: Dataset,
+        recipe: Recipe,
+        store: CheckpointStore,
+        metrics: MetricsFile,
+        reporter: Reporter,
+    ) -> None:
+        self._fabric, self._flow, self._dataset, self._recipe = fabric, flow, dataset, recipe
+        self._store, self._metrics, self._reporter = store, metrics, reporter
+        options, adam = recipe.training, recipe.optimizer
+        if options.batch_size % fabric.world_size:
+            raise ConfigError(
+                "training.batch_size",
+                expected=f"a multiple of {fabric.world_size}, the number of devices",
+                got=str(options.batch_size),
+            )
+        flow.to(fabric.device, torch.float64 if options.precision == "64-true" else torch.float32)
+        self._batches = Batches(in_dtype_of(flow, dataset.train), options.batch_size, options.seed)
+        self._parameters = [p for p in flow.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(
+            self._parameters,
+            lr=adam.learning_rate,
+            betas=adam.betas,
+            eps=adam.eps,
+            weight_decay=adam.weight_decay,
+            fused=fabric.device.type in ("cpu", "cuda"),
+        )
+        self._model, self._optimizer = fabric.setup(flow, optimizer)
+        self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
+        self._guard = NonFiniteGuard(flow, options, adam)
+        self._tally = Tally()
+        self._saved_at = time.monotonic()
+
+    def run(self, resume: Checkpoint | None = None) -> Outcome:
+        """Train to the end of the recipe, from the beginning or from a checkpoint.
+
+        Args:
+            resume: where to go on; ``None`` begins.
+
+        Returns:
+            How it ended: finished, stopped early, or by a signal, in which case a checkpoint was just written.
+
+        Raises:
+            DivergenceError: a number is no longer finite; the weights are the last finite ones.
+            CheckpointError: the checkpoint is of another model, or the disk is full.
+        """
+        if resume is not None:
+            self._load(resume)
+        tally, epochs, steps = self._tally, self._recipe.training.epochs, self._batches.steps_per_epoch
+        if self._fabric.is_global_zero:
+            self._metrics.start(None if resume is None else tally.epochs)
+        self._reporter.start(tally.step, epochs * steps, epochs)
+        try:
+            with StopRequest() as stop:
+                if resume is None:
+                    self._finish_epoch()
+                while tally.epochs < epochs and not tally.stopped_early:
+                    if self._run_epoch(stop):
+                        self._save()
+                        return Outcome(tally, stop.received)
+                    tally.epochs, tally.batch = tally.epochs + 1, 0
+                    self._finish_epoch()
+            return Outcome(tally, None)
+        except NotInvertibleError as error:
+            raise self._diverged(str(error)) from error
+        finally:
+            self._reporter.close()
+
+    def _run_epoch(self, stop: StopRequest) -> bool:
+        """Take the batches that are left of the epoch; True when a signal asked to stop."""
+        tally, steps = self._tally, self._batches.steps_per_epoch
+        every = self._recipe.training.checkpoint_every_steps
+        rank, world = self._fabric.global_rank, self._fabric.world_size
+        self._model.train()
+        for batch in self._batches.epoch(tally.epochs, tally.batch):
+            began = time.perf_counter()
+            stopping, due = self._step(batch[rank::world].to(self._fabric.device), stop)
+            tally.batch += 1
+            tally.step += 1
+            tally.epoch.reconstruction_error = None
+            tally.epoch.seconds += time.perf_counter() - began
+            if stopping:
+                return True
+            if tally.batch < steps and (due or (every and tally.step % every == 0)):
+                self._save()
+        return False
+
+    def _step(self, batch: Tensor, stop: StopRequest) -> tuple[bool, bool]:
+        """One optimizer step; returns whether to stop and whether a checkpoint is due, the same on every device."""
+        tally, adam = self._tally, self._recipe.optimizer
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate(tally.step)
+        loss = -self._model(batch).mean()
+        self._fabric.backward(loss)
+        norm = gradient_norm(self._parameters)
+        flags = torch.tensor([stop.received is not None, self._minutes_are_over()], device=loss.device)
+        objective, size, stopping, due = self._agreed(torch.cat([torch.stack([loss.detach(), norm]), flags.to(loss)]))
+        if math.isfinite(objective) and math.isfinite(size):
+            if adam.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(self._parameters, adam.clip_norm, norm)
+            self._optimizer.step()
+            if self._average is not None:
+                self._average.update()
+            self._guard.passed()
+            tally.epoch.steps += 1
+            tally.epoch.objective += objective
+            tally.epoch.gradient_norm += size
+        else:
+            self._guard.failed(objective, size, tally.step + 1, self._last_good())
+            tally.epoch.skipped += 1
+        self._optimizer.zero_grad(set_to_none=True)
+        self._reporter.step(tally.epochs + 1, objective)
+        return stopping > 0, due > 0
+
+    def _finish_epoch(self) -> None:
+        """Validate, write the row, keep a checkpoint; at the very beginning too, as epoch 0."""
+        options, tally, running = self._recipe.training, self._tally, self._tally.epoch
+        began = time.perf_counter()
+        last = tally.epochs >= options.epochs
+        nll, improved = None, False
+        if last or tally.epochs % options.validate_every == 0:
+            nll = self._validate()
+            improved = tally.judge(nll, options.patience)
+            self._reporter.validated(tally.epochs, nll)
+        reconstruction, residual = self._worst_layers()
+        row = EpochRow(
+            epoch=tally.epochs,
+            step=tally.step,
+            learning_rate=self._learning_rate(tally.step - 1) if tally.step else None,
+            objective=running.mean(running.objective),
+            validation_nll=nll,
+            validation_bits_per_dim=None if nll is None else self._bits(nll),
+            reconstruction_error=reconstruction if tally.epochs else None,
+            inverse_residual=residual,
+            gradient_norm=running.mean(running.gradient_norm),
+            skipped=running.skipped,
+            train_seconds=running.seconds,
+            evaluation_seconds=time.perf_counter() - began,
+        )
+        if tally.epochs:
+            tally.seconds_by_epoch.append(running.seconds)
+        tally.epoch = Epoch()
+        every, steps = options.checkpoint_every_epochs, options.checkpoint_every_steps
+        asked = (every and tally.epochs % every == 0) or (steps and tally.step % steps == 0)
+        ended = last or tally.stopped_early
+        # The row goes first: a resume from the checkpoint drops no row, and one from before it drops this one.
+        if self._fabric.is_global_zero:
+            self._metrics.append(row)
+        if improved or asked or ended or self._agreed(torch.tensor([float(self._minutes_are_over())]))[0] > 0:
+            self._save()
+
+    def _validate(self) -> float:
+        """The exact validation NLL in nats, of the averaged weights where there is an average."""
+        options = self._recipe.training
+        with self._average.applied() if self._average is not None else nullcontext():
+            nll = exact_nll(self._flow, self._dataset.validation, options.eval_batch_size, options.seed)
+        if math.isnan(nll):
+            raise self._diverged("validation NLL nan")
+        return self._fabric.broadcast(nll)
+
+    def _diverged(self, got: str) -> Exception:
+        return self._guard.divergence(f"epoch {self._tally.epochs}", got, self._last_good())
+
+    def _bits(self, nll: float) -> float | None:
+        if self._dataset.levels is None:
+            return None
+        return bits_per_dim(nll, math.prod(self._dataset.event_shape))
+
+    def _worst_layers(self) -> tuple[float | None, float | None]:
+        """The largest reconstruction error and inverse residual over the self-normalizing layers."""
+        layers = layer_diagnostics(self._flow).values()
+        if not layers:
+            return None, None
+        resumed_at_its_end = self._tally.epoch.reconstruction_error
+        measured = max(d.reconstruction_error for d in layers)
+        return (
+            measured if resumed_at_its_end is None else resumed_at_its_end,
+            max(d.inverse_residual for d in layers),
+        )
+
+    def _learning_rate(self, step: int) -> float:
+        recipe = self._recipe
+        steps = self._batches.steps_per_epoch
+        return learning_rate(recipe.optimizer.learning_rate, recipe.schedule, step, steps, recipe.training.epochs)
+
+    def _minutes_are_over(self) -> bool:
+        return time.monotonic() - self._saved_at >= 60 * self._recipe.training.checkpoint_minutes
+
+    def _agreed(self, values: Tensor) -> list[float]:
+        """The mean of each value over the devices: a NaN, a signal or a clock of one is everybody's."""
+        if self._fabric.world_size > 1:
+            values = cast(Tensor, self._fabric.all_reduce(values.to(self._fabric.device), reduce_op="mean"))
+        agreed: list[float] = values.tolist()
+        return agreed
+
+    def _last_good(self) -> str:
+        steps = self._store.steps()
+        return f"the last good checkpoint is {self._store.path(steps[-1])}" if steps else "there is no checkpoint yet"
+
+    def _save(self) -> None:
+        tally = self._tally
+        drawn_from: list[Any] = [generators.capture()]
+        if self._fabric.world_size > 1:
+            drawn_from = drawn_from * self._fabric.world_size
+            dist.all_gather_object(drawn_from, generators.capture())
+        if self._fabric.is_global_zero:
+            state = {
+                "tally": {**tally.to_dict(), "skips_in_a_row": self._guard.in_a_row},
+                "optimizer": self._optimizer.state_dict(),
+                "generators": drawn_from,
+                "average": None if self._average is None else self._average.state_dict(),
+            }
+            if tally.batch:
+                state["tally"]["epoch"]["reconstruction_error"] = self._worst_layers()[0]
+            notes = {
+                "epochs": tally.epochs,
+                "batch": tally.batch,
+                "best_step": tally.best_step,
+                "best_validation_nll": tally.best_nll if tally.best_step is not None else None,
+                "event_shape": list(self._dataset.event_shape),
+                "levels": self._dataset.levels,
+            }
+            self._store.save(Checkpoint(tally.step, self._flow.state_dict(), state, notes))
+        self._fabric.barrier()
+        self._saved_at = time.monotonic()
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Put everything back: model, optimizer, average, place, generators."""
+        states = checkpoint.state["generators"]
+        if len(states) != self._fabric.world_size:
+            raise CheckpointError(
+                f"checkpoint of step {checkpoint.step}",
+                expected=f"one written by {self._fabric.world_size} processes",
+                got=f"one by {len(states)}",
+                fix=f"resume with --device.devices {len(states)}",
+            )
+        load_model(self._flow, checkpoint)
+        try:
+            self._optimizer.load_state_dict(checkpoint.state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"checkpoint of step {checkpoint.step}", expected="this recipe's optimizer", got=str(error)
+            ) from error
+        if self._average is not None and checkpoint.state["average"] is not None:
+            self._average.load_state_dict(checkpoint.state["average"])
+        self._tally = Tally.from_dict(checkpoint.state["tally"])
+        self._guard.in_a_row = self._tally.skips_in_a_row
+        generators.restore(states[self._fabric.global_rank])

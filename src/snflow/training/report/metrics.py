@@ -1,0 +1,89 @@
+"""``metrics.csv``: one row an epoch, none twice."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What is known after an epoch; ``None`` where nothing was measured, an empty cell in the file."""
+
+    epoch: int
+    """Epochs finished; 0 is before training."""
+    step: int
+    """Optimizer steps taken."""
+    learning_rate: float | None
+    """That of the last step."""
+    objective: float | None
+    """Mean of the surrogate that was minimised, in nats; no likelihood."""
+    validation_nll: float | None
+    """Exact negative log-likelihood of the validation data, in nats."""
+    validation_bits_per_dim: float | None
+    """The same in bits a dimension; integer data only."""
+    reconstruction_error: float | None
+    """Mean of ‖g(f(x)) − x‖² over the last batch, in the worst layer."""
+    inverse_residual: float | None
+    """Estimate of ‖RW − I‖_F / √D, in the worst layer."""
+    gradient_norm: float | None
+    """Mean norm of the gradient before clipping."""
+    skipped: int
+    """Steps left out because of a non-finite number."""
+    train_seconds: float
+    """Wall-clock time of the epoch's steps."""
+    evaluation_seconds: float
+    """Wall-clock time of the validation after it."""
+
+
+class MetricsFile:
+    """Rows of :class:`EpochRow` in a CSV file; numbers are written so that they read back to the same float.
+
+    Args:
+        path: the file.
+    """
+
+    _names = tuple(field.name for field in fields(EpochRow))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, finished_epochs: int | None) -> None:
+        """Begin the file, or on a resume drop the rows behind the checkpoint.
+
+        Args:
+            finished_epochs: epochs that the checkpoint has behind it; ``None`` for a new run.
+        """
+        rows = [] if finished_epochs is None else [r for r in self._complete_rows() if int(r[0]) <= finished_epochs]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self._names, *rows])
+        temporary = self.path.with_name(f".tmp-{self.path.name}")
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def append(self, row: EpochRow) -> None:
+        """Write one row and wait until the disk has it."""
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(
+                "" if value is None else repr(value) for value in asdict(row).values()
+            )
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> list[dict[str, float | None]]:
+        """The rows, as numbers by column."""
+        return [
+            {name: float(cell) if cell else None for name, cell in zip(self._names, row, strict=True)}
+            for row in self._complete_rows()
+        ]
+
+    def _complete_rows(self) -> list[list[str]]:
+        """The rows without the heading and without one that a killed process left half written."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+        whole = [line for line in lines if line.endswith("\n")]
+        return [row for row in csv.reader(whole) if len(row) == len(self._names) and row[0].isdecimal()]

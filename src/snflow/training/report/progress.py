@@ -1,0 +1,155 @@
+"""What a person sees while a run trains: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter(ABC):
+    """Told of every step and every validation. The abstract parent; what is shown is up to the children."""
+
+    @abstractmethod
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Begin, with ``done`` of ``total`` steps already taken, in ``epochs`` epochs."""
+
+    @abstractmethod
+    def step(self, epoch: int, objective: float) -> None:
+        """Note one step in epoch ``epoch`` (counted from 1), with its objective in nats."""
+
+    @abstractmethod
+    def validated(self, epoch: int, nll: float) -> None:
+        """Note the exact validation NLL in nats after ``epoch`` epochs."""
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End."""
+
+
+class SilentReporter(Reporter):
+    """Shows nothing: all processes but the first."""
+
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Show nothing."""
+
+    def step(self, epoch: int, objective: float) -> None:
+        """Show nothing."""
+
+    def validated(self, epoch: int, nll: float) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class BarReporter(Reporter):
+    """A bar with epoch, objective, last exact NLL and time left.
+
+    Args:
+        console: the terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("objective {task.fields[objective]}"),
+            TextColumn("exact NLL {task.fields[nll]}"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Show the bar."""
+        self._task = self._progress.add_task(
+            "", completed=done, total=total, epoch=0, epochs=epochs, objective="–", nll="–"
+        )
+        self._progress.start()
+
+    def step(self, epoch: int, objective: float) -> None:
+        """Advance the bar."""
+        self._progress.update(self._task, advance=1, epoch=epoch, objective=f"{objective:.3f}")
+
+    def validated(self, epoch: int, nll: float) -> None:
+        """Show the new NLL."""
+        self._progress.update(self._task, nll=f"{nll:.3f} nats")
+
+    def say(self, text: str) -> None:
+        """Print above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._progress.stop()
+
+
+class LineReporter(Reporter):
+    """A plain line at the first validation, then one every ``seconds`` at most, and one at the end.
+
+    Args:
+        console: where the lines go.
+        seconds: least time between two lines.
+    """
+
+    def __init__(self, console: Console, seconds: float = 10.0) -> None:
+        self._console, self._seconds = console, seconds
+        self._nll = self._objective = float("nan")
+        self._epoch = 0
+
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Note where it begins."""
+        self._began = self._spoke = time.monotonic()
+        self._start, self._done, self._total, self._epochs = done, done, total, epochs
+        self._pending = False
+
+    def step(self, epoch: int, objective: float) -> None:
+        """Show a line when it is time."""
+        self._done += 1
+        self._epoch, self._objective, self._pending = epoch, objective, True
+        if time.monotonic() - self._spoke >= self._seconds:
+            self._line()
+
+    def validated(self, epoch: int, nll: float) -> None:
+        """Show the first NLL at once, a later one with the next line."""
+        first = self._nll != self._nll
+        self._epoch, self._nll, self._pending = epoch, nll, True
+        if first:
+            self._line()
+
+    def say(self, text: str) -> None:
+        """Show a line of text."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Show where it ended."""
+        if self._pending:
+            self._line()
+
+    def _line(self) -> None:
+        self._spoke, self._pending = time.monotonic(), False
+        taken = self._done - self._start
+        left = (self._spoke - self._began) / taken * (self._total - self._done) if taken else float("nan")
+        parts = [f"epoch {self._epoch}/{self._epochs}"]
+        if taken:
+            parts.append(f"objective {self._objective:.3f}")
+        if self._nll == self._nll:
+            parts.append(f"exact NLL {self._nll:.3f} nats")
+        if taken and self._done < self._total:
+            parts.append(f"{left:.0f} s left")
+        self.say(", ".join(parts))
+
+
+def reporter_for(console: Console) -> Reporter:
+    """The bar on a terminal, lines elsewhere."""
+    return BarReporter(console) if console.is_terminal else LineReporter(console)

@@ -1,0 +1,171 @@
+"""The command line: help without torch, one-line errors, exit codes, the recipes themselves."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from snflow.training import available_recipes
+from snflow.training.cli import main
+from snflow.training.report.metrics import MetricsFile
+
+
+def fails(capsys, code, *words):
+    """The one line that a failing command says."""
+    assert main(words) == code
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_help_and_the_list_of_recipes_need_no_torch():
+    code = """
+import sys
+from snflow.training.cli import main
+for words in (["--help"], ["--version"], ["fit", "--help"], ["fit", "digits_conv", "--help"], ["evaluate", "-h"],
+              ["sample", "--help"], ["recipes", "--help"], ["recipes"], ["fit", "digits_conv", "--epoch", "3"]):
+    main(words)
+heavy = [m for m in ("torch", "numpy", "matplotlib", "lightning_fabric", "rich", "sklearn") if m in sys.modules]
+sys.exit(str(heavy) if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--flow.kernel_size" in done.stdout
+    assert "did you mean '--epochs'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fitt"], "expected a command, got 'fitt'; did you mean 'fit'?"),
+        (["fit"], "expected a recipe, got none"),
+        (["fit", "digit_conv"], "did you mean 'digits_conv'?"),
+        (
+            ["fit", "digits_conv", "--epohs", "3"],
+            "--epohs: expected an option of this command, got an unknown one",
+        ),
+        (["fit", "digits_conv", "--flow.kernel", "3"], "did you mean '--flow.kernel_size'?"),
+        (["fit", "digits_conv", "--epochs", "x"], "--training.epochs: expected a whole number, got 'x'"),
+        (["fit", "digits_conv", "--epochs", "-3"], "training.epochs: expected a whole number of at least 1, got -3"),
+        (["fit", "digits_conv", "--training.epochs=null"], "expected a whole number, got 'null'"),
+        (["fit", "digits_conv", "--epochs"], "--epochs: expected a whole number, got no value"),
+        (["fit", "digits_conv", "--epochs", "3", "--training.epochs", "4"], "expected each option once"),
+        (["fit", "digits_conv", "more"], "expected nothing more, got more"),
+        (
+            ["fit", "digits_conv", "--compare", "relative"],
+            "flow.log_det_rule: expected one of 'self_norm",
+        ),
+        (["fit", "digits_conv", "--compare", "self_normalized"], "expected another rule than the recipe's"),
+        (["fit", "digits_conv", "--resume", "runs/a"], "expected a recipe or --resume RUN, got both"),
+        (["fit", "--resume", "nowhere"], "nowhere: expected the folder of a run"),
+        (["evaluate", "nowhere"], "nowhere: expected the folder of a run"),
+        (["sample", "nowhere", "--out", "x.jpg"], "expected a file that ends in .png or .npy"),
+        (["sample", "nowhere", "--inverse", "magic"], "expected one of 'learned', 'exact', 'refined', got 'magic'"),
+        (["sample"], "required: run"),
+        (["recipes", "--all", "x"], "--all: expected an option of this command"),
+    ],
+)
+def test_a_users_error_is_one_line_and_code_2(capsys, words, message):
+    assert message in fails(capsys, 2, *words)
+
+
+def test_fit_evaluate_sample(tmp_path, capsys):
+    run = tmp_path / "run"
+    short = ["--data.train", "100", "--data.validation", "20", "--data.test", "20", "--batch_size", "50"]
+    small = ["--flow.blocks", "1", "--epochs", "1", "--device", "cpu", "--seed", "3"]
+    assert main(["fit", "digits_conv", "--out", str(run), *short, *small]) == 0
+    said = capsys.readouterr().out
+    assert "exact test negative log-likelihood" in said
+    assert str(run / "samples.png") in said
+    assert "seed: 3" in (run / "config.yaml").read_text()
+    assert main(["evaluate", str(run), "--split", "validation"]) == 0
+    assert "exact validation NLL of the best checkpoint" in capsys.readouterr().out
+    assert "another config" in fails(capsys, 2, "fit", "digits_conv", "--out", str(run))
+    assert "--optimizer.eps: expected the value that the run began with" in fails(
+        capsys, 2, "fit", "--resume", str(run), "--optimizer.eps", "1e-3"
+    )
+    assert main(["fit", "--resume", str(run), "--epochs", "2"]) == 0
+    assert "epochs: 2" in (run / "config.yaml").read_text()
+    drawn = {}
+    for inverse in ("learned", "exact", "refined"):
+        out = tmp_path / f"{inverse}.npy"
+        assert main(["sample", str(run), "-n", "5", "--inverse", inverse, "--out", str(out)]) == 0
+        drawn[inverse] = np.load(out)
+        assert drawn[inverse].shape == (5, 1, 8, 8)
+        assert drawn[inverse].dtype == np.uint8
+    assert np.array_equal(drawn["exact"], drawn["refined"])
+    assert main(["sample", str(run), "-n", "7", "--out", str(tmp_path / "grid.png")]) == 0
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert "a device that this machine has" in fails(capsys, 2, "sample", str(run), "--device", "abacus")
+    for manifest in (run / "checkpoints").glob("*/manifest.json"):
+        manifest.write_text("{}")
+    capsys.readouterr()
+    assert "damaged" in fails(capsys, 4, "evaluate", str(run))
+
+
+def test_compare_trains_twice_and_shows_both(tmp_path, capsys):
+    short = ["--data.train", "100", "--data.validation", "20", "--data.test", "20", "--batch_size", "50"]
+    words = ["fit", "digits_conv", "--compare", "exact", "--out", str(tmp_path), "--epochs", "1", "--device", "cpu"]
+    assert main([*words, *short, "--flow.blocks", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "self_normalized against exact: NLL" in said
+    for rule in ("self_normalized", "exact"):
+        assert (tmp_path / rule / "summary.json").exists()
+        assert f"log_det_rule: {rule}" in (tmp_path / rule / "config.yaml").read_text()
+
+
+def test_a_diverged_run_ends_with_code_3(tmp_path, capsys):
+    words = ["fit", "digits_conv", "--out", str(tmp_path / "run"), "--data.train", "100", "--device", "cpu"]
+    wild = ["--learning_rate", "1e6", "--schedule.warmup_epochs", "0", "--flow.blocks", "1"]
+    assert "lower optimizer.learning_rate" in fails(capsys, 3, *words, *wild)
+
+
+def test_a_signal_ends_with_its_code_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    original = torch.nn.utils.get_total_norm
+
+    def interrupted(grads):
+        signal.raise_signal(signal.SIGTERM)
+        return original(grads)
+
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", interrupted)
+    words = ["fit", "digits_conv", "--out", str(tmp_path / "run"), "--data.train", "100", "--device", "cpu"]
+    assert main([*words, "--flow.blocks", "1"]) == 143
+    assert f"snflow fit --resume {tmp_path / 'run'}" in capsys.readouterr().out
+
+
+def test_a_disk_that_refuses_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(self, row):
+        raise OSError(28, "No space left on device", "metrics.csv")
+
+    monkeypatch.setattr(MetricsFile, "append", full)
+    words = ["fit", "digits_conv", "--out", str(tmp_path / "run"), "--data.train", "100", "--device", "cpu"]
+    assert "metrics.csv: no space left on device" in fails(capsys, 2, *words)
+
+
+def test_a_device_that_is_not_there_is_our_error(tmp_path, capsys):
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    assert "device" in fails(capsys, 2, "fit", "digits_conv", "--out", str(tmp_path / "run"), "--device", "mps")
+
+
+@pytest.fixture
+def mnist_folder(tmp_path):
+    """A file of 12 images to train and validate on, and one of 4 to test on."""
+    draw = torch.Generator().manual_seed(0)
+    for name, count in (("train-images-idx3-ubyte", 12), ("t10k-images-idx3-ubyte", 4)):
+        header = b"".join(n.to_bytes(4, "big") for n in (2051, count, 28, 28))
+        pixels = torch.randint(256, (count * 784,), dtype=torch.uint8, generator=draw)
+        (tmp_path / name).write_bytes(header + bytes(pixels.tolist()))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", available_recipes())
+def test_every_recipe_runs_one_epoch(name, tmp_path, mnist_folder, capsys):
+    data = ["--data.path", str(mnist_folder)] if name.startswith("mnist") else ["--data.train", "60"]
+    size = ["--batch_size", "5" if name.startswith("mnist") else "30"]
+    words = ["fit", name, "--out", str(tmp_path / "run"), "--epochs", "1", "--device", "cpu", "--training.threads", "1"]
+    assert main([*words, *data, *size]) == 0
+    assert "bits/dim" in capsys.readouterr().out

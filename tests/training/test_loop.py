@@ -1,0 +1,462 @@
+"""The loop: what a run writes, that it resumes to the bit, and what stops it."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from snflow.bijections import Chain
+from snflow.data import load
+from snflow.distributions import Flow, StandardNormal
+from snflow.errors import CheckpointError, ConfigError, DivergenceError
+from snflow.training import Recipe, fit, load_flow
+from snflow.training.checkpoints.checkpoint import read_checkpoint
+from snflow.training.checkpoints.store import CheckpointStore
+from snflow.training.config.options import OptimizerOptions, ScheduleOptions, TrainingOptions
+from snflow.training.engine.ema import MovingAverage
+from snflow.training.engine.evaluation import exact_nll
+from snflow.training.engine.guard import NonFiniteGuard
+from snflow.training.engine.schedule import learning_rate
+from snflow.training.engine.signals import StopRequest
+from snflow.training.engine.tally import Tally
+from snflow.training.report.metrics import EpochRow, MetricsFile
+
+SECONDS = ("train_seconds", "evaluation_seconds")
+
+
+def rows(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def timeless(run):
+    return [{k: v for k, v in row.items() if k not in SECONDS} for row in rows(run)]
+
+
+def final(run):
+    store = CheckpointStore(run / "checkpoints")
+    return read_checkpoint(store.path(store.steps()[-1]))
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        skipped = {"seconds", "seconds_by_epoch"}
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in skipped)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_same_run(one, other):
+    """Weights, buffers, optimizer, generators, place, metrics and likelihood, to the bit."""
+    a, b = final(one), final(other)
+    assert a.step == b.step
+    assert a.model.keys() == b.model.keys()
+    for name in a.model:
+        assert torch.equal(a.model[name], b.model[name]), name
+    assert same(a.state, b.state)
+    assert timeless(one) == timeless(other)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+    assert summaries[0]["test_nll_nats"] == summaries[1]["test_nll_nats"]
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    assert {p.name for p in finished.iterdir()} == {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints",
+        "samples.png",
+        "curves.png",
+        "summary.json",
+    }
+    for picture in ("samples.png", "curves.png"):
+        assert (finished / picture).read_bytes().startswith(b"\x89PNG")
+    written = rows(finished)
+    assert [row["epoch"] for row in written] == ["0", "1", "2", "3"]
+    assert [row["step"] for row in written] == ["0", "6", "12", "18"]
+    assert written[0]["objective"] == ""
+    for row in written[1:]:
+        filled = {k: float(v) for k, v in row.items()}
+        assert all(map(math.isfinite, filled.values()))
+        assert filled["validation_bits_per_dim"] == pytest.approx(filled["validation_nll"] / (64 * math.log(2)))
+        assert filled["inverse_residual"] > 0
+    assert float(written[3]["validation_nll"]) < float(written[0]["validation_nll"]) - 5
+
+
+def test_the_summary_has_the_exact_test_likelihood_of_the_best_checkpoint(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    flow, recipe = load_flow(finished)
+    dataset = load(recipe.data)
+    nll = exact_nll(flow, dataset.test, 7, recipe.training.seed)
+    assert summary["test_nll_nats"] == pytest.approx(nll, rel=1e-6)
+    assert summary["test_bits_per_dim"] == pytest.approx(nll / 64 / math.log(2), rel=1e-6)
+    assert summary["recipe_sha256"] == recipe.digest()
+    assert (summary["threads"], summary["seed"], summary["epochs"], summary["steps"]) == (1, 0, 3, 18)
+    assert summary["versions"]["torch"] == torch.__version__
+
+
+def test_the_same_seed_gives_the_same_run_and_checkpoints_change_nothing(finished, recipe, tmp_path, quiet):
+    other = tmp_path / "other"
+    before = torch.get_rng_state()
+    fit(recipe(training__checkpoint_every_steps=4), other, console=quiet)
+    assert torch.equal(before, torch.get_rng_state())
+    assert timeless(finished) == timeless(other)
+    assert all(torch.equal(a, final(other).model[k]) for k, a in final(finished).model.items())
+    third = tmp_path / "third"
+    fit(recipe(training__seed=1), third, console=quiet)
+    assert timeless(finished) != timeless(third)
+
+
+def test_a_signal_stops_after_the_step_and_the_rest_is_bit_identical(recipe, tmp_path, quiet, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    chosen = recipe(training__ema_decay=0.9, training__precision="64-true", training__patience=5)
+    fit(chosen, whole, console=quiet)
+    original, steps = nn.utils.get_total_norm, []
+
+    for kill_at, number in ((8, signal.SIGTERM), (4, signal.SIGINT)):
+        # The second one is the last step of an epoch: its validation comes after the resume.
+        steps.clear()
+
+        def counted(grads, kill_at=kill_at, number=number):
+            steps.append(1)
+            if len(steps) == kill_at:
+                signal.raise_signal(number)
+            return original(grads)
+
+        monkeypatch.setattr(torch.nn.utils, "get_total_norm", counted)
+        result = fit(chosen, broken, resume=broken.exists(), console=quiet)
+        assert (result.signal, result.summary) == (number, None)
+    assert final(broken).step == 12
+    assert final(broken).notes["batch"] == 6
+    monkeypatch.undo()
+    assert fit(chosen, broken, resume=True, console=quiet).signal is None
+    assert_same_run(whole, broken)
+
+
+def test_kill_9_in_the_middle_of_an_epoch_then_resume_is_bit_identical(recipe, tmp_path, quiet):
+    chosen = recipe(
+        data__train=1197,
+        training__batch_size=10,
+        training__epochs=2,
+        training__checkpoint_every_steps=7,
+        flow__log_det_rule="self_normalized",
+    )
+    config, whole, broken = tmp_path / "recipe.yaml", tmp_path / "whole", tmp_path / "broken"
+    config.write_text(chosen.to_yaml())
+    fit(chosen, whole, console=quiet)
+    command = [sys.executable, "-m", "snflow.training.cli", "fit", str(config), "--out", str(broken)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    store, deadline = CheckpointStore(broken / "checkpoints"), time.monotonic() + 60
+    while max(store.steps(), default=0) < 21 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (broken / "summary.json").exists()
+    assert final(broken).notes["batch"] > 0
+    fit(chosen, broken, resume=True, console=quiet)
+    assert_same_run(whole, broken)
+
+
+def test_a_run_of_the_same_recipe_goes_on_and_a_finished_one_is_not_trained_again(copied, recipe, quiet):
+    chosen = recipe(training__checkpoint_every_epochs=1)
+    written = (copied / "metrics.csv").read_bytes()
+    assert fit(chosen, copied, console=quiet).summary == json.loads((copied / "summary.json").read_text())
+    (copied / "summary.json").unlink()
+    fit(chosen, copied, console=quiet)
+    assert (copied / "metrics.csv").read_bytes() == written
+    assert (copied / "summary.json").exists()
+
+
+def test_another_recipe_or_a_foreign_folder_is_refused(copied, recipe, tmp_path, quiet):
+    with pytest.raises(ConfigError, match=r"a run with another config; continue that run with `snflow fit --resume"):
+        fit(recipe(training__seed=5), copied, console=quiet)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match="something that is no run"):
+        fit(recipe(), tmp_path / "foreign", console=quiet)
+    with pytest.raises(ConfigError, match=r"flow|kernel"):
+        fit(recipe(flow__kernel_size=4), tmp_path / "new", console=quiet)
+    assert not (tmp_path / "new").exists()
+
+
+def test_more_epochs_go_on_from_the_last_and_double_no_row(copied, recipe, quiet):
+    fit(recipe(training__checkpoint_every_epochs=1, training__epochs=4), copied, resume=True, console=quiet)
+    assert [row["epoch"] for row in rows(copied)] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(copied, finished, recipe, capsys):
+    store = CheckpointStore(copied / "checkpoints")
+    state = store.path(store.steps()[-1]) / "state.pt"
+    state.write_bytes(state.read_bytes()[:-1])
+    (copied / "summary.json").unlink()
+    fit(recipe(training__checkpoint_every_epochs=1), copied, resume=True)
+    assert "damaged: use another; continuing from" in capsys.readouterr().out
+    assert_same_run(finished, copied)
+
+
+def test_a_checkpoint_of_another_flow_is_refused(copied, recipe, quiet):
+    other = recipe(flow__layers_per_block=1)
+    with pytest.raises(CheckpointError, match="expected weights of this recipe's flow"):
+        fit(other, copied, resume=True, console=quiet)
+
+
+class Poison(torch.autograd.Function):
+    """Ones forward, and a gradient that is not finite."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.ones_like(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("nan")
+
+
+def poisoned(monkeypatch, at, poison):
+    """Call `poison` on the log-densities of some training steps."""
+    original, calls = Flow.log_prob, []
+
+    def log_prob(self, x, *rest, **options):
+        value = original(self, x, *rest, **options)
+        if self.training:
+            calls.append(1)
+            if len(calls) in at:
+                return poison(value)
+        return value
+
+    monkeypatch.setattr(Flow, "log_prob", log_prob)
+
+
+def test_a_nan_objective_stops_names_a_layer_and_keeps_the_checkpoint(recipe, tmp_path, quiet, monkeypatch):
+    poisoned(monkeypatch, {9}, lambda v: v * float("nan"))
+    with pytest.raises(DivergenceError, match=r"step 9: expected finite numbers, got objective nan") as caught:
+        fit(recipe(), tmp_path / "run", console=quiet)
+    assert caught.value.exit_code == 3
+    assert "bijection." in str(caught.value)
+    assert "lower optimizer.learning_rate" in str(caught.value)
+    assert str(tmp_path / "run" / "checkpoints" / "step-00000006") in str(caught.value)
+    assert all(t.isfinite().all() for t in final(tmp_path / "run").model.values() if t.is_floating_point())
+
+
+def test_a_bad_gradient_names_the_parameter(recipe, tmp_path, quiet, monkeypatch):
+    poisoned(monkeypatch, {2}, lambda v: v + Poison.apply(v))
+    with pytest.raises(DivergenceError, match=r"got gradient norm nan, at the gradient of bijection\.\S+weight"):
+        fit(recipe(), tmp_path / "run", console=quiet)
+
+
+def test_a_bad_step_is_skipped_and_counted(recipe, tmp_path, quiet, monkeypatch):
+    poisoned(monkeypatch, {2, 3, 8}, lambda v: v + Poison.apply(v))
+    fit(recipe(training__on_nonfinite="skip", training__max_skips=2), tmp_path / "run", console=quiet)
+    assert [row["skipped"] for row in rows(tmp_path / "run")] == ["0", "2", "1", "0"]
+    assert all(t.isfinite().all() for t in final(tmp_path / "run").model.values() if t.is_floating_point())
+
+
+def test_too_many_skips_in_a_row_stop(recipe, tmp_path, quiet, monkeypatch):
+    poisoned(monkeypatch, {2, 3, 4}, lambda v: v * float("inf"))
+    with pytest.raises(DivergenceError, match=r"step 4: .* \(3 steps in a row\)"):
+        fit(recipe(training__on_nonfinite="skip", training__max_skips=2), tmp_path / "run", console=quiet)
+
+
+def test_skips_in_a_row_are_counted_across_a_resume(recipe, tmp_path, quiet, monkeypatch):
+    def spoil(value):
+        spoiled.append(1)
+        if len(spoiled) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return value * float("nan")
+
+    spoiled = []
+    chosen = recipe(training__on_nonfinite="skip", training__max_skips=2)
+    poisoned(monkeypatch, {2, 3, 4}, spoil)
+    assert fit(chosen, tmp_path / "run", console=quiet).signal == signal.SIGTERM
+    with pytest.raises(DivergenceError, match=r"step 4: .* \(3 steps in a row\)"):
+        fit(chosen, tmp_path / "run", resume=True, console=quiet)
+
+
+def test_an_absurd_learning_rate_ends_with_our_error_or_finite(recipe, tmp_path, quiet):
+    chosen = recipe(optimizer__learning_rate=1e6, schedule__warmup_epochs=0)
+    with pytest.raises(DivergenceError, match=r"lower optimizer\.learning_rate"):
+        fit(chosen, tmp_path / "run", console=quiet)
+    assert final(tmp_path / "run").step == 0
+
+
+def test_the_guard_counts_only_what_is_in_a_row():
+    guard = NonFiniteGuard(nn.Linear(1, 1), TrainingOptions(on_nonfinite="skip", max_skips=1), OptimizerOptions())
+    for step in range(3):
+        guard.failed(math.nan, 1.0, step, "")
+        guard.passed()
+    guard.failed(math.nan, 1.0, 4, "")
+    with pytest.raises(DivergenceError, match="no single layer"):
+        guard.failed(math.nan, 1.0, 5, "")
+
+
+def test_the_best_weights_are_those_reported(recipe, tmp_path, quiet, monkeypatch):
+    """Validation gets worse from epoch 1 on: the reported likelihood is that of epoch 1, and patience ends the run."""
+    from snflow.training.engine import loop
+
+    values = iter([9.0, 3.0, 4.0, 5.0, 6.0])
+    monkeypatch.setattr(loop, "exact_nll", lambda *rest: next(values))
+    chosen = recipe(training__epochs=9, training__patience=2)
+    summary = fit(chosen, tmp_path / "run", console=quiet).summary
+    assert (summary["best_step"], summary["epochs"], summary["stopped_early"]) == (6, 3, True)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    assert store.steps() == [6, 18]
+    flow, _ = load_flow(tmp_path / "run")
+    nll = exact_nll(flow, load(chosen.data).test, 500, 0)
+    assert summary["test_nll_nats"] == pytest.approx(nll, rel=1e-9)
+
+
+def test_validation_now_and_then_always_has_the_last(recipe, tmp_path, quiet):
+    fit(recipe(training__validate_every=2), tmp_path / "run", console=quiet)
+    assert [row["validation_nll"] != "" for row in rows(tmp_path / "run")] == [True, False, True, True]
+
+
+def test_gradient_clipping_changes_the_run(recipe, finished, tmp_path, quiet):
+    fit(recipe(optimizer__clip_norm=1e-3, optimizer__eps=1.0), tmp_path / "run", console=quiet)
+    first, last = rows(tmp_path / "run")[0], rows(tmp_path / "run")[-1]
+    assert float(first["validation_nll"]) == pytest.approx(float(last["validation_nll"]), rel=1e-4)
+    assert float(last["gradient_norm"]) > 1
+
+
+def test_averaged_weights_are_validated_and_come_out_of_the_run(recipe, tmp_path, quiet):
+    chosen = recipe(training__ema_decay=0.99)
+    summary = fit(chosen, tmp_path / "run", console=quiet).summary
+    flow, _ = load_flow(tmp_path / "run")
+    checkpoint = final(tmp_path / "run")
+    average = checkpoint.state["average"]["average"]
+    assert all(torch.equal(p, a) for p, a in zip(flow.parameters(), average, strict=True))
+    assert not torch.equal(average[0], checkpoint.model[next(iter(dict(flow.named_parameters())))])
+    nll = exact_nll(flow, load(chosen.data).validation, 500, 0)
+    assert nll == pytest.approx(summary["validation_nll_nats"], rel=1e-9)
+    assert exact_nll(flow, load(chosen.data).test, 500, 0) == pytest.approx(summary["test_nll_nats"], rel=1e-9)
+
+
+def test_evaluation_leaves_the_generators_of_training_alone(monkeypatch):
+    from snflow.training.engine import evaluation
+
+    monkeypatch.setattr(evaluation, "mean_nll", lambda *rest: torch.rand(()).item())
+    flow = Flow(Chain([]), StandardNormal((1,)))
+    before = torch.get_rng_state()
+    exact_nll(flow, torch.zeros(1, 1), 1, 0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_moving_average_is_the_written_out_one():
+    layer = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(0.0)
+        average = MovingAverage(layer, 0.15)
+        expected = 0.0
+        for n, value in enumerate((1.0, 2.0, 3.0)):
+            layer.weight.fill_(value)
+            average.update()
+            decay = min(0.15, (1 + n) / (10 + n))
+            expected = decay * expected + (1 - decay) * value
+    with average.applied():
+        assert layer.weight.item() == pytest.approx(expected)
+    assert layer.weight.item() == 3.0
+    other = MovingAverage(nn.Linear(2, 1), 0.5)
+    with pytest.raises(CheckpointError, match="another"):
+        other.load_state_dict(average.state_dict())
+
+
+def test_the_learning_rate_is_warmed_up_then_constant_or_cosine():
+    constant = ScheduleOptions(warmup_epochs=2)
+    assert [learning_rate(1.0, constant, s, 2, 10) for s in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    cosine = ScheduleOptions(decay="cosine", final_fraction=0.1)
+    rates = [learning_rate(2.0, cosine, s, 5, 2) for s in range(10)]
+    assert rates[0] == 2.0
+    assert rates[-1] == pytest.approx(0.2)
+    assert rates == sorted(rates, reverse=True)
+    assert learning_rate(1.0, ScheduleOptions(warmup_epochs=9, decay="cosine"), 3, 2, 2) == pytest.approx(4 / 18)
+
+
+def test_the_tally_survives_a_checkpoint():
+    tally = Tally(epochs=2, best_step=4)
+    tally.epoch.objective = 3.5
+    assert Tally.from_dict(tally.to_dict()) == tally
+
+
+def test_a_second_interrupt_stops_at_once_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_metrics_drop_rows_behind_the_checkpoint_and_half_written_ones(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.csv")
+    metrics.start(None)
+    for epoch in range(4):
+        metrics.append(EpochRow(epoch, epoch, None, 0.1, None, None, None, None, None, 0, 1.0, 1.0))
+    with metrics.path.open("a") as file:
+        file.write("4,4,0.1,0.2")
+    assert [row["epoch"] for row in metrics.read()] == [0, 1, 2, 3]
+    metrics.start(2)
+    assert [row["epoch"] for row in metrics.read()] == [0, 1, 2]
+    assert metrics.read()[0]["objective"] == 0.1
+
+
+def test_a_picture_that_fails_costs_no_number(recipe, tmp_path, capsys, monkeypatch):
+    from snflow.training import fitting
+
+    def broken(*rest):
+        raise ValueError("no paint")
+
+    monkeypatch.setattr(fitting, "draw_curves", broken)
+    assert fit(recipe(training__epochs=1), tmp_path / "run").summary is not None
+    assert "a picture could not be drawn: ValueError: no paint" in capsys.readouterr().out
+
+
+def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet):
+    """Without dequantization noise, which is drawn by each process, the runs differ by rounding alone."""
+    content = recipe(training__precision="64-true", training__checkpoint_every_steps=4).to_dict()
+    content["data"] = {"name": "toy", "train": 200, "validation": 50, "test": 50}
+    content["flow"] = {"name": "dense"}
+    chosen = Recipe.from_dict(content)
+    config, one, two = tmp_path / "recipe.yaml", tmp_path / "one", tmp_path / "two"
+    config.write_text(chosen.to_yaml())
+    fit(chosen, one, console=quiet)
+    command = [sys.executable, "-m", "snflow.training.cli", "fit", str(config), "--out", str(two)]
+    done = subprocess.run([*command, "--device.devices", "2"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(final(two).state["generators"]) == 2
+    for name, tensor in final(one).model.items():
+        torch.testing.assert_close(final(two).model[name], tensor, rtol=1e-9, atol=1e-9)
+    assert [row["epoch"] for row in rows(two)] == ["0", "1", "2", "3"]
+    # The reconstruction error is that of the first process's own slice of the batch.
+    errors = [float(rows(run)[-1]["reconstruction_error"]) for run in (one, two)]
+    assert errors[0] != pytest.approx(errors[1], rel=1e-6)
+    with pytest.raises(CheckpointError, match=r"by 1 processes, got one by 2; resume with --device\.devices 2"):
+        fit(Recipe.from_dict({**content, "training": {**content["training"], "epochs": 4}}), two, resume=True)
+
+
+def test_batches_must_fit_the_data(recipe, tmp_path, quiet):
+    with pytest.raises(ConfigError, match="a batch size from 1 to 120"):
+        fit(recipe(training__batch_size=121), tmp_path / "run", console=quiet)
+
+
+def test_points_of_the_plane_and_exact_rules_have_pictures_too(recipe, tmp_path, quiet):
+    content = recipe().to_dict()
+    content["data"] = {"name": "toy", "train": 200, "validation": 50, "test": 50}
+    content["flow"] = {"name": "dense", "log_det_rule": "exact"}
+    run = tmp_path / "run"
+    summary = fit(Recipe.from_dict(content), run, console=quiet).summary
+    assert summary["test_bits_per_dim"] is None
+    assert (run / "samples.png").exists()
+    assert rows(run)[-1]["inverse_residual"] == ""
+    flow, _ = load_flow(run)
+    assert exact_nll(flow, load(Recipe.from_dict(content).data).test, 500, 0) == summary["test_nll_nats"]
