@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from snflow import Chain, Conv2d, Dense, SelfNormalizingConv2d, SelfNormalizingDense, SmoothLeakyReLU, inverting
-from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError
+from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError, NumericalWarning
 from snflow.numerics.krylov import gmres, refine
 
 LAYERS = {
@@ -160,6 +160,13 @@ def test_inverse_error_stays_within_the_condition_number(condition):
     x = torch.randn(5, 20)
     error = (layer.inverse(layer(x)[0])[0] - x).abs().max()
     assert error <= 5 * condition * torch.finfo(torch.float64).eps * x.abs().max()
+
+
+def test_a_weight_that_is_nearly_singular_warns():
+    layer = Dense(3).eval()
+    set_by_copy(layer, torch.diag(torch.tensor([1.0, 1.0, 1e-15])))
+    with pytest.warns(NumericalWarning, match=r"Dense: a weight with a condition number of about 1e\+15"):
+        layer(torch.randn(2, 3))
 
 
 @pytest.mark.parametrize("method", ["exact", "refined"])

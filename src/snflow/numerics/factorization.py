@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from snflow.errors import NotInvertibleError
+from snflow.errors import NotInvertibleError, NumericalWarning
+
+LEAST_ACCURACY = 1e-2
+"""The relative error of a solve, condition number × machine epsilon, above which it is worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,14 @@ class LUFactor:
 
         Raises:
             NotInvertibleError: A is singular or holds a value that is not finite.
+
+        Warns:
+            NumericalWarning: the ratio of the pivots, a lower bound of sorts for the condition number, leaves fewer
+                than two digits to a solve.
         """
         factors, pivots, _ = torch.linalg.lu_factor_ex(matrix.detach().double())
-        log_abs_det = factors.diagonal().abs().log().sum()
+        sizes = factors.diagonal().abs()
+        log_abs_det = sizes.log().sum()
         if not torch.isfinite(log_abs_det):
             finite = bool(torch.isfinite(matrix).all())
             raise NotInvertibleError(
@@ -51,6 +60,12 @@ class LUFactor:
                 got=f"a {'singular' if finite else 'non-finite'} {len(matrix)}×{len(matrix)} matrix",
                 fix="go back to an earlier checkpoint; train with a smaller learning rate or a larger penalty weight",
             )
+        condition = float(sizes.amax() / sizes.amin())
+        if condition * torch.finfo(factors.dtype).eps > LEAST_ACCURACY:
+            message = (
+                f"{owner}: a weight with a condition number of about {condition:.0e}: its inverse is mostly rounding"
+            )
+            warnings.warn(message, NumericalWarning, stacklevel=2)
         return cls(factors, pivots, log_abs_det)
 
     def solve(self, rows: Tensor) -> Tensor:
