@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from snflow import Chain, Conv2d, Dense, SelfNormalizingConv2d, SelfNormalizingDense, SmoothLeakyReLU, inverting
+from snflow import (
+    Chain,
+    Conv2d,
+    Dense,
+    SelfNormalizingConv2d,
+    SelfNormalizingDense,
+    SmoothLeakyReLU,
+    inverting,
+    layer_diagnostics,
+)
 from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError, NumericalWarning
 from snflow.numerics.krylov import gmres, refine
 
@@ -83,6 +92,7 @@ def test_exact_log_det_follows_a_dtype_move(layer_and_data):
 @pytest.mark.parametrize("training", [True, False])
 def test_log_det_follows_the_image_size(build, training):
     layer = build().train(training)
+    set_by_copy(layer, layer.weight + 0.1 * torch.randn_like(layer.weight))
     for size in [(4, 4), (3, 5), (4, 4)]:
         x = torch.randn(2, 2, *size)
         torch.testing.assert_close(layer(x)[1][0], true_log_det(layer, x), rtol=0, atol=1e-10)
@@ -110,6 +120,34 @@ def test_training_value_is_the_last_exact_one_and_survives_a_checkpoint():
     exact = layer.eval()(x)[1][0].item()
     assert exact != first.item()
     assert layer.train()(x)[1][0].item() == exact
+
+
+def test_a_loaded_value_is_not_taken_for_another_image_size():
+    small, wide = torch.randn(2, 2, 3, 3), torch.randn(2, 2, 3, 5)
+    trained, layer = SelfNormalizingConv2d(2), SelfNormalizingConv2d(2)
+    trained(small)
+    layer(wide)
+    layer.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(layer(wide)[1][0], true_log_det(layer, wide), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("build", [lambda: SelfNormalizingDense(6), lambda: SelfNormalizingConv2d(2)])
+def test_diagnostics_measure_the_learned_inverse(build):
+    layer = build()
+    x = torch.randn(5, 6) if isinstance(layer, SelfNormalizingDense) else torch.randn(5, 2, 3, 4)
+    with torch.no_grad():
+        layer.inverse_weight += 0.1 * torch.randn_like(layer.inverse_weight)
+    z = layer(x)[0]
+    size, shape, operator = x[0].numel(), x.shape[1:], layer.operator
+    with torch.no_grad(), inverting(layer, "learned"):
+        back = layer.decode(z)
+        units = torch.eye(size).view(size, *shape)
+        cycle = operator.product(layer.inverse_weight, operator.product(layer.weight, units)) - units
+    measured = layer_diagnostics(Chain([layer]))["layers.0"]
+    assert measured.reconstruction_error == pytest.approx((back - x).square().flatten(1).sum(1).mean().item())
+    exact = (cycle.square().sum() / size).sqrt().item()
+    assert float(layer.inverse_residual(tuple(shape), probes=20000)) == pytest.approx(exact, rel=0.02)
+    assert measured.inverse_residual == pytest.approx(float(layer.inverse_residual(tuple(shape))))
 
 
 @pytest.mark.parametrize("rule", ["exact", "relative"])
@@ -227,6 +265,14 @@ def test_gmres_solves_each_row_on_its_own():
     y = x @ a.T
     solution = gmres(lambda v: v @ a.T, lambda u: u, y, 1e-13 * y.norm(dim=1), 100)
     torch.testing.assert_close(solution, x, rtol=1e-9, atol=0)
+
+
+def test_gmres_keeps_its_basis_orthogonal_on_a_poorly_conditioned_operator():
+    u, v = (torch.linalg.qr(torch.randn(40, 40))[0] for _ in range(2))
+    a = u @ torch.diag(torch.logspace(0, -4, 40)) @ v
+    y = torch.randn(4, 40) @ a.T
+    x = gmres(lambda t: t @ a.T, lambda t: t, y, 1e-14 * y.norm(dim=1), 40)
+    assert ((x @ a.T - y).norm(dim=1) <= 1e-13 * y.norm(dim=1)).all()
 
 
 def test_inverting_restores_each_layer_even_after_an_error():
