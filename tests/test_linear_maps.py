@@ -243,6 +243,21 @@ def test_refined_needs_no_factorisation_to_sample(monkeypatch):
         torch.testing.assert_close(layer.decode(z), x, rtol=0, atol=1e-11)
 
 
+def test_refined_stops_at_the_tolerance_that_is_asked_for():
+    layer = SelfNormalizingDense(50).eval()
+    with torch.no_grad():
+        layer.inverse_weight.mul_(0.9)
+    z = torch.randn(3, 50)
+    with inverting(layer, "refined"), torch.no_grad():
+        residual = {}
+        for tolerance in (1e-2, 1e-6, None):
+            layer.refine_tolerance = tolerance
+            residual[tolerance] = ((layer(layer.decode(z))[0] - z).norm(dim=1) / z.norm(dim=1)).max()
+    assert 1e-6 < residual[1e-2] <= 1e-2
+    assert 1e-12 < residual[1e-6] <= 1e-6
+    assert residual[None] < 1e-12
+
+
 def test_refined_turns_to_a_krylov_space_when_the_learned_inverse_is_poor():
     layer = SelfNormalizingDense(20).eval()
     with torch.no_grad():

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def test_every_exported_name_is_there_and_typed():
     (typed,) = [node for node in tree.body if isinstance(node, ast.If)]
     names = {alias.asname for statement in typed.body for alias in statement.names}
     assert exported == names | {"testing"}
+
+
+def test_one_version_everywhere():
+    root = Path(__file__).parent.parent
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert declared == snflow.__version__
+    assert f"version: {declared}\n" in (root / "CITATION.cff").read_text()
 
 
 def test_an_unknown_name_is_an_attribute_error():

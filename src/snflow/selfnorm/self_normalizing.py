@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,7 @@ class SelfNormalizingMap(LinearMap):
         inverse_weight: r, with the shape of the weight.
         penalty_weight: λ ≥ 0, a buffer.
         inverse_method: the way back; :func:`~snflow.inverting` sets it for a whole flow.
+        refine_tolerance: the relative residual at which ``"refined"`` stops; ``None`` is about what the dtype holds.
         reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch, a scalar.
     """
 
@@ -55,6 +58,7 @@ class SelfNormalizingMap(LinearMap):
         self.register_buffer("reconstruction_error", torch.zeros(()), persistent=False)
         self.rule = GradientRule(TRACKINGS[inverse_tracking], symmetric_penalty, penalty_only_inverse)
         self.inverse_method: InverseMethod = "exact"
+        self.refine_tolerance: float | None = None
 
     def learned_log_det(self, event_shape: Shape) -> Tensor:
         """log|det A(r)| in nats for events of ``event_shape``, a scalar, exact in value and gradient."""
@@ -104,14 +108,15 @@ class SelfNormalizingMap(LinearMap):
 
     def _refine(self, y: Tensor) -> Tensor:
         a, w, r = self.operator, self.weight.detach(), self.inverse_weight.detach()
+        solve = partial(refine, owner=self.label, tolerance=self.refine_tolerance)
         with torch.no_grad():
-            solution = refine(lambda x: a.product(w, x), lambda v: a.product(r, v), y.detach(), self.label)
+            solution = solve(lambda x: a.product(w, x), lambda v: a.product(r, v), y.detach())
         if not torch.is_grad_enabled():
             return solution
         return implicit_solution(
             solution,
             y - a.product(self.weight, solution),
-            lambda v: refine(lambda x: a.transposed_product(w, x), lambda u: a.transposed_product(r, u), v, self.label),
+            lambda v: solve(lambda x: a.transposed_product(w, x), lambda u: a.transposed_product(r, u), v),
         )
 
     def extra_repr(self) -> str:
