@@ -123,6 +123,22 @@ def test_build_gives_levels_their_dequantization():
     assert flow.sample(2).shape == (2, 1, 4, 4)
 
 
+# torch's own tracer instantiates the autograd functions that it traces
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("name", ["dense", "conv"])
+def test_training_compiles_as_one_graph_once_the_log_dets_are_known(name):
+    flow = getattr(flows, name)((1, 4, 4), levels=17, **({"blocks": 2} if name == "conv" else {}))
+    x = torch.randint(17, (3, 1, 4, 4))
+    torch.manual_seed(1)
+    wanted = flow(x)
+    compiled = torch.compile(flow, backend="aot_eager", fullgraph=True)
+    torch.manual_seed(1)
+    got = compiled(x)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
+    got.mean().backward()
+    assert all(p.grad is not None for p in flow.parameters())
+
+
 def test_density_in_two_dimensions_integrates_to_one():
     flow = flows.dense((2,), layers=3, activation="spline").eval()
     with torch.no_grad():

@@ -116,6 +116,23 @@ def test_the_best_of_the_last_but_one_is_there_when_the_last_is_damaged(tmp_path
     assert store.read("best", pytest.fail).step == 1
 
 
+def test_a_damaged_checkpoint_is_refused_and_the_newest_good_one_offered(tmp_path):
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        store.save(make(step))
+    (store.path(2) / "state.pt").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"got 0 bytes instead of \d+; it is damaged, the newest good .* --checkpoint 1$"
+    ):
+        store.read("last", pytest.fail)
+    assert store.read("1", pytest.fail).step == 1
+    with pytest.raises(CheckpointError, match="one of the checkpoints best, last, 1, 2, got 7"):
+        store.read("7", pytest.fail)
+    (store.path(1) / "state.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no other checkpoint is good: train the run again"):
+        store.read("last", pytest.fail)
+
+
 def test_damage_falls_back_with_a_warning_and_is_set_aside(tmp_path):
     store = CheckpointStore(tmp_path)
     for step in (1, 2):

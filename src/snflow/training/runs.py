@@ -99,7 +99,7 @@ def load_flow(run: Path, which: str = "best", warn: Callable[[str], None] = prin
 
     Args:
         run: the run's folder.
-        which: ``"best"`` by validation, or ``"last"``.
+        which: ``"best"`` by validation, ``"last"``, or the step of a checkpoint that is kept.
         warn: told when the best checkpoint is damaged and the last is taken instead.
 
     Returns:

@@ -96,26 +96,41 @@ class CheckpointStore:
         )
 
     def read(self, which: str, warn: Callable[[str], None]) -> Checkpoint:
-        """The ``"best"`` checkpoint by validation, or the ``"last"`` one, without setting anything aside.
+        """The ``"best"`` checkpoint by validation, the ``"last"``, or that of a step, without setting anything aside.
 
         Raises:
-            CheckpointError: it is missing or damaged.
+            CheckpointError: it is missing or damaged; the message offers the newest good one.
         """
         steps = self.steps()
         if not steps:
             raise CheckpointError(
                 str(self.folder), expected="a checkpoint", got="none", fix="train the run with `snflow fit` first"
             )
-        if which == "last":
-            return read_checkpoint(self.path(steps[-1]))
-        best = self._best_known_to(steps[-1])
+        named = {"best": self._best_known_to(steps[-1]), "last": steps[-1]} | {str(step): step for step in steps}
+        if which not in named:
+            known = f"one of the checkpoints {', '.join(named)}"
+            raise CheckpointError(str(self.folder), expected=known, got=which)
         try:
-            return read_checkpoint(self.path(best))
+            return read_checkpoint(self.path(named[which]))
         except CheckpointError as error:
-            if best == steps[-1]:
-                raise
-            warn(f"{error}; using the last checkpoint instead of the best")
-            return read_checkpoint(self.path(steps[-1]))
+            if which == "best" and named["best"] != named["last"]:
+                warn(f"{error}; using the last checkpoint instead of the best")
+                return self.read("last", warn)
+            raise CheckpointError(
+                error.where, expected=error.expected, got=error.got, fix=self._offer(named[which])
+            ) from error
+
+    def _offer(self, damaged: int) -> str:
+        """What to do about a damaged checkpoint: take the newest good one."""
+        for step in reversed(self.steps()):
+            if step == damaged:
+                continue
+            try:
+                read_checkpoint(self.path(step))
+            except CheckpointError:
+                continue
+            return f"it is damaged, the newest good one is that of step {step}: give --checkpoint {step}"
+        return "it is damaged and no other checkpoint is good: train the run again"
 
     def _best_known_to(self, step: int) -> int:
         """The step of the best checkpoint when this one was written; itself when there is no saying."""

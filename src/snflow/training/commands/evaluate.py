@@ -18,7 +18,7 @@ def evaluate(argv: Sequence[str]) -> int:
     )
     arguments.positional("run", "the run's folder")
     arguments.option("split", Literal["train", "validation", "test"], "test", "part of the data")
-    arguments.option("checkpoint", Literal["best", "last"], "best", "the best by validation, or the last")
+    arguments.option("checkpoint", str, "best", "best (by validation), last, or the step of one that is kept")
     arguments.option("batch_size", int | None, None, "rows at a time; null takes the recipe's eval_batch_size")
     arguments.option("device", str, "cpu", "torch device: cpu, cuda, …")
     values = arguments.parse(argv)

@@ -25,7 +25,7 @@ def sample(argv: Sequence[str]) -> int:
     arguments.option("out", str, "samples.png", "the file: .png for a picture, .npy for an array of shape (n, *event)")
     arguments.option("temperature", float, 1.0, "factor on the deviation of the latents")
     arguments.option("seed", int, 0, "seed of the latents")
-    arguments.option("checkpoint", Literal["best", "last"], "best", "the best by validation, or the last")
+    arguments.option("checkpoint", str, "best", "best (by validation), last, or the step of one that is kept")
     arguments.option("device", str, "cpu", "torch device: cpu, cuda, …")
     values = arguments.parse(argv)
     out = Path(values["out"])
