@@ -92,7 +92,8 @@ def main() -> None:
         subprocess.run([str(Path(sys.executable).parent / words[0]), *words[1:]], check=True)
     out.mkdir(parents=True, exist_ok=True)
     rows = [collect(run, runs) for run in study.runs]
-    (out / "runs.json").write_text(json.dumps({"machine": facts, "runs": rows}, indent=1) + "\n")
+    lines = [json.dumps({"machine": facts}), *map(json.dumps, rows)]
+    (out / "runs.jsonl").write_text("\n".join(lines) + "\n")
     (out / "README.md").write_text(page(arguments.study, study, rows, facts))
 
 
