@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from snflow.bijections import Bijection, Dense
+from context_layer import ContextScale
+from snflow.bijections import Bijection, Chain, Dense, SmoothLeakyReLU
 from snflow.testing import CATALOGUE, CHECKS, check
 from snflow.testing.catalogue import bijection_classes
 
@@ -77,6 +78,11 @@ class Broken(Bijection):
 def test_each_check_finds_its_fault(fault):
     assert set(check(Broken(None), (3,)).values()) == {"ok"}
     assert check(Broken(fault), (3,))[fault] != "ok"
+
+
+@pytest.mark.parametrize("build", [ContextScale, lambda: Chain([SmoothLeakyReLU(), ContextScale(), Dense(3)])])
+def test_the_contract_holds_with_a_context(build):
+    assert set(check(build(), (3,)).values()) == {"ok"}
 
 
 def test_check_reports_instead_of_raising():

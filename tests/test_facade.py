@@ -2,29 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
 
-from snflow.bijections import Affine, Bijection, Chain, Dense, Flatten, LeakyReLU
+from context_layer import ContextScale
+from snflow.bijections import Affine, Chain, Dense, Flatten, LeakyReLU
 from snflow.distributions import Flow, StandardNormal, UniformDequantization, as_transform
 from snflow.errors import ConfigError, ContextError, ShapeError
-
-
-class ContextShift(Bijection):
-    """z = x − w·c."""
-
-    context_shape = (2,)
-    event_shape = (3,)
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(2, 3))
-
-    def _forward(self, x, context):
-        return x - context @ self.weight, x.new_zeros(len(x))
-
-    def _inverse(self, z, context):
-        return z + context @ self.weight, z.new_zeros(len(z))
 
 
 def image_bijection():
@@ -53,12 +36,13 @@ def test_distribution_is_one_of_torch():
 
 
 def test_batch_shape_comes_from_the_context():
-    flow, context = Flow(ContextShift(), StandardNormal((3,))), torch.randn(4, 5, 2)
+    flow, context = Flow(ContextScale(), StandardNormal((3,))), torch.randn(4, 5, 2)
     distribution = flow.distribution(context)
     assert distribution.batch_shape == (4, 5)
     x = distribution.sample((7,))
     assert x.shape == (7, 4, 5, 3)
-    expected = standard(3).log_prob(x - context @ flow.bijection.weight)
+    z = (x - context @ flow.bijection.weight) * torch.exp(-context[..., :1])
+    expected = standard(3).log_prob(z) - 3 * context[..., 0]
     torch.testing.assert_close(distribution.log_prob(x), expected)
     # one value for all of the batch
     assert distribution.log_prob(torch.zeros(3)).shape == (4, 5)
@@ -66,7 +50,7 @@ def test_batch_shape_comes_from_the_context():
 
 
 def test_rsample_and_log_prob():
-    flow, context = Flow(ContextShift(), StandardNormal((3,))), torch.randn(5, 2)
+    flow, context = Flow(ContextScale(), StandardNormal((3,))), torch.randn(5, 2)
     distribution = flow.distribution(context)
     x, log_prob = distribution.rsample_and_log_prob((4,))
     assert x.shape == (4, 5, 3)
@@ -77,7 +61,7 @@ def test_rsample_and_log_prob():
 
 
 def test_expand():
-    flow, context = Flow(ContextShift(), StandardNormal((3,))), torch.randn(5, 2)
+    flow, context = Flow(ContextScale(), StandardNormal((3,))), torch.randn(5, 2)
     wide = flow.distribution(context).expand((4, 5))
     assert wide.sample((2,)).shape == (2, 4, 5, 3)
     torch.testing.assert_close(wide.log_prob(torch.ones(3))[2], flow.distribution(context).log_prob(torch.ones(3)))
@@ -133,7 +117,7 @@ def test_transform_runs_from_base_to_data():
 
 
 def test_transform_with_context():
-    bijection, context = ContextShift(), torch.randn(5, 2)
+    bijection, context = ContextScale(), torch.randn(5, 2)
     theirs = TransformedDistribution(standard(3), as_transform(bijection, context=context))
     x = torch.randn(4, 5, 3)
     expected = Flow(bijection, StandardNormal((3,))).distribution(context).log_prob(x)
@@ -147,14 +131,14 @@ def test_transform_with_context():
         (lambda: as_transform(Dense(3), (4,)), ShapeError, r"Dense: expected event shape \(3,\), got \(4,\)"),
         (lambda: as_transform(Dense(3))(torch.zeros(2, 4)), ShapeError, r"end in shape \(3,\), got \(2, 4\)"),
         (lambda: as_transform(Dense(3), context=torch.zeros(2)), ContextError, "Dense: expected no context, got one"),
-        (lambda: as_transform(ContextShift()), ContextError, r"\(\*batch, \*\(2,\)\), got none"),
+        (lambda: as_transform(ContextScale()), ContextError, r"\(\*batch, \*\(2,\)\), got none"),
         (lambda: as_transform(Dense(3)).forward_shape((2, 4)), ShapeError, r"ends in \(3,\), got \(2, 4\)"),
         (
-            lambda: Flow(ContextShift(), StandardNormal((3,))).distribution(torch.zeros(4)),
+            lambda: Flow(ContextScale(), StandardNormal((3,))).distribution(torch.zeros(4)),
             ShapeError,
             r"\(\*batch, \*\(2,\)\), got \(4,\)",
         ),
-        (lambda: Flow(ContextShift(), StandardNormal((3,))).distribution(), ContextError, "got none; pass context"),
+        (lambda: Flow(ContextScale(), StandardNormal((3,))).distribution(), ContextError, "got none; pass context"),
     ],
 )
 def test_misuse(call, error, message):

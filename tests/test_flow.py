@@ -6,9 +6,9 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
 from torch.distributions import MultivariateNormal
 
+from context_layer import ContextScale
 from snflow.bijections import Affine, Bijection, Chain, Dense, Flatten
 from snflow.distributions import (
     BaseDensity,
@@ -23,23 +23,6 @@ from snflow.distributions import (
 )
 from snflow.errors import ConfigError, ContextError, DataError, DtypeError, NotInvertibleError, ShapeError
 from snflow.selfnorm import SelfNormalizingDense
-
-
-class ContextScale(Bijection):
-    """z = (x − w·c) exp(−c₀): the smallest layer that needs its context in both parts."""
-
-    context_shape = (2,)
-    event_shape = (3,)
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(2, 3))
-
-    def _forward(self, x, context):
-        return (x - context @ self.weight) * torch.exp(-context[:, :1]), -3 * context[:, 0]
-
-    def _inverse(self, z, context):
-        return z * torch.exp(context[:, :1]) + context @ self.weight, 3 * context[:, 0]
 
 
 class Modes(Bijection):

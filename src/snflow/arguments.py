@@ -60,3 +60,20 @@ def check_weight(where: str, option: str, value: float) -> None:
     """
     if not (math.isfinite(value) and value >= 0):
         raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=str(value), fix="the paper's value is 1")
+
+
+def check_option(section: str, options: object, field: str, holds: bool, expected: str) -> None:
+    """Refuse an option of a recipe that is out of range, by the path that it has there.
+
+    Args:
+        section: the section of the recipe.
+        options: the dataclass of options.
+        field: the option.
+        holds: whether it is in its range.
+        expected: the range, in words.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not holds:
+        raise ConfigError(f"{section}.{field}", expected=expected, got=repr(getattr(options, field)))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-from snflow.errors import ConfigError
+from snflow.arguments import check_option
 
 ToyShape = Literal["two_moons", "rings", "pinwheel", "checkerboard", "eight_gaussians", "two_spirals"]
 
 
-def _require(options: Any, field: str, holds: bool, expected: str) -> None:
-    """Refuse a value out of range, naming the field as a recipe does."""
-    if not holds:
-        raise ConfigError(f"data.{field}", expected=expected, got=repr(getattr(options, field)))
+_require = partial(check_option, "data")
 
 
 def _require_counts(options: Any, *fields: str) -> None:

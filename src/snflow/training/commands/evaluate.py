@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from snflow.training.commands.warning import warn
 from snflow.training.config.parser import Arguments
 
 
@@ -30,7 +30,7 @@ def evaluate(argv: Sequence[str]) -> int:
     from snflow.training.engine.evaluation import exact_nll
     from snflow.training.runs import load_flow, move
 
-    flow, recipe = load_flow(Path(values["run"]), values["checkpoint"], _warn)
+    flow, recipe = load_flow(Path(values["run"]), values["checkpoint"], warn)
     dataset = load(recipe.data)
     move(flow, values["device"])
     rows = getattr(dataset, values["split"])
@@ -41,7 +41,3 @@ def evaluate(argv: Sequence[str]) -> int:
         f"exact {values['split']} NLL of the {values['checkpoint']} checkpoint: {nll:.6f} nats{bits}, {len(rows)} rows"
     )
     return 0
-
-
-def _warn(text: str) -> None:
-    print(f"snflow: warning: {text}", file=sys.stderr)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from snflow.errors import ConfigError
+from snflow.training.commands.warning import warn
 from snflow.training.config.parser import Arguments
 
 
@@ -38,7 +38,7 @@ def sample(argv: Sequence[str]) -> int:
     from snflow.training.report import pictures
     from snflow.training.runs import load_flow, move
 
-    flow, _ = load_flow(Path(values["run"]), values["checkpoint"], _warn)
+    flow, _ = load_flow(Path(values["run"]), values["checkpoint"], warn)
     move(flow, values["device"])
     generator = torch.Generator(flow.base.device).manual_seed(values["seed"])
     drawn = flow.sample(
@@ -56,7 +56,3 @@ def sample(argv: Sequence[str]) -> int:
         raise ConfigError("--out", expected="a writable file", got=str(error)) from error
     print(f"{len(drawn)} samples by the {values['inverse']} inverse: {out}")
     return 0
-
-
-def _warn(text: str) -> None:
-    print(f"snflow: warning: {text}", file=sys.stderr)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
-from snflow.errors import ConfigError
-
-
-def _require(options: Any, field: str, holds: bool, expected: str) -> None:
-    """Refuse a value out of range, naming the class's section and the field."""
-    if not holds:
-        raise ConfigError(f"{options.section}.{field}", expected=expected, got=repr(getattr(options, field)))
+from snflow.arguments import check_option
 
 
 @dataclass(frozen=True)
@@ -29,14 +24,17 @@ class OptimizerOptions:
     clip_norm: float | None = None
     """Largest norm of the whole gradient, in nats per unit of the parameters; null leaves the gradient alone."""
 
-    section = "optimizer"
-
     def __post_init__(self) -> None:
-        _require(self, "learning_rate", 0 < self.learning_rate < float("inf"), "a finite number above 0")
-        _require(self, "betas", all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-        _require(self, "eps", self.eps > 0, "a number above 0")
-        _require(self, "weight_decay", self.weight_decay >= 0, "a number of at least 0")
-        _require(self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or null")
+        require = partial(check_option, "optimizer", self)
+        check_option(
+            "optimizer", self, "learning_rate", 0 < self.learning_rate < float("inf"), "a finite number above 0"
+        )
+        require("betas", all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        require("eps", self.eps > 0, "a number above 0")
+        require("weight_decay", self.weight_decay >= 0, "a number of at least 0")
+        check_option(
+            "optimizer", self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or null"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,12 @@ class ScheduleOptions:
     final_fraction: float = 0.0
     """Learning rate at the last step of a cosine, as a fraction of the peak."""
 
-    section = "schedule"
-
     def __post_init__(self) -> None:
-        _require(self, "warmup_epochs", 0 <= self.warmup_epochs < float("inf"), "a finite number of at least 0")
-        _require(self, "final_fraction", 0 <= self.final_fraction <= 1, "a number in [0, 1]")
+        require = partial(check_option, "schedule", self)
+        check_option(
+            "schedule", self, "warmup_epochs", 0 <= self.warmup_epochs < float("inf"), "a finite number of at least 0"
+        )
+        require("final_fraction", 0 <= self.final_fraction <= 1, "a number in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -90,18 +89,23 @@ class TrainingOptions:
     threads: int | None = None
     """Threads of one operation on the CPU; null leaves torch's choice. A resumed run is bit-identical on as many."""
 
-    section = "training"
-
     def __post_init__(self) -> None:
+        require = partial(check_option, "training", self)
         for field in ("epochs", "batch_size", "eval_batch_size", "validate_every", "max_skips"):
-            _require(self, field, getattr(self, field) >= 1, "a whole number of at least 1")
+            require(field, getattr(self, field) >= 1, "a whole number of at least 1")
         for field in ("seed", "checkpoint_every_epochs", "checkpoint_every_steps"):
-            _require(self, field, 0 <= getattr(self, field) < 2**63, "a whole number of at least 0")
+            require(field, 0 <= getattr(self, field) < 2**63, "a whole number of at least 0")
         for field in ("patience", "threads"):
             value = getattr(self, field)
-            _require(self, field, value is None or value >= 1, "a whole number of at least 1, or null")
-        _require(self, "checkpoint_minutes", self.checkpoint_minutes >= 0, "a number of at least 0")
-        _require(self, "ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "a number in (0, 1), or null")
+            require(field, value is None or value >= 1, "a whole number of at least 1, or null")
+        require("checkpoint_minutes", self.checkpoint_minutes >= 0, "a number of at least 0")
+        check_option(
+            "training",
+            self,
+            "ema_decay",
+            self.ema_decay is None or 0 < self.ema_decay < 1,
+            "a number in (0, 1), or null",
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,6 @@ class DeviceOptions:
     strategy: Literal["auto", "ddp"] = "auto"
     """How several devices share the work; auto takes ddp for more than one."""
 
-    section = "device"
-
     def __post_init__(self) -> None:
-        _require(self, "devices", self.devices >= 1, "a whole number of at least 1")
+        require = partial(check_option, "device", self)
+        require("devices", self.devices >= 1, "a whole number of at least 1")

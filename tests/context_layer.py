@@ -1,0 +1,23 @@
+"""A layer that takes a context, for the tests: the library itself has none yet."""
+
+import torch
+from torch import nn
+
+from snflow.bijections import Bijection
+
+
+class ContextScale(Bijection):
+    """z = (x − w·c) exp(−c₀): the smallest layer that needs its context in both parts."""
+
+    context_shape = (2,)
+    event_shape = (3,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 3))
+
+    def _forward(self, x, context):
+        return (x - context @ self.weight) * torch.exp(-context[:, :1]), -3 * context[:, 0]
+
+    def _inverse(self, z, context):
+        return z * torch.exp(context[:, :1]) + context @ self.weight, 3 * context[:, 0]
