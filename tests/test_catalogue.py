@@ -18,7 +18,7 @@ def test_contract(name, property_name):
 def test_every_layer_is_in_the_catalogue():
     listed = {type(case.build()) for case in CATALOGUE.values()}
     missing = {layer for layer in bijection_classes() if getattr(layer, "__final__", False)} - listed
-    assert not missing, f"add these to snflow/testing/catalogue.py: {missing}"
+    assert not missing, f"add these to snflow/testing/cases: {missing}"
 
 
 def test_every_class_is_abstract_or_final():

@@ -12,6 +12,8 @@ from snflow.bijections.base import Bijection, Shape
 
 Sampler = Callable[..., Tensor]
 
+_SEED = 0
+
 
 @dataclass(frozen=True)
 class Case:
@@ -47,3 +49,18 @@ class Case:
         """Draw a context for the layer, or ``None`` where it takes none."""
         shape = self.build().context_shape
         return None if shape is None else torch.randn(batch, *shape, dtype=torch.float64)
+
+
+def perturbed(build: Callable[[], Bijection], scale: float = 0.1) -> Callable[[], Bijection]:
+    """Move every parameter away from its first value, so that no check passes by a special point."""
+
+    def make() -> Bijection:
+        with torch.random.fork_rng():
+            torch.manual_seed(_SEED)
+            layer = build()
+            with torch.no_grad():
+                for parameter in layer.parameters():
+                    parameter.add_(scale * torch.randn_like(parameter))
+        return layer
+
+    return make

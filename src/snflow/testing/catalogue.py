@@ -5,101 +5,25 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
 from types import ModuleType
-
-import torch
-from torch import Tensor
 
 import snflow.bijections
 import snflow.selfnorm
-from snflow.bijections import (
-    Affine,
-    Bijection,
-    Chain,
-    Conv2d,
-    Dense,
-    Flatten,
-    Inverse,
-    LeakyReLU,
-    Logit,
-    RationalQuadraticSpline,
-    SmoothLeakyReLU,
-    Squeeze,
-)
-from snflow.selfnorm import SelfNormalizingConv2d, SelfNormalizingDense
+from snflow.bijections import Bijection
+from snflow.testing import cases
 from snflow.testing.case import Case
 
-SEED = 0
+
+def _collected() -> dict[str, Case]:
+    """Join the ``CASES`` of every module of :mod:`snflow.testing.cases`, in alphabetical order."""
+    found: dict[str, Case] = {}
+    for module in pkgutil.iter_modules(cases.__path__, f"{cases.__name__}."):
+        entries: dict[str, Case] = importlib.import_module(module.name).CASES
+        found.update(entries)
+    return dict(sorted(found.items()))
 
 
-def perturbed(build: Callable[[], Bijection], scale: float = 0.1) -> Callable[[], Bijection]:
-    """Move every parameter away from its first value, so that no check passes by a special point."""
-
-    def make() -> Bijection:
-        with torch.random.fork_rng():
-            torch.manual_seed(SEED)
-            layer = build()
-            with torch.no_grad():
-                for parameter in layer.parameters():
-                    parameter.add_(scale * torch.randn_like(parameter))
-        return layer
-
-    return make
-
-
-def _unit(*size: int, dtype: torch.dtype) -> Tensor:
-    return torch.rand(*size, dtype=dtype)
-
-
-def _wide(*size: int, dtype: torch.dtype) -> Tensor:
-    """Reaches both tails of a spline with bound 2."""
-    return 3 * torch.randn(*size, dtype=dtype)
-
-
-def _mixed() -> Bijection:
-    layers: list[Bijection] = [
-        SelfNormalizingConv2d(1),
-        SmoothLeakyReLU(),
-        Squeeze(),
-        Conv2d(4, 1),
-        Flatten((4, 2, 2)),
-        Dense(16),
-    ]
-    return Chain(layers)
-
-
-CATALOGUE: dict[str, Case] = {
-    "Affine": Case(lambda: Affine(torch.randn(3), torch.tensor([0.5, -2.0, 3.0])), (3,)),
-    "Chain": Case(perturbed(_mixed, 0.05), (1, 4, 4)),
-    "Chain (empty)": Case(lambda: Chain([]), (3,)),
-    "Conv2d": Case(perturbed(lambda: Conv2d(2)), (2, 4, 5)),
-    "Conv2d (1×1, no bias)": Case(perturbed(lambda: Conv2d(3, 1, bias=False)), (3, 3, 2)),
-    "Conv2d (5×5 on 2×2)": Case(perturbed(lambda: Conv2d(2, 5)), (2, 2, 2)),
-    "Dense": Case(perturbed(lambda: Dense(5)), (5,)),
-    "Dense (relative, orthogonal)": Case(
-        perturbed(lambda: Dense(4, log_det_rule="relative", initialization="orthogonal")), (4,)
-    ),
-    "Flatten": Case(lambda: Flatten((2, 3)), (2, 3)),
-    "Inverse": Case(lambda: Inverse(SmoothLeakyReLU()), (4,)),
-    "LeakyReLU": Case(lambda: LeakyReLU(0.3), (4,)),
-    "Logit": Case(lambda: Logit(1e-6), (3,), sample=_unit, single=1e-3),
-    "Logit (wide margin)": Case(lambda: Logit(0.05), (3,), sample=_unit),
-    "RationalQuadraticSpline": Case(perturbed(lambda: RationalQuadraticSpline((3,), tail_bound=2.0), 1.0), (3,), _wide),
-    "RationalQuadraticSpline (image)": Case(perturbed(lambda: RationalQuadraticSpline((2, 3, 2)), 0.5), (2, 3, 2)),
-    "SelfNormalizingConv2d": Case(perturbed(lambda: SelfNormalizingConv2d(2)), (2, 4, 5)),
-    "SelfNormalizingConv2d (1×1)": Case(perturbed(lambda: SelfNormalizingConv2d(3, 1)), (3, 2, 3)),
-    "SelfNormalizingConv2d (5×5, no bias)": Case(
-        perturbed(lambda: SelfNormalizingConv2d(1, 5, False), 0.03), (1, 4, 4)
-    ),
-    "SelfNormalizingDense": Case(perturbed(lambda: SelfNormalizingDense(5)), (5,)),
-    "SelfNormalizingDense (no bias, orthogonal)": Case(
-        perturbed(lambda: SelfNormalizingDense(4, bias=False, initialization="orthogonal")), (4,)
-    ),
-    "SmoothLeakyReLU": Case(lambda: SmoothLeakyReLU(0.3), (4,), _wide),
-    "Squeeze": Case(lambda: Squeeze(2), (2, 4, 6)),
-    "Squeeze (by 3)": Case(lambda: Squeeze(3), (1, 6, 3)),
-}
+CATALOGUE: dict[str, Case] = _collected()
 """Named layers, several a class where an option changes the path."""
 
 
