@@ -22,7 +22,8 @@ from snflow.data import Dataset
 from snflow.distributions import DiagonalNormal, Logistic, StandardNormal
 from snflow.errors import ConfigError, ShapeError
 from snflow.flows.options import FLOWS, ConvOptions, DenseOptions
-from snflow.selfnorm import SelfNormalizingConv2d, SelfNormalizingDense
+from snflow.selfnorm import LearnedInverse, SelfNormalizingConv2d, SelfNormalizingDense
+from snflow.selfnorm.options import LearnedInverseArguments
 
 
 def kinds(flow):
@@ -30,13 +31,13 @@ def kinds(flow):
 
 
 def test_dense_is_the_papers_two_layer_model():
-    flow = flows.dense((1, 28, 28), levels=256)
+    flow = flows.dense((1, 28, 28), quantized=256)
     assert kinds(flow) == [Affine, Logit, Flatten, SelfNormalizingDense, SmoothLeakyReLU, SelfNormalizingDense]
     assert flow.event_shape == (1, 28, 28)
 
 
 def test_conv_is_the_papers_nine_layer_model():
-    flow = flows.conv((1, 28, 28), levels=256)
+    flow = flows.conv((1, 28, 28), quantized=256)
     c, s = SelfNormalizingConv2d, RationalQuadraticSpline
     wanted = [Affine, Logit, c, s, c, s, c, s, Squeeze, c, s, c, s, c, s, Squeeze, c, s, c, s, c]
     assert kinds(flow) == wanted
@@ -67,14 +68,17 @@ def test_one_word_switches_the_rule_and_nothing_else(build, rule, kind):
 @pytest.mark.parametrize(("name", "function"), [("dense", flows.dense), ("conv", flows.conv)])
 def test_options_of_the_recipe_are_those_of_the_function(name, function):
     parameters = inspect.signature(function).parameters
-    own = {k: p.default for k, p in parameters.items() if k not in {"event_shape", "levels", "preprocessing"}}
+    own = {k: p.default for k, p in parameters.items() if k not in {"event_shape", "quantized", "preprocessing"}}
+    if "learned" in own:  # the keyword arguments of a learned inverse, in one place for all
+        own |= asdict(LearnedInverse())
+        del own["learned"]
     assert own == asdict(FLOWS[name]())
     assert {f.name: f.type for f in fields(FLOWS[name])}.keys() == own.keys()
 
 
 @pytest.mark.parametrize("name", ["dense", "conv"])
 def test_every_parameter_gets_a_gradient(name):
-    flow = getattr(flows, name)((1, 8, 8), levels=17)
+    flow = getattr(flows, name)((1, 8, 8), quantized=17)
     (-flow(torch.randint(17, (6, 1, 8, 8))).mean()).backward()
     assert not [n for n, p in flow.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert all(0 <= d.inverse_residual < 0.1 for d in layer_diagnostics(flow).values())
@@ -127,7 +131,7 @@ def test_build_gives_levels_their_dequantization():
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["dense", "conv"])
 def test_training_compiles_as_one_graph_once_the_log_dets_are_known(name):
-    flow = getattr(flows, name)((1, 4, 4), levels=17, **({"blocks": 2} if name == "conv" else {}))
+    flow = getattr(flows, name)((1, 4, 4), quantized=17, **({"blocks": 2} if name == "conv" else {}))
     x = torch.randint(17, (3, 1, 4, 4))
     torch.manual_seed(1)
     wanted = flow(x)
@@ -170,3 +174,7 @@ def test_density_in_two_dimensions_integrates_to_one():
 def test_wrong_options_are_named(build, kind, message):
     with pytest.raises(kind, match=message):
         build()
+
+
+def test_arguments_of_a_learned_inverse_are_its_fields():
+    assert LearnedInverseArguments.__annotations__.keys() == {field.name for field in fields(LearnedInverse)}

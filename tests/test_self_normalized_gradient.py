@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from snflow import SelfNormalizingConv2d, SelfNormalizingDense
-from snflow.numerics.operators import ConvOperator, multiplicity
+from snflow.numerics.operators import ConvOperator
 
 SCALINGS = {"nats": 1.0, "bits/dim": 1 / (5 * 0.6931471805599453), "× 1024": 1024.0}
 DENSE_SHAPES = [(1, 1), (7, 5), (3, 16)]
@@ -107,7 +107,7 @@ def check_against(formula, layer, x, penalty, symmetric, only_inverse, scaling):
 @pytest.mark.parametrize(("batch", "features"), DENSE_SHAPES)
 def test_dense_gradient_is_the_written_out_formula(batch, features, penalty, symmetric, only_inverse, bias, scaling):
     layer = SelfNormalizingDense(
-        features, bias, penalty, symmetric_penalty=symmetric, penalty_only_inverse=only_inverse
+        features, bias, penalty_weight=penalty, symmetric_penalty=symmetric, penalty_only_inverse=only_inverse
     )
     x = torch.randn(batch, features)
     check_against(dense_formula, shaken(layer), x, penalty, symmetric, only_inverse, scaling)
@@ -121,7 +121,7 @@ def test_conv_gradient_is_the_written_out_formula(
     batch, channels, kernel, height, width, penalty, symmetric, only_inverse, bias, scaling
 ):
     layer = SelfNormalizingConv2d(
-        channels, kernel, bias, penalty, symmetric_penalty=symmetric, penalty_only_inverse=only_inverse
+        channels, kernel, bias, penalty_weight=penalty, symmetric_penalty=symmetric, penalty_only_inverse=only_inverse
     )
     x = torch.randn(batch, channels, height, width)
     check_against(conv_formula, shaken(layer), x, penalty, symmetric, only_inverse, scaling)
@@ -153,11 +153,11 @@ def test_conv_matrix_is_the_convolution(kernel, height, width):
 def test_multiplicity_is_a_convolution_of_ones():
     ones = torch.ones(1, 1, 4, 5)
     counted = functional.conv2d(ones, ones, padding=1)
-    assert torch.equal(multiplicity(torch.zeros(1, 1, 3, 3), (1, 4, 5)), counted[0, 0])
+    assert torch.equal(ConvOperator(3).multiplicity(torch.zeros(()), (1, 4, 5)), counted[0, 0])
 
 
 def test_pointwise_multiplicity_is_the_number_of_pixels():
-    assert multiplicity(torch.zeros(2, 2, 1, 1), (2, 4, 5)).item() == 20
+    assert ConvOperator(1).multiplicity(torch.zeros(()), (2, 4, 5)).item() == 20
 
 
 def test_dense_gradient_with_the_true_inverse_is_half_the_exact_one():

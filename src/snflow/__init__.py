@@ -37,10 +37,14 @@ if TYPE_CHECKING:
     from snflow.distributions import as_transform as as_transform
     from snflow.distributions import bits_per_dim as bits_per_dim
     from snflow.distributions import mean_nll as mean_nll
+    from snflow.selfnorm import LearnedInverse as LearnedInverse
     from snflow.selfnorm import SelfNormalizingConv2d as SelfNormalizingConv2d
     from snflow.selfnorm import SelfNormalizingDense as SelfNormalizingDense
+    from snflow.selfnorm import SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d
+    from snflow.selfnorm import gradient_angles as gradient_angles
     from snflow.selfnorm import inverting as inverting
     from snflow.selfnorm import layer_diagnostics as layer_diagnostics
+    from snflow.selfnorm import refresh_inverses as refresh_inverses
 
 __version__ = "0.1.0"
 
@@ -53,7 +57,10 @@ _NAMES = {
         "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "
         "as_transform bits_per_dim mean_nll"
     ),
-    "snflow.selfnorm": "SelfNormalizingConv2d SelfNormalizingDense inverting layer_diagnostics",
+    "snflow.selfnorm": (
+        "LearnedInverse SelfNormalizingConv2d SelfNormalizingDense SelfNormalizingStridedConv2d gradient_angles "
+        "inverting layer_diagnostics refresh_inverses"
+    ),
 }
 _SUBPACKAGES = ("data", "errors", "flows", "testing")
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -31,4 +31,4 @@ def build(options: FlowOptions, dataset: Dataset) -> Flow:
     """
     fixed: list[Bijection] = [Affine.standardizing(dataset.train)] if dataset.levels is None else []
     flow: Callable[..., Flow] = dense if isinstance(options, DenseOptions) else conv
-    return flow(dataset.event_shape, levels=dataset.levels, preprocessing=fixed, **asdict(options))
+    return flow(dataset.event_shape, quantized=dataset.levels, preprocessing=fixed, **asdict(options))

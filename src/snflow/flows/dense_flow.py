@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
 from snflow.arguments import check_count
 from snflow.bijections import Bijection, Chain, Flatten
@@ -12,45 +12,39 @@ from snflow.bijections.base import Shape
 from snflow.bijections.linear import LogDetRule
 from snflow.bijections.linear.initialization import Initialization
 from snflow.distributions import Flow
-from snflow.flows.layers import SelfNormalizingOptions, activation_layer, base_density, dense_layer
+from snflow.flows.layers import activation_layer, base_density, dense_layer
 from snflow.flows.preprocessing import for_levels
-from snflow.selfnorm.tracking import TrackingName
+from snflow.selfnorm.options import LearnedInverseArguments
 
 
 def dense(
     event_shape: Shape,
     *,
-    levels: int | None = None,
+    quantized: int | None = None,
     preprocessing: Sequence[Bijection] = (),
     layers: int = 2,
     activation: Literal["smooth_leaky_relu", "leaky_relu", "spline"] = "smooth_leaky_relu",
     alpha: float = 0.3,
     log_det_rule: LogDetRule = "self_normalized",
-    inverse_tracking: TrackingName = "penalty",
-    penalty_weight: float = 1.0,
-    symmetric_penalty: bool = False,
-    penalty_only_inverse: bool = False,
     initialization: Initialization = "identity",
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
     logit_alpha: float = 1e-6,
+    **learned: Unpack[LearnedInverseArguments],
 ) -> Flow:
     """z = Wₙ σ(… σ(W₁ x + b₁) …) + bₙ: the paper's dense model, two layers by default.
 
     Args:
         event_shape: the shape of one event; images are flattened.
-        levels: the number of integer values an element can take, which are dequantized; ``None`` for continuous data.
+        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
         preprocessing: fixed layers before the first trained one, as for standardising a table.
         layers: number of dense layers.
         activation: the function between two layers, none after the last.
         alpha: slope of the leaky activations.
         log_det_rule: ``"self_normalized"``, ``"exact"`` or ``"relative"``.
-        inverse_tracking: how a learned inverse is kept near the inverse.
-        penalty_weight: λ.
-        symmetric_penalty: also penalise ‖f(g(z)) − z‖².
-        penalty_only_inverse: keep the penalty from the forward weights.
         initialization: of the forward weights.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
+        learned: how the inverses are learned, the fields of :class:`~snflow.LearnedInverse`.
 
     Returns:
         A flow on events of ``event_shape``; ``log_prob`` is in nats.
@@ -63,22 +57,16 @@ def dense(
 
     Example:
         >>> import torch, snflow
-        >>> flow = snflow.flows.dense((1, 4, 4), levels=17)
+        >>> flow = snflow.flows.dense((1, 4, 4), quantized=17)
         >>> flow(torch.randint(17, (3, 1, 4, 4))).shape
         torch.Size([3])
     """
     check_count("flows.dense", "layers", layers)
     features = math.prod(event_shape)
-    fixed, dequantization = ([], None) if levels is None else for_levels(levels, logit_alpha)
+    fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
     chain: list[Bijection] = [*preprocessing, *fixed, Flatten(event_shape)]
-    options = SelfNormalizingOptions(
-        penalty_weight=penalty_weight,
-        symmetric_penalty=symmetric_penalty,
-        penalty_only_inverse=penalty_only_inverse,
-        inverse_tracking=inverse_tracking,
-    )
     for position in range(layers):
         if position > 0:
             chain.append(activation_layer(activation, (features,), alpha=alpha, bins=5, tail_bound=10.0))
-        chain.append(dense_layer(features, log_det_rule, initialization, options))
+        chain.append(dense_layer(features, log_det_rule, initialization, learned))
     return Flow(Chain(chain), base_density(base, (features,)), dequantization)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import get_args
 
 from snflow.bijections import Bijection, Conv2d, Dense, LeakyReLU, RationalQuadraticSpline, SmoothLeakyReLU
 from snflow.bijections.base import Shape
@@ -10,41 +10,43 @@ from snflow.bijections.linear import LogDetRule
 from snflow.bijections.linear.initialization import Initialization
 from snflow.distributions import BaseDensity, DiagonalNormal, Logistic, StandardNormal
 from snflow.errors import ConfigError, nearest
+from snflow.flows.options import MixingName
 from snflow.selfnorm import SelfNormalizingConv2d, SelfNormalizingDense
-from snflow.selfnorm.tracking import TrackingName
-
-
-class SelfNormalizingOptions(TypedDict):
-    """What only a self-normalizing layer asks."""
-
-    penalty_weight: float
-    symmetric_penalty: bool
-    penalty_only_inverse: bool
-    inverse_tracking: TrackingName
+from snflow.selfnorm.options import LearnedInverseArguments
 
 
 def dense_layer(
-    features: int, rule: LogDetRule, initialization: Initialization, options: SelfNormalizingOptions
+    features: int, rule: LogDetRule, initialization: Initialization, learned: LearnedInverseArguments
 ) -> Bijection:
     """Make a free square matrix whose log-determinant follows ``rule``."""
     match rule:
         case "self_normalized":
-            return SelfNormalizingDense(features, initialization=initialization, **options)
+            return SelfNormalizingDense(features, initialization=initialization, **learned)
         case "exact" | "relative":
             return Dense(features, log_det_rule=rule, initialization=initialization)
         case _:
             raise _unknown("log_det_rule", rule, ("self_normalized", "exact", "relative"))
 
 
-def conv_layer(channels: int, kernel_size: int, rule: LogDetRule, options: SelfNormalizingOptions) -> Bijection:
-    """Make a free convolution whose log-determinant follows ``rule``."""
-    match rule:
-        case "self_normalized":
-            return SelfNormalizingConv2d(channels, kernel_size, **options)
-        case "exact":
+def mixing_layer(
+    name: MixingName,
+    event_shape: Shape,
+    kernel_size: int,
+    inverse_kernel_size: int | None,
+    rule: LogDetRule,
+    learned: LearnedInverseArguments,
+) -> Bijection:
+    """Make the linear layer of an image flow by its name; ``rule`` and what follows it are those of a free one."""
+    channels = event_shape[0]
+    match name, rule:
+        case "free", "self_normalized":
+            return SelfNormalizingConv2d(channels, kernel_size, inverse_kernel_size=inverse_kernel_size, **learned)
+        case "free", "exact":
             return Conv2d(channels, kernel_size)
-        case _:
+        case "free", _:
             raise _unknown("log_det_rule", rule, ("self_normalized", "exact"))
+        case _:
+            raise _unknown("mixing", name, get_args(MixingName))
 
 
 def activation_layer(name: str, event_shape: Shape, *, alpha: float, bins: int, tail_bound: float) -> Bijection:

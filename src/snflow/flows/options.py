@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from snflow.selfnorm.options import LearnedInverse
+
+MixingName = Literal["free", "plu", "emerging", "exponential", "periodic", "woodbury"]
+"""The linear layer of an image flow: free k×k, or one of the restricted ones."""
+
 
 @dataclass(frozen=True)
-class DenseOptions:
+class DenseOptions(LearnedInverse):
     """Free square matrices with an activation between them, on vectors or flattened images."""
 
     layers: int = 2
@@ -18,14 +23,6 @@ class DenseOptions:
     """Slope of the leaky activations for very negative inputs."""
     log_det_rule: Literal["self_normalized", "exact", "relative"] = "self_normalized"
     """How the gradient of each log-determinant is made: by a learned inverse, exactly, or relative to the weight."""
-    inverse_tracking: Literal["penalty"] = "penalty"
-    """How a learned inverse is kept near the inverse."""
-    penalty_weight: float = 1.0
-    """Weight λ of the reconstruction penalty ‖g(f(x)) − x‖²."""
-    symmetric_penalty: bool = False
-    """Also penalise ‖f(g(z)) − z‖²."""
-    penalty_only_inverse: bool = False
-    """Keep the penalty from the forward weights, so that only the learned inverse follows."""
     initialization: Literal["identity", "orthogonal"] = "identity"
     """First forward weights: the identity plus small noise, or a random rotation."""
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
@@ -35,15 +32,19 @@ class DenseOptions:
 
 
 @dataclass(frozen=True)
-class ConvOptions:
+class ConvOptions(LearnedInverse):
     """Blocks of free convolutions with activations, a squeeze between two blocks, on images."""
 
     blocks: int = 3
     """Number of blocks; a squeeze, which halves both image sides, stands between each two."""
     layers_per_block: int = 3
     """Number of convolutions in each block; each but the last of all is followed by an activation."""
+    mixing: MixingName = "free"
+    """The linear layers: free convolutions, or ones that are restricted so that their determinant is cheap."""
     kernel_size: int = 3
     """Side of the kernels, odd."""
+    inverse_kernel_size: int | None = None
+    """Side of the learned inverse kernels, odd, at least kernel_size; null makes it that."""
     activation: Literal["spline", "smooth_leaky_relu", "leaky_relu"] = "spline"
     """The element-wise function after each convolution."""
     bins: int = 5
@@ -53,15 +54,7 @@ class ConvOptions:
     alpha: float = 0.3
     """Slope of the leaky activations for very negative inputs."""
     log_det_rule: Literal["self_normalized", "exact"] = "self_normalized"
-    """How the gradient of each log-determinant is made: by a learned inverse, or exactly."""
-    inverse_tracking: Literal["penalty"] = "penalty"
-    """How a learned inverse is kept near the inverse."""
-    penalty_weight: float = 1.0
-    """Weight λ of the reconstruction penalty ‖g(f(x)) − x‖²."""
-    symmetric_penalty: bool = False
-    """Also penalise ‖f(g(z)) − z‖²."""
-    penalty_only_inverse: bool = False
-    """Keep the penalty from the forward kernels, so that only the learned inverse follows."""
+    """For free convolutions, how the gradient of each log-determinant is made: by a learned inverse, or exactly."""
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
     """The density of the latent."""
     logit_alpha: float = 1e-6

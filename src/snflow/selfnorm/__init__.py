@@ -1,9 +1,51 @@
 """The method: layers that learn their own inverse, and the gradient rule that uses it."""
 
-from snflow.selfnorm.conv import SelfNormalizingConv2d as SelfNormalizingConv2d
-from snflow.selfnorm.dense import SelfNormalizingDense as SelfNormalizingDense
-from snflow.selfnorm.diagnostics import LayerDiagnostics as LayerDiagnostics
-from snflow.selfnorm.diagnostics import layer_diagnostics as layer_diagnostics
-from snflow.selfnorm.inversion import InverseMethod as InverseMethod
-from snflow.selfnorm.inversion import inverting as inverting
-from snflow.selfnorm.self_normalizing import SelfNormalizingMap as SelfNormalizingMap
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snflow.lazy import lazily
+
+if TYPE_CHECKING:
+    from snflow.selfnorm.angle import gradient_angles as gradient_angles
+    from snflow.selfnorm.conv import SelfNormalizingConv2d as SelfNormalizingConv2d
+    from snflow.selfnorm.dense import SelfNormalizingDense as SelfNormalizingDense
+    from snflow.selfnorm.diagnostics import LayerDiagnostics as LayerDiagnostics
+    from snflow.selfnorm.diagnostics import layer_diagnostics as layer_diagnostics
+    from snflow.selfnorm.diagnostics import refresh_inverses as refresh_inverses
+    from snflow.selfnorm.inversion import InverseMethod as InverseMethod
+    from snflow.selfnorm.inversion import inverting as inverting
+    from snflow.selfnorm.options import LearnedInverse as LearnedInverse
+    from snflow.selfnorm.self_normalizing import SelfNormalizingMap as SelfNormalizingMap
+    from snflow.selfnorm.strided import SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d
+
+_HOMES = {
+    "InverseMethod": "inversion",
+    "LayerDiagnostics": "diagnostics",
+    "LearnedInverse": "options",
+    "SelfNormalizingConv2d": "conv",
+    "SelfNormalizingDense": "dense",
+    "SelfNormalizingMap": "self_normalizing",
+    "SelfNormalizingStridedConv2d": "strided",
+    "gradient_angles": "angle",
+    "inverting": "inversion",
+    "layer_diagnostics": "diagnostics",
+    "refresh_inverses": "diagnostics",
+}
+
+__all__ = [
+    "InverseMethod",
+    "LayerDiagnostics",
+    "LearnedInverse",
+    "SelfNormalizingConv2d",
+    "SelfNormalizingDense",
+    "SelfNormalizingMap",
+    "SelfNormalizingStridedConv2d",
+    "gradient_angles",
+    "inverting",
+    "layer_diagnostics",
+    "refresh_inverses",
+]
+
+# The options of this package are read by the command line's --help, which must not wait for torch.
+__getattr__ = lazily(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Unpack, final
 
 from snflow.arguments import check_count, check_kernel
 from snflow.bijections.linear.initialization import initial_kernel
-from snflow.numerics.operators import ConvOperator
+from snflow.errors import ConfigError
+from snflow.numerics.operators import ConvOperator, resized
+from snflow.selfnorm.gradient import Operators
+from snflow.selfnorm.options import LearnedInverse, LearnedInverseArguments
 from snflow.selfnorm.self_normalizing import SelfNormalizingMap
-from snflow.selfnorm.tracking import TrackingName
 
 
 @final
@@ -22,19 +24,23 @@ class SelfNormalizingConv2d(SelfNormalizingMap):
         channels: C, in and out.
         kernel_size: k, odd.
         bias: whether b, one number a channel, is there.
-        penalty_weight: λ ≥ 0.
-        symmetric_penalty: add ‖w ⋆ r ⋆ s − s‖², s = w ⋆ x behind a gradient stop.
-        penalty_only_inverse: keep the penalty from w, so that only r follows.
-        inverse_tracking: how r is kept near the inverse; ``"penalty"`` is the paper's way.
+        inverse_kernel_size: the size of r, odd, k or larger; k when ``None``. The inverse of a convolution reaches
+            further than the convolution, so that a larger r comes nearer to it. The gradients by w and r see the part
+            that their kernels share: flip(r) is cut to the centre for w, flip(w) padded with zeros for r.
+        dilation: distance between two taps of w and of r, in pixels.
+        groups: number of groups of channels that do not see each other.
+        learned: how r is kept near the inverse, the fields of :class:`~snflow.LearnedInverse`:
+            ``penalty_weight=1.0``, ``inverse_tracking="penalty"`` and others.
 
     Shapes:
         x, z: ``(batch, channels, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: fewer than one channel, an even kernel, a negative penalty weight, or an unknown word.
+        ConfigError: fewer than one channel, an even kernel, an inverse kernel smaller than the kernel, groups that
+            do not divide the channels, or an option of the learned inverse out of its range.
 
     References:
-        Keller et al. (2021), Self Normalizing Flows, eq. 12–16, A.2.
+        Keller et al. (2021), Self Normalizing Flows, eq. 12–16, 27–30, A.2, A.4.
 
     Example:
         >>> import torch, snflow
@@ -50,21 +56,35 @@ class SelfNormalizingConv2d(SelfNormalizingMap):
         channels: int,
         kernel_size: int = 3,
         bias: bool = True,
-        penalty_weight: float = 1.0,
         *,
-        symmetric_penalty: bool = False,
-        penalty_only_inverse: bool = False,
-        inverse_tracking: TrackingName = "penalty",
+        inverse_kernel_size: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        **learned: Unpack[LearnedInverseArguments],
     ) -> None:
-        check_count("SelfNormalizingConv2d", "channels", channels)
+        for option, count in (("channels", channels), ("dilation", dilation), ("groups", groups)):
+            check_count("SelfNormalizingConv2d", option, count)
+        inverse_size = kernel_size if inverse_kernel_size is None else inverse_kernel_size
         check_kernel("SelfNormalizingConv2d", kernel_size)
+        check_kernel("SelfNormalizingConv2d", inverse_size)
+        if channels % groups:
+            raise ConfigError(
+                "SelfNormalizingConv2d", expected=f"groups that divide {channels} channels", got=str(groups)
+            )
+        if inverse_size < kernel_size:
+            raise ConfigError(
+                "SelfNormalizingConv2d",
+                expected=f"an inverse kernel of at least {kernel_size}, the size of the kernel",
+                got=str(inverse_size),
+                fix="leave inverse_kernel_size out, or make it larger",
+            )
+        forward, inverse = (ConvOperator(size, dilation, groups) for size in (kernel_size, inverse_size))
+        weight = initial_kernel(channels, kernel_size, groups)
         super().__init__(
-            ConvOperator(kernel_size),
-            initial_kernel(channels, kernel_size),
+            Operators(forward, inverse),
+            weight,
+            resized(forward.transpose(weight), inverse_size),
             bias=bias,
             event_shape=(channels, None, None),
-            penalty_weight=penalty_weight,
-            symmetric_penalty=symmetric_penalty,
-            penalty_only_inverse=penalty_only_inverse,
-            inverse_tracking=inverse_tracking,
+            learned=LearnedInverse(**learned),
         )

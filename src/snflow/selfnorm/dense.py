@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Unpack, final
 
 from snflow.arguments import check_choice, check_count
 from snflow.bijections.linear.initialization import Initialization, initial_matrix
 from snflow.numerics.operators import DenseOperator
+from snflow.selfnorm.gradient import Operators
+from snflow.selfnorm.options import LearnedInverse, LearnedInverseArguments
 from snflow.selfnorm.self_normalizing import SelfNormalizingMap
-from snflow.selfnorm.tracking import TrackingName
 
 
 @final
@@ -21,17 +22,15 @@ class SelfNormalizingDense(SelfNormalizingMap):
     Args:
         features: D.
         bias: whether b is there.
-        penalty_weight: λ ≥ 0; 1 in the paper's dense models.
-        symmetric_penalty: add ‖W R s − s‖², s = W x behind a gradient stop.
-        penalty_only_inverse: keep the penalty from W, so that only R follows.
         initialization: W is ``"identity"`` plus small noise, or ``"orthogonal"``; R = Wᵀ.
-        inverse_tracking: how R is kept near W⁻¹; ``"penalty"`` is the paper's way.
+        learned: how R is kept near W⁻¹, the fields of :class:`~snflow.LearnedInverse`: ``penalty_weight=1.0``,
+            ``inverse_tracking="penalty"`` and others.
 
     Shapes:
         x, z: ``(batch, features)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: fewer than one feature, a negative penalty weight, or an unknown word.
+        ConfigError: fewer than one feature, or an option of the learned inverse out of its range.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, eq. 3, 8–11.
@@ -50,22 +49,18 @@ class SelfNormalizingDense(SelfNormalizingMap):
         self,
         features: int,
         bias: bool = True,
-        penalty_weight: float = 1.0,
         *,
-        symmetric_penalty: bool = False,
-        penalty_only_inverse: bool = False,
         initialization: Initialization = "identity",
-        inverse_tracking: TrackingName = "penalty",
+        **learned: Unpack[LearnedInverseArguments],
     ) -> None:
         check_count("SelfNormalizingDense", "features", features)
         check_choice("SelfNormalizingDense", "initialization", initialization, Initialization)
+        weight = initial_matrix(features, initialization)
         super().__init__(
-            DenseOperator(),
-            initial_matrix(features, initialization),
+            Operators(DenseOperator(), DenseOperator()),
+            weight,
+            weight.mT,
             bias=bias,
             event_shape=(features,),
-            penalty_weight=penalty_weight,
-            symmetric_penalty=symmetric_penalty,
-            penalty_only_inverse=penalty_only_inverse,
-            inverse_tracking=inverse_tracking,
+            learned=LearnedInverse(**learned),
         )

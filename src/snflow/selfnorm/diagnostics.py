@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -16,10 +17,16 @@ class LayerDiagnostics:
     Attributes:
         reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch.
         inverse_residual: ‖A(r) A(w) − I‖_F / √D, estimated from random probes.
+        penalty_weight: λ, as the multiplier has moved it.
+        repairs: how often the guard has repaired the inverse.
+        tracking_steps: how often the inverse was moved by a step of its own.
     """
 
     reconstruction_error: float
     inverse_residual: float
+    penalty_weight: float
+    repairs: int
+    tracking_steps: int
 
 
 def layer_diagnostics(module: nn.Module) -> dict[str, LayerDiagnostics]:
@@ -39,8 +46,43 @@ def layer_diagnostics(module: nn.Module) -> dict[str, LayerDiagnostics]:
         True
     """
     found: dict[str, LayerDiagnostics] = {}
+    for name, layer, shape in _layers(module):
+        found[name] = LayerDiagnostics(
+            reconstruction_error=float(layer.reconstruction_error),
+            inverse_residual=float(layer.inverse_residual(shape)),
+            penalty_weight=float(layer.penalty_weight),
+            repairs=int(layer.repairs),
+            tracking_steps=int(layer.tracking_steps),
+        )
+    return found
+
+
+def refresh_inverses(module: nn.Module) -> None:
+    """Set every inverse weight that is no parameter to the best inverse of the present weight.
+
+    Weights that were put there from outside, a moving average of them for one, leave such an inverse behind; a
+    training forward would move it, an evaluation does not.
+
+    Args:
+        module: a flow, a chain or a layer; layers that have seen no data yet are left alone.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.SelfNormalizingDense(2, inverse_tracking="newton")
+        >>> _ = layer(torch.randn(3, 2))
+        >>> with torch.no_grad():
+        ...     _ = layer.weight.mul_(2)
+        >>> refresh_inverses(layer)
+        >>> torch.allclose(layer.inverse_weight @ layer.weight, torch.eye(2))
+        True
+    """
+    for _, layer, shape in _layers(module):
+        if not isinstance(layer.inverse_weight, nn.Parameter):
+            layer.refresh_inverse(shape)
+
+
+def _layers(module: nn.Module) -> Iterator[tuple[str, SelfNormalizingMap, tuple[int, ...]]]:
+    """Each layer that has seen data, with its name and the shape of its events."""
     for name, layer in module.named_modules():
         if isinstance(layer, SelfNormalizingMap) and int(layer.log_det_shape.prod()) > 0:
-            shape = tuple(layer.log_det_shape.tolist())
-            found[name] = LayerDiagnostics(float(layer.reconstruction_error), float(layer.inverse_residual(shape)))
-    return found
+            yield name, layer, tuple(layer.log_det_shape.tolist())

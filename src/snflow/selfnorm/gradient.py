@@ -11,22 +11,42 @@ from torch.autograd.function import once_differentiable
 
 from snflow.numerics.events import sum_event
 from snflow.numerics.operators import Operator
-from snflow.selfnorm.tracking import InverseTracking
 
 
 @dataclass(frozen=True)
 class GradientRule:
     """What a self-normalizing layer puts into its backward pass.
 
+    The defaults are the paper's: ½ log p^f + ½ log p^g − λ‖g(f(h)) − h‖² (Keller et al. 2021, eq. 3).
+
     Attributes:
-        tracking: the shares of the likelihood gradient.
-        symmetric_penalty: add ‖W R s − s‖² to the penalty, s behind a gradient stop.
-        penalty_only_inverse: keep the penalty from W.
+        weight_share: the share of the likelihood gradient that w gets.
+        inverse_share: the share that r gets; 0 where r is no parameter of the optimizer.
+        penalized_weight: whether the penalty has a gradient by w.
+        penalized_inverse: whether it has one by r.
+        symmetric_penalty: add ‖A(w) A(r) s − s‖² to the penalty, s behind a gradient stop.
+        neumann_terms: the number of terms that improve on A(r) ≈ A(w)⁻¹ in the gradient of the log-determinant.
     """
 
-    tracking: InverseTracking
+    weight_share: float = 0.5
+    inverse_share: float = 0.5
+    penalized_weight: bool = True
+    penalized_inverse: bool = True
     symmetric_penalty: bool = False
-    penalty_only_inverse: bool = False
+    neumann_terms: int = 0
+
+    @property
+    def penalized(self) -> bool:
+        """Whether ‖g(f(x)) − x‖² has a gradient at all."""
+        return self.penalized_weight or self.penalized_inverse
+
+
+@dataclass(frozen=True)
+class Operators:
+    """The two linear operators of a layer: that of f, and that of g, whose kernel may have another size."""
+
+    forward: Operator
+    inverse: Operator
 
 
 def self_normalized(
@@ -35,12 +55,13 @@ def self_normalized(
     inverse_weight: Tensor,
     penalty_weight: Tensor,
     log_det_value: Tensor,
-    operator: Operator,
+    operators: Operators,
     rule: GradientRule,
+    probes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """s = A(w) x and a log-determinant whose gradient is self-normalized.
 
-    With c_b = ∂L/∂log_det_b, δ = ∂L/∂s, δx = A(w)ᵀ δ, e = A(r) s − x and shares of one half::
+    With c_b = ∂L/∂log_det_b, δ = ∂L/∂s, δx = A(w)ᵀ δ, e = A(r) s − x and the paper's shares of one half::
 
         ∂L/∂w = ½ ∂⟨δ, A(w) x⟩/∂w  + ½ (Σ c_b) ∂tr(A(w) A(r))/∂w + ∂/∂w [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]
         ∂L/∂r = −½ ∂⟨δx, A(r) s⟩/∂r − ½ (Σ c_b) ∂tr(A(w) A(r))/∂r + ∂/∂r [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]
@@ -49,32 +70,37 @@ def self_normalized(
     where x is constant inside of the penalty. For a dense layer ∂tr(WR)/∂W = Rᵀ, for a convolution flip(r) ⊙ m.
     Every term scales with the upstream gradient: the loss may be in nats, in bits/dim, or scaled for half precision.
 
+    With probes ν, E ννᵀ = I, and K Neumann terms, A(w)⁻¹ ≈ Σₖ≤K (I − A(r) A(w))ᵏ A(r) takes the place of A(r) in the
+    gradient by w: the terms k ≥ 1 are the mean over the probes of ∂⟨ν, A(w) uₖ⟩/∂w, uₖ = (I − A(r) A(w))ᵏ A(r) ν.
+
     Args:
         x: data, with shape ``(batch, *event)``.
         weight: w.
-        inverse_weight: r, with the shape of w.
+        inverse_weight: r.
         penalty_weight: λ, a scalar.
         log_det_value: the value to return, in nats, a scalar.
-        operator: A.
+        operators: A of w and A of r.
         rule: the shares and options.
+        probes: ν, with shape ``(probes, *event)``; needed for Neumann terms only.
 
     Returns:
         s ``(batch, *event)``, log_det ``(batch,)`` in nats, and the squared reconstruction error
-        ‖A(r) A(w) x − x‖² ``(batch,)``, without gradient.
+        ‖A(r) A(w) x − x‖² ``(batch,)``, without gradient; zeros where the rule has no penalty.
 
     References:
-        Keller et al. (2021), Self Normalizing Flows, eq. 8–11, eq. 15–16, A.1, A.2.
+        Keller et al. (2021), Self Normalizing Flows, eq. 8–11, eq. 15–16, A.1, A.2, eq. 28–30.
 
     Example:
         >>> from snflow.numerics.operators import DenseOperator
-        >>> from snflow.selfnorm.tracking import TRACKINGS
         >>> eye, one = torch.eye(2), torch.tensor(1.0)
-        >>> s, log_det, error = self_normalized(
-        ...     torch.ones(3, 2), 2 * eye, eye / 2, one, one, DenseOperator(), GradientRule(TRACKINGS["penalty"]))
+        >>> dense = Operators(DenseOperator(), DenseOperator())
+        >>> s, log_det, error = self_normalized(torch.ones(3, 2), 2 * eye, eye / 2, one, one, dense, GradientRule())
         >>> s[0], error
         (tensor([2., 2.]), tensor([0., 0., 0.]))
     """
-    s, log_det, error = _SelfNormalized.apply(x, weight, inverse_weight, penalty_weight, log_det_value, operator, rule)
+    s, log_det, error = _SelfNormalized.apply(
+        x, weight, inverse_weight, penalty_weight, log_det_value, probes, operators, rule
+    )
     return s, log_det, error
 
 
@@ -87,53 +113,71 @@ class _SelfNormalized(torch.autograd.Function):
         inverse_weight: Tensor,
         penalty_weight: Tensor,
         log_det_value: Tensor,
-        operator: Operator,
+        probes: Tensor | None,
+        operators: Operators,
         rule: GradientRule,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        s = operator.product(weight, x)
-        error = operator.product(inverse_weight, s) - x
-        squared = sum_event(error.square())
-        ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight)
-        ctx.operator, ctx.rule = operator, rule
+        s = operators.forward.product(weight, x)
+        error = operators.inverse.product(inverse_weight, s) - x if rule.penalized else None
+        squared = x.new_zeros(x.shape[0]) if error is None else sum_event(error.square())
+        ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes)
+        ctx.operators, ctx.rule = operators, rule
         ctx.mark_non_differentiable(squared)
         return s, log_det_value.to(x.dtype).expand(x.shape[0]).clone(), squared
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, s, error, weight, inverse_weight, penalty_weight = ctx.saved_tensors
-        operator: Operator = ctx.operator
-        rule: GradientRule = ctx.rule
+        x, s, error, weight, inverse_weight, penalty_weight, probes = ctx.saved_tensors
+        a, g, rule = ctx.operators.forward, ctx.operators.inverse, ctx.rule
         grad_s, grad_log_det, _ = grads
         total = grad_log_det.sum()
         event_shape = tuple(x.shape[1:])
-        tracking = rule.tracking
 
-        grad_x = operator.transposed_product(weight, grad_s)
-        # Both penalties are quadratic: their gradients start from −2λ c_b times an error.
-        scale = (-2 * penalty_weight * grad_log_det).reshape(-1, *[1] * (x.dim() - 1))
-        into_weight = tracking.weight_share * grad_s
-        into_inverse = -tracking.inverse_share * grad_x
+        grad_x = a.transposed_product(weight, grad_s)
+        into_weight = rule.weight_share * grad_s
+        into_inverse: Tensor | None = None
+        if ctx.needs_input_grad[2]:
+            into_inverse = -rule.inverse_share * grad_x
         cycle: Tensor | None = None
-        if tracking.penalized:
+        if error is not None:
+            # Both penalties are quadratic: their gradients start from −2λ c_b times an error.
+            scale = (-2 * penalty_weight * grad_log_det).reshape(-1, *[1] * (x.dim() - 1))
             pull = scale * error
-            into_inverse = into_inverse + pull
-            if not rule.penalty_only_inverse:
-                into_weight = into_weight + operator.transposed_product(inverse_weight, pull)
+            if into_inverse is not None and rule.penalized_inverse:
+                into_inverse = into_inverse + pull
+            if rule.penalized_weight:
+                into_weight = into_weight + g.transposed_product(inverse_weight, pull)
             if rule.symmetric_penalty:
-                # W R s − s = W (R s − x), since s = W x
-                cycle = scale * operator.product(weight, error)
-                into_inverse = into_inverse + operator.transposed_product(weight, cycle)
+                # A(w) A(r) s − s = A(w) (A(r) s − x), since s = A(w) x
+                cycle = scale * a.product(weight, error)
+                if into_inverse is not None and rule.penalized_inverse:
+                    into_inverse = into_inverse + a.transposed_product(weight, cycle)
 
-        grad_weight = operator.weight_gradient(weight, x, into_weight)
-        trace = operator.trace_gradient(inverse_weight, event_shape)
-        grad_weight.addcmul_(trace, tracking.weight_share * total)
-        if cycle is not None and not rule.penalty_only_inverse:
-            grad_weight += operator.weight_gradient(weight, error + x, cycle)
+        grad_weight = a.weight_gradient(weight, x, into_weight)
+        grad_weight.addcmul_(a.trace_gradient(inverse_weight, event_shape), rule.weight_share * total)
+        if probes is not None:
+            grad_weight.addcmul_(
+                _neumann(weight, inverse_weight, probes, ctx.operators, rule), rule.weight_share * total
+            )
+        if cycle is not None and rule.penalized_weight:
+            grad_weight += a.weight_gradient(weight, error + x, cycle)
 
         grad_inverse: Tensor | None = None
-        if ctx.needs_input_grad[2]:
-            grad_inverse = operator.weight_gradient(inverse_weight, s, into_inverse)
-            trace = operator.trace_gradient(weight, event_shape)
-            grad_inverse.addcmul_(trace, -tracking.inverse_share * total)
-        return grad_x, grad_weight, grad_inverse, None, None, None, None
+        if into_inverse is not None:
+            grad_inverse = g.weight_gradient(inverse_weight, s, into_inverse)
+            grad_inverse.addcmul_(g.trace_gradient(weight, event_shape), -rule.inverse_share * total)
+        return grad_x, grad_weight, grad_inverse, None, None, None, None, None
+
+
+def _neumann(
+    weight: Tensor, inverse_weight: Tensor, probes: Tensor, operators: Operators, rule: GradientRule
+) -> Tensor:
+    """The mean over probes ν of ∂⟨ν, A(w) Σₖ≥₁ (I − A(r) A(w))ᵏ A(r) ν⟩/∂w, with the shape of w."""
+    a, g = operators.forward, operators.inverse
+    term = g.product(inverse_weight, probes)
+    total = torch.zeros_like(term)
+    for _ in range(rule.neumann_terms):
+        term = term - g.product(inverse_weight, a.product(weight, term))
+        total += term
+    return a.weight_gradient(weight, total, probes / len(probes))

@@ -7,15 +7,23 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from snflow.arguments import check_choice, check_weight
 from snflow.bijections.base import Shape, ShapePattern
 from snflow.bijections.linear.linear_map import LinearMap
+from snflow.numerics.events import sum_event
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.krylov import refine
-from snflow.numerics.operators import Operator
-from snflow.selfnorm.gradient import GradientRule, self_normalized
+from snflow.selfnorm.gradient import GradientRule, Operators, self_normalized
 from snflow.selfnorm.inversion import InverseMethod
-from snflow.selfnorm.tracking import TRACKINGS, TrackingName
+from snflow.selfnorm.multiplier import update_multiplier
+from snflow.selfnorm.options import LearnedInverse
+from snflow.selfnorm.tracking.follow import Layer, Step, refit, repair, track
+from snflow.selfnorm.tracking.residual import rademacher
+
+SAMPLE = 4096
+"""Entries of the weight by which a tracked layer sees that it has changed: an optimizer's step moves nearly all."""
+
+ERROR_ROWS = 8
+"""Rows of a batch on which a layer without a penalty measures its reconstruction error."""
 
 
 class SelfNormalizingMap(LinearMap):
@@ -26,37 +34,69 @@ class SelfNormalizingMap(LinearMap):
     ``"exact"`` (a factorisation, the default), ``"learned"`` (g, one pass, with log|det A(r)|), ``"refined"`` (an
     iterative solve that g preconditions, without a factorisation when only x is asked for, see ``decode``).
 
+    How r stays near the inverse is said by :class:`~snflow.selfnorm.LearnedInverse`. With ``inverse_tracking`` set to
+    ``"newton"`` or ``"secant"`` r is a buffer, and a training forward whose weight has changed moves it first. With
+    ``"penalty"`` it is a parameter of the optimizer, and a guard repairs it where it is lost. Both happen inside of
+    ``forward``, so that a plain training loop needs nothing more; a compiled one calls :meth:`follow` itself.
+
     Attributes:
-        inverse_weight: r, with the shape of the weight.
-        penalty_weight: λ ≥ 0, a buffer.
+        inverse_weight: r, a parameter or a buffer.
+        penalty_weight: λ ≥ 0, a buffer, moved by the multiplier.
+        learned: the options.
         inverse_method: the way back; :func:`~snflow.inverting` sets it for a whole flow.
         refine_tolerance: the relative residual at which ``"refined"`` stops; ``None`` is about what the dtype holds.
-        reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch, a scalar.
+        reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch, a scalar; over its first eight rows
+            where nothing is penalised.
+        repairs: how often the guard had to step in, a scalar.
+        tracking_steps: how often r was moved by a step of its own, the guard's left out, a scalar.
     """
 
-    inverse_weight: nn.Parameter
+    inverse_weight: nn.Parameter | Tensor
     penalty_weight: Tensor
     reconstruction_error: Tensor
+    repairs: Tensor
+    tracking_steps: Tensor
+    _constraint: Tensor
+    _floor: Tensor
+    _forwards: Tensor
 
     def __init__(
         self,
-        operator: Operator,
+        operators: Operators,
         weight: Tensor,
+        inverse_weight: Tensor,
         *,
         bias: bool,
         event_shape: ShapePattern,
-        penalty_weight: float,
-        symmetric_penalty: bool,
-        penalty_only_inverse: bool,
-        inverse_tracking: TrackingName,
+        learned: LearnedInverse,
     ) -> None:
-        super().__init__(operator, weight, bias=bias, event_shape=event_shape)
-        check_weight(self.label, "penalty_weight", penalty_weight)
-        check_choice(self.label, "inverse_tracking", inverse_tracking, TrackingName)
-        self.inverse_weight = nn.Parameter(operator.transpose(weight).clone(memory_format=torch.contiguous_format))
-        self.register_buffer("penalty_weight", torch.tensor(float(penalty_weight), dtype=weight.dtype))
-        self.register_buffer("reconstruction_error", torch.zeros(()), persistent=False)
-        self.rule = GradientRule(TRACKINGS[inverse_tracking], symmetric_penalty, penalty_only_inverse)
+        super().__init__(operators.forward, weight, bias=bias, event_shape=event_shape)
+        self.operators, self.learned = operators, learned
+        first = inverse_weight.clone(memory_format=torch.contiguous_format)
+        followed = learned.inverse_tracking == "penalty"
+        if followed:
+            self.inverse_weight = nn.Parameter(first)
+        else:
+            self.register_buffer("inverse_weight", first)
+        scalar = partial(torch.tensor, dtype=weight.dtype)
+        self.register_buffer("penalty_weight", scalar(learned.penalty_weight if followed else learned.tracking_pull))
+        self.register_buffer("reconstruction_error", scalar(0.0), persistent=False)
+        self.register_buffer("repairs", torch.tensor(0))
+        self.register_buffer("tracking_steps", torch.tensor(0))
+        self.register_buffer("_constraint", scalar(torch.nan))
+        self.register_buffer("_floor", scalar(0.0))
+        self.register_buffer("_forwards", torch.tensor(0))
+        self._counted: int | None = 0
+        self._seen: Tensor | None = None
+        self.register_load_state_dict_post_hook(_forget_progress)
+        self.rule = GradientRule(
+            weight_share=0.5 if followed else 1.0,
+            inverse_share=0.5 if followed else 0.0,
+            penalized_weight=not learned.penalty_only_inverse if followed else learned.tracking_pull > 0,
+            penalized_inverse=followed,
+            symmetric_penalty=learned.symmetric_penalty,
+            neumann_terms=learned.neumann_terms,
+        )
         self.inverse_method: InverseMethod = "exact"
         self.refine_tolerance: float | None = None
 
@@ -64,35 +104,107 @@ class SelfNormalizingMap(LinearMap):
         """log|det A(r)| in nats for events of ``event_shape``, a scalar, exact in value and gradient."""
         return self._exact_log_det("inverse_weight", event_shape)
 
+    @torch.no_grad()
     def inverse_residual(self, event_shape: Shape, probes: int = 8) -> Tensor:
         """‖A(r) A(w) − I‖_F / √D, estimated from Rademacher probes v as √ mean ‖A(r) A(w) v − v‖² / D.
 
         Args:
             event_shape: the shape of one event, of D elements.
-            probes: the number of probes.
+            probes: the number of probes, the same at each call.
 
         Returns:
             The estimate, a scalar without gradient.
         """
         generator = torch.Generator().manual_seed(0)
         signs = torch.randint(2, (probes, *event_shape), generator=generator)
-        with torch.no_grad():
-            v = (2 * signs - 1).to(self.weight)
-            error = self.operator.product(self.inverse_weight, self.operator.product(self.weight, v)) - v
-            return error.square().mean().sqrt()
+        v = (2 * signs - 1).to(self.weight)
+        error = self.operators.inverse.product(self.inverse_weight, self.operator.product(self.weight, v)) - v
+        return error.square().mean().sqrt()
+
+    @torch.no_grad()
+    def follow(self, event_shape: Shape) -> None:
+        """Move r after w: the tracking step of ``newton`` and ``secant``, or the look of the guard when it is due.
+
+        A training forward does this by itself, unless it is compiled.
+
+        Args:
+            event_shape: the shape of one event.
+        """
+        if self.learned.inverse_tracking != "penalty":
+            if self._has_changed():
+                self._take(track(self._layer(event_shape), self.learned, float(self._floor)), self.tracking_steps)
+        elif self.learned.guard:
+            if self._counted is None:
+                self._counted = int(self._forwards)
+            self._counted += 1
+            self._forwards.add_(1)
+            if self._counted % self.learned.guard_every == 0:
+                self._take(repair(self._layer(event_shape), self.learned, float(self._floor)), self.repairs)
+
+    @torch.no_grad()
+    def refresh_inverse(self, event_shape: Shape) -> None:
+        """Set r to the best inverse of the present w, for weights that were put there from outside.
+
+        Args:
+            event_shape: the shape of one event.
+        """
+        self._take(refit(self._layer(event_shape), self.learned), None)
+
+    def _layer(self, event_shape: Shape) -> Layer:
+        return Layer(self.weight.detach(), self.inverse_weight.detach(), self.operators, event_shape)
+
+    def _take(self, step: Step | None, counter: Tensor | None) -> None:
+        if step is not None:
+            # Put in place of the old one, which a backward pass that is still to come may have saved.
+            new = step.inverse_weight.to(self.inverse_weight).contiguous()
+            if isinstance(self.inverse_weight, nn.Parameter):
+                self.inverse_weight.data = new
+            else:
+                self.inverse_weight = new
+            self._floor.fill_(step.floor)
+            if counter is not None:
+                counter.add_(1)
+
+    def _has_changed(self) -> bool:
+        """Whether some of the weight's entries differ from those at the last call."""
+        flat = self.weight.detach().flatten()
+        sample = flat[:: max(1, len(flat) // SAMPLE)]
+        seen = self._seen
+        comparable = seen is not None and seen.dtype == sample.dtype and seen.device == sample.device
+        if comparable and torch.equal(seen, sample):  # type: ignore[arg-type]
+            return False
+        self._seen = sample.clone()
+        return True
 
     def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        event_shape = tuple(x.shape[1:])
+        if not torch.compiler.is_compiling():
+            self.follow(event_shape)
+        learned = self.learned
+        probes = rademacher(learned.neumann_probes, event_shape, x) if learned.neumann_terms else None
         s, log_det, error = self_normalized(
             x,
             self.weight,
             self.inverse_weight,
-            self.penalty_weight,
-            self._last_log_det(tuple(x.shape[1:])),
-            self.operator,
+            self.penalty_weight.clone() if learned.multiplier != "constant" else self.penalty_weight,
+            self._last_log_det(event_shape),
+            self.operators,
             self.rule,
+            probes,
         )
-        self.reconstruction_error.copy_(error.detach().mean())
+        self._note_error(x.detach(), s.detach(), error)
         return s, log_det
+
+    @torch.no_grad()
+    def _note_error(self, x: Tensor, s: Tensor, error: Tensor) -> None:
+        if not self.rule.penalized:
+            x = x[:ERROR_ROWS]
+            error = sum_event((self.operators.inverse.product(self.inverse_weight, s[:ERROR_ROWS]) - x).square())
+        mean = error.mean()
+        self.reconstruction_error.copy_(mean)
+        if self.learned.multiplier != "constant":
+            energy = sum_event(x.square()).mean()
+            update_multiplier(self.penalty_weight, self._constraint, mean, energy, self.learned)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         event_shape = tuple(z.shape[1:])
@@ -103,23 +215,34 @@ class SelfNormalizingMap(LinearMap):
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         y = self._unbiased(z)
         if self.inverse_method == "learned":
-            return self.operator.product(self.inverse_weight, y)
+            return self.operators.inverse.product(self.inverse_weight, y)
         return self._refine(y) if self.inverse_method == "refined" else self._solve(y)
 
     def _refine(self, y: Tensor) -> Tensor:
-        a, w, r = self.operator, self.weight.detach(), self.inverse_weight.detach()
+        a, g, w, r = self.operator, self.operators.inverse, self.weight.detach(), self.inverse_weight.detach()
         solve = partial(refine, owner=self.label, tolerance=self.refine_tolerance)
         with torch.no_grad():
-            solution = solve(lambda x: a.product(w, x), lambda v: a.product(r, v), y.detach())
+            solution = solve(lambda x: a.product(w, x), lambda v: g.product(r, v), y.detach())
         if not torch.is_grad_enabled():
             return solution
         return implicit_solution(
             solution,
             y - a.product(self.weight, solution),
-            lambda v: solve(lambda x: a.transposed_product(w, x), lambda u: a.transposed_product(r, u), v),
+            lambda v: solve(lambda x: a.transposed_product(w, x), lambda u: g.transposed_product(r, u), v),
         )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what is made anew on demand."""
+        return {**super().__getstate__(), "_seen": None}
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
-        options = f"bias={self.bias is not None}, penalty_weight={float(self.penalty_weight):g}"
-        return f"{', '.join(map(str, self.weight.shape[1:]))}, {options}"
+        tracking = self.learned.inverse_tracking
+        how = f"penalty_weight={float(self.penalty_weight):g}" if tracking == "penalty" else f"{tracking=!s}"
+        return f"{', '.join(map(str, self.weight.shape[1:]))}, bias={self.bias is not None}, {how}"
+
+
+def _forget_progress(layer: nn.Module, _: object) -> None:
+    if isinstance(layer, SelfNormalizingMap):
+        layer._counted = None
+        layer._seen = None

@@ -14,6 +14,11 @@ class Operator(Protocol):
     each pixel for a 1×1 convolution. Events enter and leave as ``(batch, *event)``.
     """
 
+    @property
+    def closed(self) -> bool:
+        """Whether A(w)⁻¹ is A(r) for some r, so that :meth:`matrices` can be inverted in place of the operator."""
+        ...
+
     def product(self, weight: Tensor, x: Tensor) -> Tensor:
         """A(w) x, with the shape of x ``(batch, *event)``."""
         ...
@@ -48,4 +53,12 @@ class Operator(Protocol):
 
     def from_rows(self, rows: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """Undo :meth:`to_rows`."""
+        ...
+
+    def matrices(self, weight: Tensor) -> Tensor:
+        """Matrices ``(m, n, n)`` of a closed operator's weight; A(r) = A(w)⁻¹ where those of r are their inverses."""
+        ...
+
+    def from_matrices(self, matrices: Tensor) -> Tensor:
+        """Undo :meth:`matrices`."""
         ...

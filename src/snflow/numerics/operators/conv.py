@@ -12,12 +12,14 @@ from torch.nn.grad import conv2d_weight
 
 @dataclass(frozen=True)
 class ConvOperator:
-    """z = w ⋆ x for a kernel w ``(channels, channels, k, k)``, k odd, and events ``(channels, height, width)``.
+    """z = w ⋆ x for a kernel w ``(C, C/groups, k, k)``, k odd, and events ``(C, height, width)``.
 
     The matrix T(w) of a k×k convolution is one block of size C·H·W; a 1×1 convolution has one C×C block a pixel.
 
     Args:
         kernel_size: k.
+        dilation: distance between two taps, in pixels.
+        groups: number of groups of channels that do not see each other.
 
     Example:
         >>> import torch
@@ -28,39 +30,83 @@ class ConvOperator:
     """
 
     kernel_size: int
+    dilation: int = 1
+    groups: int = 1
+
+    @property
+    def padding(self) -> int:
+        """Pixels of zeros on each side, so that the image keeps its size."""
+        return self.dilation * (self.kernel_size // 2)
+
+    @property
+    def closed(self) -> bool:
+        """The inverse of a 1×1 convolution is a 1×1 convolution; that of a larger one is no convolution."""
+        return self.kernel_size == 1
 
     def product(self, weight: Tensor, x: Tensor) -> Tensor:
         """w ⋆ x."""
-        return functional.conv2d(x, weight, padding=self.kernel_size // 2)
+        return functional.conv2d(x, weight, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
     def transposed_product(self, weight: Tensor, v: Tensor) -> Tensor:
         """T(w)ᵀ v."""
-        return functional.conv_transpose2d(v, weight, padding=self.kernel_size // 2)
+        return functional.conv_transpose2d(v, weight, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
     def weight_gradient(self, weight: Tensor, x: Tensor, v: Tensor) -> Tensor:
         """∂/∂w Σ_b ⟨v_b, w ⋆ x_b⟩."""
         size = tuple(weight.shape)
-        gradient: Tensor = conv2d_weight(x, size, v, padding=self.kernel_size // 2)
+        gradient: Tensor = conv2d_weight(x, size, v, padding=self.padding, dilation=self.dilation, groups=self.groups)
         return gradient
 
     def transpose(self, weight: Tensor) -> Tensor:
-        """flip(w): the kernel turned by 180° with its channels swapped, T(flip(w)) = T(w)ᵀ."""
-        return weight.flip(2, 3).transpose(0, 1)
+        """flip(w): the kernel turned by 180° with its channels swapped inside of each group, T(flip(w)) = T(w)ᵀ."""
+        blocks: Tensor = weight.flip(2, 3).unflatten(0, (self.groups, -1))
+        return blocks.transpose(1, 2).flatten(0, 1)
 
     def trace_gradient(self, other: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """∂/∂w tr(T(w) T(r)) = flip(r) ⊙ m: the multiplicity m counts the pixels at which each tap acts (A.2)."""
-        return self.transpose(other) * multiplicity(other, event_shape)
+        """∂/∂w tr(T(w) T(r)) = flip(r) ⊙ m, flip(r) cut or zero-padded to the size of w (A.2; eq. 28–30).
+
+        The multiplicity m counts the pixels at which each tap acts.
+        """
+        return resized(self.transpose(other), self.kernel_size) * self.multiplicity(other, event_shape)
+
+    def multiplicity(self, like: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """m[a, b] = (H − d|a − p|)(W − d|b − p|): at how many pixels each tap of a padded kernel meets the image.
+
+        It is the convolution of an image of ones with itself, read at the taps (eq. 27).
+
+        Args:
+            like: gives the dtype and the device.
+            event_shape: ``(channels, height, width)``.
+
+        Returns:
+            The counts, with shape ``(k, k)``; H·W for a 1×1 kernel.
+
+        References:
+            Keller et al. (2021), Self Normalizing Flows, appendix A.2.
+
+        Example:
+            >>> import torch
+            >>> ConvOperator(3).multiplicity(torch.zeros(()), (1, 4, 5))
+            tensor([[12., 15., 12.],
+                    [16., 20., 16.],
+                    [12., 15., 12.]])
+        """
+        taps = torch.arange(self.kernel_size, dtype=like.dtype, device=like.device)
+        offset = self.dilation * (taps - self.kernel_size // 2).abs()
+        rows, columns = ((size - offset).clamp(min=0) for size in event_shape[1:])
+        return torch.outer(rows, columns)
 
     def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """T(w), or for a 1×1 kernel the C×C matrix that acts on each pixel."""
+        full = self._ungrouped(weight)
         if self.kernel_size == 1:
-            return weight[:, :, 0, 0]
+            return full[:, :, 0, 0]
         channels, height, width = event_shape
-        rows, columns = _shifts(weight, height), _shifts(weight, width)
-        across = torch.einsum("oiab,bxu->oiaxu", weight, columns)
-        full: Tensor = torch.einsum("oiaxu,ayv->oyxivu", across, rows)
+        rows, columns = (_shifts(full, size, self.dilation) for size in (height, width))
+        across = torch.einsum("oiab,bxu->oiaxu", full, columns)
+        matrix: Tensor = torch.einsum("oiaxu,ayv->oyxivu", across, rows)
         size = channels * height * width
-        return full.reshape(size, size)
+        return matrix.reshape(size, size)
 
     def copies(self, event_shape: tuple[int, ...]) -> int:
         """H·W for a 1×1 kernel, which acts on each pixel alone; else one."""
@@ -80,35 +126,38 @@ class ConvOperator:
         pixels = rows.reshape(batch, height, width, channels)
         return pixels.movedim(-1, 1)
 
+    def matrices(self, weight: Tensor) -> Tensor:
+        """The ``(groups, C / groups, C / groups)`` matrices of a 1×1 kernel."""
+        blocks: Tensor = weight[:, :, 0, 0].unflatten(0, (self.groups, -1))
+        return blocks
 
-def multiplicity(weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-    """m[a, b] = (H − |a − p|)(W − |b − p|): at how many pixels each tap of a padded kernel meets the image.
+    def from_matrices(self, matrices: Tensor) -> Tensor:
+        """Undo :meth:`matrices`."""
+        return matrices.flatten(0, 1)[:, :, None, None]
 
-    Args:
-        weight: a kernel ``(channels, channels, k, k)``; only its size, dtype and device are read.
-        event_shape: ``(channels, height, width)``.
+    def _ungrouped(self, weight: Tensor) -> Tensor:
+        """The kernel of the same map without groups, zero between two groups."""
+        if self.groups == 1:
+            return weight
+        apart = torch.eye(self.groups, dtype=weight.dtype, device=weight.device)
+        full: Tensor = torch.einsum("goiab,gh->gohiab", weight.unflatten(0, (self.groups, -1)), apart)
+        return full.flatten(2, 3).flatten(0, 1)
 
-    Returns:
-        The counts, with shape ``(k, k)``; H·W for a 1×1 kernel.
 
-    References:
-        Keller et al. (2021), Self Normalizing Flows, appendix A.2.
+def resized(kernel: Tensor, kernel_size: int) -> Tensor:
+    """Cut the centre out of a kernel ``(…, k, k)``, or pad it with zeros, to ``kernel_size`` on each side; both odd.
 
     Example:
         >>> import torch
-        >>> multiplicity(torch.zeros(1, 1, 3, 3), (1, 4, 5))
-        tensor([[12., 15., 12.],
-                [16., 20., 16.],
-                [12., 15., 12.]])
+        >>> resized(torch.arange(9.0).view(1, 1, 3, 3), 1)
+        tensor([[[[4.]]]])
     """
-    taps = torch.arange(weight.shape[-1], dtype=weight.dtype, device=weight.device)
-    offset = (taps - weight.shape[-1] // 2).abs()
-    rows, columns = ((size - offset).clamp(min=0) for size in event_shape[1:])
-    return torch.outer(rows, columns)
+    margin = (kernel_size - kernel.shape[-1]) // 2
+    return functional.pad(kernel, (margin, margin, margin, margin)) if margin else kernel
 
 
-def _shifts(weight: Tensor, size: int) -> Tensor:
+def _shifts(weight: Tensor, size: int, dilation: int) -> Tensor:
     """The 0/1 matrices of the taps along one axis: S[a, y, v] = 1 where pixel v lies at tap a of output y."""
-    taps = torch.arange(weight.shape[-1], device=weight.device) - weight.shape[-1] // 2
+    taps = dilation * (torch.arange(weight.shape[-1], device=weight.device) - weight.shape[-1] // 2)
     pixels = torch.arange(size, device=weight.device)
     return (pixels[None, :, None] + taps[:, None, None] == pixels[None, None, :]).to(weight.dtype)

@@ -20,6 +20,11 @@ class DenseOperator:
         tensor([[3., 1.]])
     """
 
+    @property
+    def closed(self) -> bool:
+        """The inverse of a matrix is a matrix."""
+        return True
+
     def product(self, weight: Tensor, x: Tensor) -> Tensor:
         """W x."""
         return functional.linear(x, weight)
@@ -55,6 +60,14 @@ class DenseOperator:
     def from_rows(self, rows: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """Rows are events already."""
         return rows
+
+    def matrices(self, weight: Tensor) -> Tensor:
+        """W, as one matrix ``(1, D, D)``."""
+        return weight[None]
+
+    def from_matrices(self, matrices: Tensor) -> Tensor:
+        """Undo :meth:`matrices`."""
+        return matrices[0]
 
 
 def relative_gradient(weight: Tensor, s: Tensor, grad_s: Tensor) -> Tensor:

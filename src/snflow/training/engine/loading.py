@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snflow.distributions import Flow
 from snflow.errors import CheckpointError
+from snflow.selfnorm import refresh_inverses
 from snflow.training.checkpoints.checkpoint import Checkpoint
 from snflow.training.engine.ema import MovingAverage
 
@@ -33,3 +34,4 @@ def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) ->
         average = MovingAverage(flow, 0.5)
         average.load_state_dict(checkpoint.state["average"])
         average.install()
+        refresh_inverses(flow)
