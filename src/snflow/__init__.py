@@ -14,18 +14,27 @@ if TYPE_CHECKING:
     from snflow import data as data
     from snflow import errors as errors
     from snflow import flows as flows
+    from snflow.bijections import ActNorm as ActNorm
     from snflow.bijections import Affine as Affine
+    from snflow.bijections import AffineCoupling as AffineCoupling
+    from snflow.bijections import AutoregressiveConv2d as AutoregressiveConv2d
     from snflow.bijections import Bijection as Bijection
     from snflow.bijections import Chain as Chain
     from snflow.bijections import Conv2d as Conv2d
+    from snflow.bijections import ConvExponential as ConvExponential
     from snflow.bijections import Dense as Dense
+    from snflow.bijections import EmergingConv2d as EmergingConv2d
     from snflow.bijections import Flatten as Flatten
     from snflow.bijections import Inverse as Inverse
     from snflow.bijections import LeakyReLU as LeakyReLU
     from snflow.bijections import Logit as Logit
+    from snflow.bijections import PeriodicConv2d as PeriodicConv2d
+    from snflow.bijections import PLUConv2d as PLUConv2d
     from snflow.bijections import RationalQuadraticSpline as RationalQuadraticSpline
     from snflow.bijections import SmoothLeakyReLU as SmoothLeakyReLU
+    from snflow.bijections import Split as Split
     from snflow.bijections import Squeeze as Squeeze
+    from snflow.bijections import Woodbury as Woodbury
     from snflow.distributions import BaseDensity as BaseDensity
     from snflow.distributions import DiagonalNormal as DiagonalNormal
     from snflow.distributions import Flow as Flow
@@ -50,8 +59,9 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "snflow.bijections": (
-        "Affine Bijection Chain Conv2d Dense Flatten Inverse LeakyReLU Logit RationalQuadraticSpline SmoothLeakyReLU "
-        "Squeeze"
+        "ActNorm Affine AffineCoupling AutoregressiveConv2d Bijection Chain Conv2d ConvExponential Dense "
+        "EmergingConv2d Flatten Inverse LeakyReLU Logit PLUConv2d PeriodicConv2d RationalQuadraticSpline "
+        "SmoothLeakyReLU Split Squeeze Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "

@@ -2,7 +2,14 @@
 
 from snflow.bijections.base import Bijection as Bijection
 from snflow.bijections.chain import Chain as Chain
+from snflow.bijections.conv import AutoregressiveConv2d as AutoregressiveConv2d
 from snflow.bijections.conv import Conv2d as Conv2d
+from snflow.bijections.conv import ConvExponential as ConvExponential
+from snflow.bijections.conv import EmergingConv2d as EmergingConv2d
+from snflow.bijections.conv import PeriodicConv2d as PeriodicConv2d
+from snflow.bijections.conv import PLUConv2d as PLUConv2d
+from snflow.bijections.conv import Woodbury as Woodbury
+from snflow.bijections.coupling import AffineCoupling as AffineCoupling
 from snflow.bijections.elementwise import Affine as Affine
 from snflow.bijections.elementwise import LeakyReLU as LeakyReLU
 from snflow.bijections.elementwise import Logit as Logit
@@ -11,5 +18,7 @@ from snflow.bijections.elementwise import SmoothLeakyReLU as SmoothLeakyReLU
 from snflow.bijections.inverse import Inverse as Inverse
 from snflow.bijections.linear import Dense as Dense
 from snflow.bijections.linear import LinearMap as LinearMap
+from snflow.bijections.normalization import ActNorm as ActNorm
 from snflow.bijections.reshaping import Flatten as Flatten
+from snflow.bijections.reshaping import Split as Split
 from snflow.bijections.reshaping import Squeeze as Squeeze

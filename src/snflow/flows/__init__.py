@@ -1,4 +1,4 @@
-"""Ready architectures, one function each: ``flows.dense``, ``flows.conv``, and ``flows.build`` for recipes."""
+"""Ready architectures, one function each, and ``flows.build`` for recipes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ if TYPE_CHECKING:
     from snflow.flows.building import build as build
     from snflow.flows.conv_flow import conv as conv
     from snflow.flows.dense_flow import dense as dense
+    from snflow.flows.glow_flow import glow as glow
 
-__all__ = ["build", "conv", "dense"]
+__all__ = ["build", "conv", "dense", "glow"]
 
 # The options of this package are read by the command line's --help, which must not wait for torch.
 __getattr__ = lazily(
-    __name__, {"build": "snflow.flows.building", "conv": "snflow.flows.conv_flow", "dense": "snflow.flows.dense_flow"}
+    __name__,
+    {
+        "build": "snflow.flows.building",
+        "conv": "snflow.flows.conv_flow",
+        "dense": "snflow.flows.dense_flow",
+        "glow": "snflow.flows.glow_flow",
+    },
 )

@@ -10,7 +10,10 @@ from snflow.data import Dataset
 from snflow.distributions import Flow
 from snflow.flows.conv_flow import conv
 from snflow.flows.dense_flow import dense
-from snflow.flows.options import DenseOptions, FlowOptions
+from snflow.flows.glow_flow import glow
+from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions, GlowOptions
+
+_FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {DenseOptions: dense, ConvOptions: conv, GlowOptions: glow}
 
 
 def build(options: FlowOptions, dataset: Dataset) -> Flow:
@@ -30,5 +33,6 @@ def build(options: FlowOptions, dataset: Dataset) -> Flow:
         ConfigError, ShapeError: the options do not fit the data.
     """
     fixed: list[Bijection] = [Affine.standardizing(dataset.train)] if dataset.levels is None else []
-    flow: Callable[..., Flow] = dense if isinstance(options, DenseOptions) else conv
-    return flow(dataset.event_shape, quantized=dataset.levels, preprocessing=fixed, **asdict(options))
+    return _FUNCTIONS[type(options)](
+        dataset.event_shape, quantized=dataset.levels, preprocessing=fixed, **asdict(options)
+    )

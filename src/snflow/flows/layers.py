@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import get_args
 
-from snflow.bijections import Bijection, Conv2d, Dense, LeakyReLU, RationalQuadraticSpline, SmoothLeakyReLU
+from snflow.bijections import (
+    Bijection,
+    Conv2d,
+    ConvExponential,
+    Dense,
+    EmergingConv2d,
+    LeakyReLU,
+    PeriodicConv2d,
+    PLUConv2d,
+    RationalQuadraticSpline,
+    SmoothLeakyReLU,
+    Woodbury,
+)
 from snflow.bijections.base import Shape
 from snflow.bijections.linear import LogDetRule
 from snflow.bijections.linear.initialization import Initialization
@@ -45,6 +57,16 @@ def mixing_layer(
             return Conv2d(channels, kernel_size)
         case "free", _:
             raise _unknown("log_det_rule", rule, ("self_normalized", "exact"))
+        case "plu", _:
+            return PLUConv2d(channels)
+        case "emerging", _:
+            return EmergingConv2d(channels, kernel_size)
+        case "exponential", _:
+            return ConvExponential(channels, kernel_size)
+        case "periodic", _:
+            return PeriodicConv2d(channels, kernel_size)
+        case "woodbury", _:
+            return Woodbury(event_shape)
         case _:
             raise _unknown("mixing", name, get_args(MixingName))
 

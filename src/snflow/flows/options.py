@@ -61,7 +61,31 @@ class ConvOptions(LearnedInverse):
     """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
 
 
-FlowOptions = DenseOptions | ConvOptions
+@dataclass(frozen=True)
+class GlowOptions(LearnedInverse):
+    """Levels of steps of act-norm, mixing convolution and affine coupling, on images."""
 
-FLOWS: dict[str, type[FlowOptions]] = {"dense": DenseOptions, "conv": ConvOptions}
+    levels: int = 2
+    """L: levels of scale; each begins with a squeeze, and half of the channels leaves the flow between two."""
+    steps: int = 16
+    """K: steps in each level."""
+    width: int = 512
+    """Channels inside of the couplings' networks."""
+    mixing: MixingName = "free"
+    """The convolution of each step: free, or one that is restricted so that its determinant is cheap."""
+    kernel_size: int = 1
+    """Its side, odd."""
+    inverse_kernel_size: int | None = None
+    """Side of the learned inverse kernels, odd, at least kernel_size; null makes it that."""
+    log_det_rule: Literal["self_normalized", "exact"] = "self_normalized"
+    """For free convolutions, how the gradient of each log-determinant is made: by a learned inverse, or exactly."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 1e-6
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
+FlowOptions = DenseOptions | ConvOptions | GlowOptions
+
+FLOWS: dict[str, type[FlowOptions]] = {"dense": DenseOptions, "conv": ConvOptions, "glow": GlowOptions}
 """The registered flows: the word after ``flow: {name: …}`` in a recipe, and its options."""

@@ -1,4 +1,5 @@
-"""Rearrangements of the event: they move numbers and change none, so that log|det| = 0."""
+"""Rearrangements of the event, and the split that sends a part of it out of the flow."""
 
 from snflow.bijections.reshaping.flatten import Flatten as Flatten
+from snflow.bijections.reshaping.split import Split as Split
 from snflow.bijections.reshaping.squeeze import Squeeze as Squeeze

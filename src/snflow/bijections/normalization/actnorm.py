@@ -1,0 +1,110 @@
+"""A scale and a shift for each channel, set by the first batch."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor, distributed, nn
+
+from snflow.arguments import check_count
+from snflow.bijections.base import Bijection
+
+LEAST_DEVIATION = 1e-3
+"""Floor on the deviation of the first batch: a channel that is constant there must not be blown up."""
+
+
+@final
+class ActNorm(Bijection):
+    """z = exp(s) ⊙ (x + b), log|det| = P · Σ_c s_c, one s and one b a channel, P pixels.
+
+    The first training batch sets b and s so that each channel has mean zero and deviation one; afterwards both are
+    parameters like any other. It happens once: never in ``eval()``, never again after a ``load_state_dict`` of a layer
+    that had it behind it, and not from a batch that is empty or holds a number that is not finite. Until then the
+    layer is the identity. Under ``torch.distributed`` the moments are those of all processes' batches.
+
+    Args:
+        channels: C of images ``(C, height, width)``; or the number of features of vectors.
+        vectors: whether the events are vectors ``(C,)``.
+
+    Shapes:
+        x, z: ``(batch, C, height, width)`` or ``(batch, C)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one channel.
+
+    References:
+        Kingma & Dhariwal (2018), Glow: generative flow with invertible 1×1 convolutions, section 3.1.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.ActNorm(3)
+        >>> z, log_det = layer(5 + 2 * torch.randn(50, 3, 4, 4))
+        >>> float(z.mean().abs()) < 1e-6, round(float(z.std()), 2)
+        (True, 1.0)
+    """
+
+    initialized: Tensor
+
+    def __init__(self, channels: int, *, vectors: bool = False) -> None:
+        super().__init__()
+        check_count("ActNorm", "channels", channels)
+        self.event_shape = (channels,) if vectors else (channels, None, None)
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("initialized", torch.tensor(False))
+        # The buffer as Python sees it, so that a step does not wait for the device; None when a load has changed it.
+        self._is_initialized: bool | None = False
+        self.register_load_state_dict_post_hook(_forget)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.training and not self._done():
+            self._initialize(x.detach())
+        scale, shift = self._columns(x)
+        return scale * (x + shift), self._log_det(x)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._decode(z, context), -self._log_det(z)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        scale, shift = self._columns(z)
+        return z / scale - shift
+
+    def _columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        size = (-1, *[1] * (x.dim() - 2))
+        return self.log_scale.exp().view(size), self.bias.view(size)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return (math.prod(x.shape[2:]) * self.log_scale.sum()).expand(x.shape[0])
+
+    def _done(self) -> bool:
+        if self._is_initialized is None:
+            self._is_initialized = bool(self.initialized)
+        return self._is_initialized
+
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        """Set b and s from the moments of a batch, summed in float64."""
+        rows = x.double().movedim(1, 0).flatten(1)
+        sums = torch.stack([rows.sum(1), rows.square().sum(1), torch.full_like(rows[:, :1], rows.shape[1])[:, 0]])
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(sums)
+        count = sums[2].clamp_min(1)
+        mean = sums[0] / count
+        deviation = (sums[1] / count - mean.square()).clamp_min(0).sqrt().clamp_min(LEAST_DEVIATION)
+        if not bool((torch.isfinite(mean) & torch.isfinite(deviation) & (sums[2] > 0)).all()):
+            return
+        self.bias.copy_(-mean)
+        self.log_scale.copy_(-deviation.log())
+        self.initialized.fill_(True)
+        self._is_initialized = True
+
+    def extra_repr(self) -> str:
+        """Show the number of channels."""
+        return str(len(self.bias))
+
+
+def _forget(layer: nn.Module, _: object) -> None:
+    if isinstance(layer, ActNorm):
+        layer._is_initialized = None

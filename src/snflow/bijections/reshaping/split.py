@@ -1,0 +1,118 @@
+"""The split of a multi-scale flow, with a learned prior for the half that leaves."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.bijections.base import Bijection, Shape
+from snflow.errors import ConfigError, ShapeError
+from snflow.nets import ConvNet
+from snflow.numerics.events import sum_event
+
+
+@final
+class Split(Bijection):
+    """z = (rest(a), (c − μ)/σ) for x = (a, c), log σ = 2 tanh(h/2), (h, μ) = prior(a); log|det rest| − Σ log σ.
+
+    Half of the channels leaves the flow, the other half goes on through ``rest``. The latents of both are kept, as one
+    vector: every inverse gives the same image back. A Gaussian prior N(c; μ(a), σ(a)) with learned moments is a
+    standard normal of (c − μ)/σ, so that a standard normal base density is all that is needed.
+
+    Args:
+        event_shape: ``(C, height, width)`` of x, C two or more.
+        rest: the bijection that takes a, with shape ``(⌊C/2⌋, height, width)``; another Split may be inside.
+        prior: a network for a that gives h and μ, with twice the channels of c; one 3×3 convolution that begins with
+            zeros when ``None``.
+
+    Shapes:
+        x: ``(batch, C, height, width)``; z: ``(batch, C·height·width)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than two channels.
+        ShapeError: ``rest`` does not take the shape of a, or ``prior`` returns another shape.
+
+    References:
+        Dinh et al. (2017), Density estimation using Real NVP, section 3.6; Kingma & Dhariwal (2018), Glow.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Split((4, 2, 2), snflow.LeakyReLU())
+        >>> z, log_det = layer(torch.randn(3, 4, 2, 2))
+        >>> z.shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(self, event_shape: Shape, rest: Bijection, prior: nn.Module | None = None) -> None:
+        super().__init__()
+        if len(event_shape) != 3 or event_shape[0] < 2:
+            raise ConfigError(
+                "Split",
+                expected="images with two channels or more, (channels, height, width)",
+                got=str(event_shape),
+                fix="put a Squeeze before it",
+            )
+        channels, *size = event_shape
+        self.kept = channels // 2
+        self._kept_shape: Shape = (self.kept, *size)
+        self._gone_shape: Shape = (channels - self.kept, *size)
+        self._rest_shape = rest.latent_shape(self._kept_shape)
+        self.event_shape = tuple(event_shape)
+        self.rest = rest
+        self.prior = ConvNet(self.kept, 1, 2 * (channels - self.kept), (3,)) if prior is None else prior
+        self.context_shape = rest.context_shape
+        self.has_inverse = rest.has_inverse
+        self.log_det_kind = rest.log_det_kind
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        a, c = x.tensor_split((self.kept,), 1)
+        log_sigma, mean = self._moments(a, c.shape)
+        z, log_det = self.rest(a, context)
+        noise = (c - mean) * (-log_sigma).exp()
+        return torch.cat([z.flatten(1), noise.flatten(1)], 1), log_det - sum_event(log_sigma)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        kept, noise = self._latents(z)
+        a, log_det = self.rest.inverse(kept, context)
+        log_sigma, mean = self._moments(a, noise.shape)
+        return torch.cat([a, noise * log_sigma.exp() + mean], 1), log_det + sum_event(log_sigma)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        kept, noise = self._latents(z)
+        a = self.rest.decode(kept, context)
+        log_sigma, mean = self._moments(a, noise.shape)
+        return torch.cat([a, noise * log_sigma.exp() + mean], 1)
+
+    def _latents(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        kept, noise = z.tensor_split((math.prod(self._rest_shape),), 1)
+        return kept.reshape(len(z), *self._rest_shape), noise.reshape(len(z), *self._gone_shape)
+
+    def _moments(self, a: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        said = self.prior(a)
+        wanted = (shape[0], 2 * shape[1], *shape[2:])
+        if tuple(said.shape) != wanted:
+            raise ShapeError(
+                "Split",
+                expected=f"a prior that returns shape {wanted}",
+                got=f"{tuple(said.shape)}",
+                fix="it has to give h and μ, each with the shape of the channels that leave",
+            )
+        h, mean = said.tensor_split(2, 1)
+        return 2 * torch.tanh(h / 2), mean
+
+    def _latent_shape(self, event_shape: Shape) -> Shape:
+        return (math.prod(event_shape),)
+
+    def _data_shape(self, latent_shape: Shape) -> Shape:
+        size = math.prod(self._kept_shape) + math.prod(self._gone_shape)
+        if latent_shape != (size,):
+            raise ShapeError(
+                "Split",
+                expected=f"latents with shape ({size},)",
+                got=str(latent_shape),
+                fix="pass latents as the forward direction returns them",
+            )
+        return self.kept + self._gone_shape[0], *self._kept_shape[1:]

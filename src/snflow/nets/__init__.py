@@ -1,0 +1,3 @@
+"""Plain networks: the conditioners of couplings, and the f and g of a self-normalizing pair."""
+
+from snflow.nets.convnet import ConvNet as ConvNet
