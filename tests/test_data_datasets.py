@@ -134,7 +134,9 @@ def test_wrong_options(make, message):
 
 def test_registry():
     assert {name: kind.__name__ for name, kind in DATASETS.items()} == {
+        "cifar10": "Cifar10Options",
         "digits": "DigitsOptions",
+        "imagenet32": "Imagenet32Options",
         "mnist": "MnistOptions",
         "table": "TableOptions",
         "toy": "ToyOptions",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from snflow.data import MnistOptions, load
-from snflow.data.mnist import IMAGES, LABELS, read_idx
+from snflow.data.images.mnist import IMAGES, LABELS, read_idx
 from snflow.errors import DataError
 
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"

@@ -90,7 +90,7 @@ def test_metrics_drop_rows_behind_the_checkpoint_and_half_written_ones(tmp_path)
     metrics = MetricsFile(tmp_path / "metrics.csv")
     metrics.start(None)
     for epoch in range(4):
-        metrics.append(EpochRow(epoch, epoch, None, 0.1, None, None, None, None, None, 0, 1.0, 1.0))
+        metrics.append(EpochRow(epoch, epoch, None, 0.1, None, None, None, None, None, None, None, 0, 1.0, 0.1, 1.0))
     with metrics.path.open("a") as file:
         file.write("4,4,0.1,0.2")
     assert [row["epoch"] for row in metrics.read()] == [0, 1, 2, 3]

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from snflow.data.options import DATASETS as DATASETS
+from snflow.data.options import Cifar10Options as Cifar10Options
 from snflow.data.options import DatasetOptions as DatasetOptions
 from snflow.data.options import DigitsOptions as DigitsOptions
+from snflow.data.options import Imagenet32Options as Imagenet32Options
 from snflow.data.options import MnistOptions as MnistOptions
 from snflow.data.options import TableOptions as TableOptions
 from snflow.data.options import ToyOptions as ToyOptions
@@ -27,7 +29,16 @@ _LAZY = {
     "Dataset": "snflow.data.dataset",
     "load": "snflow.data.registry",
 }
-_OPTIONS = ("DATASETS", "DatasetOptions", "DigitsOptions", "MnistOptions", "TableOptions", "ToyOptions")
+_OPTIONS = (
+    "DATASETS",
+    "Cifar10Options",
+    "DatasetOptions",
+    "DigitsOptions",
+    "Imagenet32Options",
+    "MnistOptions",
+    "TableOptions",
+    "ToyOptions",
+)
 
 __all__ = sorted([*_LAZY, *_OPTIONS])
 

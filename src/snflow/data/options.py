@@ -38,11 +38,9 @@ class DigitsOptions:
 
 
 @dataclass(frozen=True)
-class MnistOptions:
-    """MNIST from its idx files: 28×28 pixels, 256 levels, split 50,000 / 10,000 / 10,000 (LeCun et al. 1998)."""
-
+class _ImageFiles:
     path: str | None = None
-    """Folder with train-images-idx3-ubyte and t10k-images-idx3-ubyte, plain or .gz; null: mnist/ in $SNFLOW_DATA."""
+    """Folder with the published files; null: the one with the dataset's name in $SNFLOW_DATA."""
     limit_train: int | None = None
     """Train on the first so many images only; null takes all."""
     limit_eval: int | None = None
@@ -50,6 +48,21 @@ class MnistOptions:
 
     def __post_init__(self) -> None:
         _require_counts(self, "limit_train", "limit_eval")
+
+
+@dataclass(frozen=True)
+class MnistOptions(_ImageFiles):
+    """MNIST from its idx files: 28×28 pixels, 256 levels, split 50,000 / 10,000 / 10,000 (LeCun et al. 1998)."""
+
+
+@dataclass(frozen=True)
+class Cifar10Options(_ImageFiles):
+    """CIFAR-10 from its Python batches or an .npz file: 3×32×32, 256 levels, 40,000 / 10,000 / 10,000."""
+
+
+@dataclass(frozen=True)
+class Imagenet32Options(_ImageFiles):
+    """ImageNet at 32×32 from its .npz batches: 3×32×32, 256 levels, 1,261,167 / 20,000 / 50,000."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +112,13 @@ class ToyOptions:
         _require_counts(self, "train", "validation", "test")
 
 
-DatasetOptions = DigitsOptions | MnistOptions | TableOptions | ToyOptions
+DatasetOptions = DigitsOptions | MnistOptions | Cifar10Options | Imagenet32Options | TableOptions | ToyOptions
 
 DATASETS: dict[str, type[DatasetOptions]] = {
     "digits": DigitsOptions,
     "mnist": MnistOptions,
+    "cifar10": Cifar10Options,
+    "imagenet32": Imagenet32Options,
     "table": TableOptions,
     "toy": ToyOptions,
 }

@@ -6,9 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from snflow.data.dataset import Dataset
-from snflow.data.digits import load_digits
-from snflow.data.mnist import load_mnist
-from snflow.data.options import DatasetOptions, DigitsOptions, MnistOptions, TableOptions, ToyOptions
+from snflow.data.images.cifar10 import load_cifar10
+from snflow.data.images.digits import load_digits
+from snflow.data.images.imagenet32 import load_imagenet32
+from snflow.data.images.mnist import load_mnist
+from snflow.data.options import (
+    Cifar10Options,
+    DatasetOptions,
+    DigitsOptions,
+    Imagenet32Options,
+    MnistOptions,
+    TableOptions,
+    ToyOptions,
+)
 from snflow.data.table import load_table
 from snflow.data.toys import load_toy
 from snflow.errors import ConfigError
@@ -16,6 +26,8 @@ from snflow.errors import ConfigError
 _LOADERS: dict[type[DatasetOptions], Callable[[Any], Dataset]] = {
     DigitsOptions: load_digits,
     MnistOptions: load_mnist,
+    Cifar10Options: load_cifar10,
+    Imagenet32Options: load_imagenet32,
     TableOptions: load_table,
     ToyOptions: load_toy,
 }

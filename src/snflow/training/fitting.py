@@ -30,7 +30,7 @@ from snflow.training.config.recipe import Recipe
 from snflow.training.engine.evaluation import exact_nll
 from snflow.training.engine.loading import load_model
 from snflow.training.engine.loop import Outcome, TrainingLoop
-from snflow.training.report.metrics import MetricsFile
+from snflow.training.report.metrics import LayerRow, MetricsFile
 from snflow.training.report.pictures import draw_curves, draw_samples
 from snflow.training.report.progress import SilentReporter, reporter_for
 from snflow.training.runs import RunFolder
@@ -88,7 +88,8 @@ def fit(
         flow = build(recipe.flow, dataset)
         generators.seed(recipe.training.seed + fabric.global_rank)
         reporter = reporter_for(console) if fabric.is_global_zero else SilentReporter()
-        loop = TrainingLoop(fabric, flow, dataset, recipe, store, MetricsFile(folder.metrics), reporter)
+        files = MetricsFile(folder.metrics), MetricsFile(folder.layers, LayerRow)
+        loop = TrainingLoop(fabric, flow, dataset, recipe, store, *files, reporter)
         # Whatever the recipe can do wrong is behind us: only now is anything written.
         checkpoint = None
         with _first_process_first(fabric):

@@ -13,7 +13,7 @@ from snflow.training.config.strict_yaml import read_yaml_file
 
 
 class RunFolder:
-    """``RUN/``: config.yaml, metrics.csv, checkpoints/, samples.png, curves.png, summary.json.
+    """``RUN/``: config.yaml, metrics.csv, layers.csv, checkpoints/, samples.png, curves.png, summary.json.
 
     Args:
         path: the folder; it need not be there yet.
@@ -23,6 +23,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
+        self.layers = path / "layers.csv"
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples.png"
         self.curves = path / "curves.png"

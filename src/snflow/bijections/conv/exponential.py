@@ -133,7 +133,8 @@ class ConvExponential(Bijection):
 
 
 def _unit(u: Tensor) -> Tensor:
-    return u / u.norm().clamp_min(torch.finfo(u.dtype).tiny)
+    unit: Tensor = u / u.norm().clamp_min(torch.finfo(u.dtype).tiny)
+    return unit
 
 
 def _series(kernel: Tensor, x: Tensor, terms: int) -> Tensor:

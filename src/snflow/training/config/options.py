@@ -78,6 +78,8 @@ class TrainingOptions:
     """What a non-finite objective or gradient does: end the run (exit code 3), or leave out that step."""
     max_skips: int = 10
     """Steps left out in a row before the run ends all the same."""
+    measure_angle: bool = False
+    """After each epoch measure the angle between each layer's training gradient and the exact one: layers.csv."""
     checkpoint_minutes: float = 1.0
     """Longest time without a checkpoint, inside an epoch too; each better validation and the end have one anyway."""
     checkpoint_every_epochs: int = 0

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from snflow.errors import DivergenceError
-from snflow.selfnorm import layer_diagnostics
+from snflow.selfnorm import SelfNormalizingMap, layer_diagnostics
 from snflow.training.config.options import OptimizerOptions, TrainingOptions
 
 
@@ -47,7 +47,9 @@ class NonFiniteGuard:
 
     def divergence(self, where: str, got: str, last_good: str) -> DivergenceError:
         """The error that ends a diverged run."""
-        advice = f"lower optimizer.learning_rate (now {self._optimizer.learning_rate:g})"
+        unguarded = [m for m in self._flow.modules() if isinstance(m, SelfNormalizingMap) and not m.learned.guard]
+        advice = "set flow.guard true, or flow.inverse_tracking newton, or " if unguarded else ""
+        advice += f"lower optimizer.learning_rate (now {self._optimizer.learning_rate:g})"
         if self._optimizer.clip_norm is None:
             advice += ", set optimizer.clip_norm (1 for a start)"
         return DivergenceError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import distributed as dist
 from snflow.data import Batches, Dataset
 from snflow.distributions import Flow, bits_per_dim
 from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
-from snflow.selfnorm import layer_diagnostics
+from snflow.selfnorm import gradient_angles, layer_diagnostics
 from snflow.training.checkpoints import generators
 from snflow.training.checkpoints.checkpoint import Checkpoint
 from snflow.training.checkpoints.store import CheckpointStore
@@ -28,7 +28,7 @@ from snflow.training.engine.loading import load_model
 from snflow.training.engine.schedule import learning_rate
 from snflow.training.engine.signals import StopRequest
 from snflow.training.engine.tally import Epoch, Tally
-from snflow.training.report.metrics import EpochRow, MetricsFile
+from snflow.training.report.metrics import EpochRow, LayerRow, MetricsFile
 from snflow.training.report.progress import Reporter
 
 
@@ -52,6 +52,7 @@ class TrainingLoop:
         recipe: everything else.
         store: where checkpoints go.
         metrics: where a row an epoch goes.
+        layers: where a row an epoch and self-normalizing layer goes.
         reporter: what a person sees.
 
     Raises:
@@ -66,10 +67,11 @@ class TrainingLoop:
         recipe: Recipe,
         store: CheckpointStore,
         metrics: MetricsFile,
+        layers: MetricsFile,
         reporter: Reporter,
     ) -> None:
         self._fabric, self._flow, self._dataset, self._recipe = fabric, flow, dataset, recipe
-        self._store, self._metrics, self._reporter = store, metrics, reporter
+        self._store, self._metrics, self._layers, self._reporter = store, metrics, layers, reporter
         options, adam = recipe.training, recipe.optimizer
         if options.batch_size % fabric.world_size:
             raise ConfigError(
@@ -111,7 +113,8 @@ class TrainingLoop:
             self._load(resume)
         tally, epochs, steps = self._tally, self._recipe.training.epochs, self._batches.steps_per_epoch
         if self._fabric.is_global_zero:
-            self._metrics.start(None if resume is None else tally.epochs)
+            for file in (self._metrics, self._layers):
+                file.start(None if resume is None else tally.epochs)
         self._reporter.start(tally.step, epochs * steps, epochs)
         try:
             with StopRequest() as stop:
@@ -140,8 +143,10 @@ class TrainingLoop:
             stopping, due = self._step(batch[rank::world].to(self._fabric.device), stop)
             tally.batch += 1
             tally.step += 1
-            tally.epoch.reconstruction_error = None
-            tally.epoch.seconds += time.perf_counter() - began
+            tally.epoch.reconstruction_errors = None
+            took = time.perf_counter() - began
+            tally.epoch.seconds += took
+            tally.epoch.slowest_step = max(tally.epoch.slowest_step, took)
             if stopping:
                 return True
             if tally.batch < steps and (due or (every and tally.step % every == 0)):
@@ -185,7 +190,7 @@ class TrainingLoop:
             nll = self._validate()
             improved = tally.judge(nll, options.patience)
             self._reporter.validated(tally.epochs, nll)
-        reconstruction, residual = self._worst_layers()
+        layers = self._layer_rows()
         row = EpochRow(
             epoch=tally.epochs,
             step=tally.step,
@@ -193,11 +198,14 @@ class TrainingLoop:
             objective=running.mean(running.objective),
             validation_nll=nll,
             validation_bits_per_dim=None if nll is None else self._bits(nll),
-            reconstruction_error=reconstruction if tally.epochs else None,
-            inverse_residual=residual,
+            reconstruction_error=max((r.reconstruction_error for r in layers), default=None) if tally.epochs else None,
+            inverse_residual=max((r.inverse_residual for r in layers), default=None),
+            penalty_weight=max((r.penalty_weight for r in layers), default=None),
+            repairs=sum(r.repairs for r in layers) if layers else None,
             gradient_norm=running.mean(running.gradient_norm),
             skipped=running.skipped,
             train_seconds=running.seconds,
+            slowest_step_seconds=running.slowest_step,
             evaluation_seconds=time.perf_counter() - began,
         )
         if tally.epochs:
@@ -208,7 +216,9 @@ class TrainingLoop:
         ended = last or tally.stopped_early
         # The row goes first: a resume from the checkpoint drops no row, and one from before it drops this one.
         if self._fabric.is_global_zero:
+            self._layers.append(*layers)
             self._metrics.append(row)
+            self._tell_repairs(layers)
         if improved or asked or ended or self._agreed(torch.tensor([float(self._minutes_are_over())]))[0] > 0:
             self._save()
 
@@ -217,8 +227,8 @@ class TrainingLoop:
         options = self._recipe.training
         with self._average.applied() if self._average is not None else nullcontext():
             nll = exact_nll(self._flow, self._dataset.validation, options.eval_batch_size, options.seed)
-        if math.isnan(nll):
-            raise self._diverged("validation NLL nan")
+        if math.isnan(nll) or nll == math.inf:
+            raise self._diverged(f"validation NLL {nll}")
         return self._fabric.broadcast(nll)
 
     def _diverged(self, got: str) -> Exception:
@@ -229,17 +239,31 @@ class TrainingLoop:
             return None
         return bits_per_dim(nll, math.prod(self._dataset.event_shape))
 
-    def _worst_layers(self) -> tuple[float | None, float | None]:
-        """The largest reconstruction error and inverse residual over the self-normalizing layers."""
-        layers = layer_diagnostics(self._flow).values()
-        if not layers:
-            return None, None
-        resumed_at_its_end = self._tally.epoch.reconstruction_error
-        measured = max(d.reconstruction_error for d in layers)
-        return (
-            measured if resumed_at_its_end is None else resumed_at_its_end,
-            max(d.inverse_residual for d in layers),
-        )
+    def _layer_rows(self) -> list[LayerRow]:
+        """One row for each self-normalizing layer that has seen data."""
+        tally, angles = self._tally, {}
+        if self._recipe.training.measure_angle:
+            angles = gradient_angles(self._flow, self._fixed_batch())
+        resumed_at_its_end = tally.epoch.reconstruction_errors
+        rows = []
+        for name, found in layer_diagnostics(self._flow).items():
+            measured = asdict(found)
+            if resumed_at_its_end is not None and name in resumed_at_its_end:
+                measured["reconstruction_error"] = resumed_at_its_end[name]
+            rows.append(LayerRow(epoch=tally.epochs, layer=name, angle=angles.get(name), **measured))
+        return rows
+
+    def _fixed_batch(self) -> Tensor:
+        rows = self._dataset.train[: self._recipe.training.batch_size]
+        return in_dtype_of(self._flow, rows).to(self._fabric.device)
+
+    def _tell_repairs(self, layers: list[LayerRow]) -> None:
+        """Say which inverses the guard had to repair in this epoch."""
+        new = {r.layer: r.repairs - self._tally.repairs.get(r.layer, 0) for r in layers}
+        self._tally.repairs = {r.layer: r.repairs for r in layers}
+        if any(new.values()):
+            counts = ", ".join(f"{name} {count} ×" for name, count in new.items() if count)
+            self._reporter.say(f"epoch {self._tally.epochs}: the guard repaired a lost inverse: {counts}")
 
     def _learning_rate(self, step: int) -> float:
         recipe = self._recipe
@@ -274,7 +298,8 @@ class TrainingLoop:
                 "average": None if self._average is None else self._average.state_dict(),
             }
             if tally.batch:
-                state["tally"]["epoch"]["reconstruction_error"] = self._worst_layers()[0]
+                errors = {name: d.reconstruction_error for name, d in layer_diagnostics(self._flow).items()}
+                state["tally"]["epoch"]["reconstruction_errors"] = errors
             notes = {
                 "epochs": tally.epochs,
                 "batch": tally.batch,

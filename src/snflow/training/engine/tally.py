@@ -21,8 +21,10 @@ class Epoch:
     """Sum of the gradient norms."""
     seconds: float = 0.0
     """Wall-clock time of the steps."""
-    reconstruction_error: float | None = None
-    """That of the worst layer at the last checkpoint, for an epoch that is resumed at its very end."""
+    slowest_step: float = 0.0
+    """Wall-clock time of the slowest of them."""
+    reconstruction_errors: dict[str, float] | None = None
+    """Those of the layers at the last checkpoint, for an epoch that is resumed at its very end."""
 
     def mean(self, total: float) -> float | None:
         """A sum over the steps → its mean, ``None`` without steps."""
@@ -51,6 +53,8 @@ class Tally:
     """Whether the patience ran out."""
     seconds_by_epoch: list[float] = field(default_factory=list)
     """Wall-clock time of the steps of each finished epoch."""
+    repairs: dict[str, int] = field(default_factory=dict)
+    """Repairs of each layer's inverse up to the last row."""
     epoch: Epoch = field(default_factory=Epoch)
     """The sums of the epoch under way."""
 

@@ -1,4 +1,4 @@
-"""``metrics.csv``: one row an epoch, none twice."""
+"""``metrics.csv`` with a row an epoch, ``layers.csv`` with a row a layer and epoch; none twice."""
 
 from __future__ import annotations
 
@@ -29,27 +29,55 @@ class EpochRow:
     """Mean of ‖g(f(x)) − x‖² over the last batch, in the worst layer."""
     inverse_residual: float | None
     """Estimate of ‖RW − I‖_F / √D, in the worst layer."""
+    penalty_weight: float | None
+    """Largest λ over the layers, as the multiplier has moved it."""
+    repairs: int | None
+    """How often the guard has repaired an inverse so far, over all layers."""
     gradient_norm: float | None
     """Mean norm of the gradient before clipping."""
     skipped: int
     """Steps left out because of a non-finite number."""
     train_seconds: float
     """Wall-clock time of the epoch's steps."""
+    slowest_step_seconds: float
+    """That of the slowest of them."""
     evaluation_seconds: float
     """Wall-clock time of the validation after it."""
 
 
+@dataclass(frozen=True)
+class LayerRow:
+    """What is known of one self-normalizing layer after an epoch; ``None`` where nothing was measured."""
+
+    epoch: int
+    """Epochs finished; 0 is before training."""
+    layer: str
+    """The layer's name in the flow."""
+    reconstruction_error: float
+    """Mean of ‖g(f(x)) − x‖² over the last batch."""
+    inverse_residual: float
+    """Estimate of ‖RW − I‖_F / √D."""
+    penalty_weight: float
+    """λ."""
+    repairs: int
+    """How often the guard has repaired the inverse so far."""
+    tracking_steps: int
+    """How often the inverse was moved by a step of its own so far."""
+    angle: float | None
+    """Angle between the training gradient of the weight and the exact one on a fixed batch, in degrees."""
+
+
 class MetricsFile:
-    """Rows of :class:`EpochRow` in a CSV file; numbers are written so that they read back to the same float.
+    """Rows in a CSV file; numbers are written so that they read back to the same float.
 
     Args:
         path: the file.
+        kind: the dataclass of a row, whose first field is the epoch.
     """
 
-    _names = tuple(field.name for field in fields(EpochRow))
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type[EpochRow] | type[LayerRow] = EpochRow) -> None:
         self.path = path
+        self._names = tuple(field.name for field in fields(kind))
 
     def start(self, finished_epochs: int | None) -> None:
         """Begin the file, or on a resume drop the rows behind the checkpoint.
@@ -64,17 +92,15 @@ class MetricsFile:
         temporary.write_text(text.getvalue(), encoding="utf-8")
         temporary.replace(self.path)
 
-    def append(self, row: EpochRow) -> None:
-        """Write one row and wait until the disk has it."""
+    def append(self, *rows: EpochRow | LayerRow) -> None:
+        """Write rows and wait until the disk has them."""
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(
-                "" if value is None else repr(value) for value in asdict(row).values()
-            )
+            csv.writer(file, lineterminator="\n").writerows(map(_cells, rows))
             file.flush()
             os.fsync(file.fileno())
 
     def read(self) -> list[dict[str, float | None]]:
-        """The rows, as numbers by column."""
+        """The rows, as numbers by column; only of a file without names in it."""
         return [
             {name: float(cell) if cell else None for name, cell in zip(self._names, row, strict=True)}
             for row in self._complete_rows()
@@ -87,3 +113,7 @@ class MetricsFile:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
         whole = [line for line in lines if line.endswith("\n")]
         return [row for row in csv.reader(whole) if len(row) == len(self._names) and row[0].isdecimal()]
+
+
+def _cells(row: EpochRow | LayerRow) -> list[str]:
+    return ["" if value is None else value if isinstance(value, str) else repr(value) for value in asdict(row).values()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from math import prod
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snflow.data.dataset import Dataset
+from snflow.data.images.folder import dataset_folder, missing
 from snflow.data.options import MnistOptions
 from snflow.errors import DataError
 
@@ -36,7 +36,7 @@ def load_mnist(options: MnistOptions) -> Dataset:
     Raises:
         DataError: the folder or a file is missing, truncated or damaged.
     """
-    folder = _folder(options)
+    folder = dataset_folder("mnist", options.path, "the idx files")
     images = read_idx(_find(folder, "train-images-idx3-ubyte"), IMAGES).unsqueeze(1)
     test = read_idx(_find(folder, "t10k-images-idx3-ubyte"), IMAGES).unsqueeze(1)
     held_out = len(images) // 6
@@ -93,28 +93,8 @@ def _read(path: Path) -> bytes:
         raise DataError(str(path), expected="a readable file", got=str(error), fix="check its permissions") from error
 
 
-def _folder(options: MnistOptions) -> Path:
-    if options.path is not None:
-        return Path(options.path).expanduser()
-    root = os.environ.get("SNFLOW_DATA")
-    if not root:
-        raise DataError(
-            "mnist",
-            expected="a folder with the idx files",
-            got="neither data.path nor the environment variable SNFLOW_DATA",
-            fix="set data.path to the folder, or SNFLOW_DATA to the one that holds mnist/",
-        )
-    return Path(root).expanduser() / "mnist"
-
-
 def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    got = "no such file" if folder.is_dir() else "no such folder"
-    raise DataError(
-        "mnist",
-        expected=f"{name} or {name}.gz in {folder}",
-        got=got,
-        fix="set data.path to the folder with the idx files, or SNFLOW_DATA to the one that holds mnist/",
-    )
+    raise missing("mnist", folder, f"{name} or {name}.gz")
