@@ -66,6 +66,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert {p.name for p in finished.iterdir()} == {
         "config.yaml",
         "metrics.csv",
+        "layers.csv",
         "checkpoints",
         "samples.png",
         "curves.png",
