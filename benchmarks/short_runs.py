@@ -17,96 +17,13 @@ import shlex
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studies import STUDIES, Run, Study
 
-@dataclass(frozen=True)
-class Run:
-    """One row: a recipe and how it is changed."""
-
-    name: str
-    recipe: str
-    options: tuple[str, ...] = ()
-
-    def command(self, runs: Path) -> list[str]:
-        """The words of the command."""
-        return ["snflow", "fit", self.recipe, "--out", str(runs / self.name), *self.options]
-
-
-@dataclass(frozen=True)
-class Study:
-    """Runs that belong in one table."""
-
-    title: str
-    introduction: str
-    runs: tuple[Run, ...]
-
-
-# The MNIST recipes warm up over 10 epochs, the paper's: a short run would be nothing but warm-up. One epoch of it is
-# kept, so that the paper's rate is what is measured; the second set keeps the paper's schedule to the letter.
-WARM = ("--schedule.warmup_epochs", "1")
-DENSE = ("--epochs", "10")
-
-ANGLE = ("--training.measure_angle", "true")
-TRACKINGS = {
-    "exact": ("--flow.log_det_rule", "exact"),
-    "penalty": ("--flow.inverse_tracking", "penalty"),
-    "newton": ("--flow.inverse_tracking", "newton"),
-    "secant": ("--flow.inverse_tracking", "secant"),
-}
-STUDIES = {
-    "digits": Study(
-        "The digits: self-normalizing and exact",
-        """The demo's recipe, all 200 epochs of it, and the same flow with the exact gradient, three seeds each. The
-        seed is that of the weights, the batches and the noise; the split stays.""",
-        tuple(
-            Run(f"{name}_seed{seed}", "digits_conv", ("--flow.log_det_rule", rule, "--seed", str(seed)))
-            for seed in range(3)
-            for name, rule in (("snf", "self_normalized"), ("exact", "exact"))
-        ),
-    ),
-    "mnist": Study(
-        "MNIST: short runs",
-        """**Short runs**: the paper trains the dense models for 6000 epochs and the convolutional ones for 1000. One
-        seed. Rows without `warmup10` warm up over one epoch instead of the paper's ten, so that nearly all of the run
-        has the paper's rate.""",
-        (
-            *(Run(f"dense_{rule}", f"mnist_dense_{rule}", DENSE + WARM) for rule in ("snf", "exact", "relative")),
-            *(Run(f"dense_{rule}_warmup10", f"mnist_dense_{rule}", DENSE) for rule in ("snf", "exact", "relative")),
-            *(Run(f"conv_{rule}", f"mnist_conv_{rule}", ("--epochs", "2", *WARM)) for rule in ("snf", "exact")),
-        ),
-    ),
-    "tracking_dense": Study(
-        "Tracking the inverse: two dense layers on MNIST",
-        """The recipe `mnist_dense_newton`, 6 epochs at a peak rate of 1e-3 with cosine decay and no warm-up, with four
-        ways to the gradient of the log-determinant, two seeds each. **Short runs.** The seconds are those of the
-        training steps; angles are between the training gradient and the exact one, on a fixed batch.""",
-        tuple(
-            Run(f"{name}_seed{seed}", "mnist_dense_newton", (*options, "--seed", str(seed), *ANGLE))
-            for seed in range(2)
-            for name, options in TRACKINGS.items()
-        ),
-    ),
-    "tracking_conv": Study(
-        "Tracking the inverse: nine convolutions on MNIST",
-        """The recipe `mnist_conv_newton`, 2 epochs with one of warm-up. **Short runs**, one seed.""",
-        tuple(
-            Run(name, "mnist_conv_newton", ("--epochs", "2", *WARM, *options, *ANGLE))
-            for name, options in TRACKINGS.items()
-        ),
-    ),
-    "tracking_glow": Study(
-        "Tracking the inverse: a digits Glow with 3×3 mixing",
-        """The recipe `digits_glow_newton`, 60 epochs, two seeds each.""",
-        tuple(
-            Run(f"{name}_seed{seed}", "digits_glow_newton", (*options, "--seed", str(seed), *ANGLE))
-            for seed in range(2)
-            for name, options in TRACKINGS.items()
-        ),
-    ),
-}
+EXIT_DIVERGED = 3
+DIVERGED = "diverged.txt"
 
 MEASURED = """NLL is exact, in nats of the integer images: dequantization, scaling and logit counted. The test NLL is
 that of the best epoch by validation. Written by `benchmarks/short_runs.py {study}` on {cores} cores ({processor}),
@@ -125,12 +42,24 @@ def main() -> None:
     for run in study.runs:
         words = run.command(runs)
         print("$", shlex.join(words), flush=True)
-        subprocess.run([str(Path(sys.executable).parent / words[0]), *words[1:]], check=True)
+        carry_out(words, runs / run.name)
     out.mkdir(parents=True, exist_ok=True)
     rows = [collect(run, runs) for run in study.runs]
     lines = [json.dumps({"machine": facts}), *map(json.dumps, rows)]
     (out / "runs.jsonl").write_text("\n".join(lines) + "\n")
     (out / "README.md").write_text(page(arguments.study, study, rows, facts))
+
+
+def carry_out(words: list[str], folder: Path) -> None:
+    """Run one command; a run that diverged is an outcome too, and is kept with its message."""
+    if (folder / DIVERGED).exists():
+        return
+    done = subprocess.run([str(Path(sys.executable).parent / words[0]), *words[1:]], stderr=subprocess.PIPE, text=True)
+    print(done.stderr, file=sys.stderr, end="", flush=True)
+    if done.returncode == EXIT_DIVERGED:
+        (folder / DIVERGED).write_text(done.stderr.strip().splitlines()[-1] + "\n")
+    else:
+        done.check_returncode()
 
 
 def machine() -> dict[str, Any]:
@@ -146,9 +75,12 @@ def collect(run: Run, runs: Path) -> dict[str, Any]:
         epochs = list(csv.DictReader(file))
     with (folder / "layers.csv").open() as file:
         layers = list(csv.DictReader(file))
-    summary = json.loads((folder / "summary.json").read_text())
-    command = shlex.join(run.command(runs))
-    return {"name": run.name, "command": command, "summary": summary, "epochs": epochs, "layers": layers}
+    row: dict[str, Any] = {"name": run.name, "command": shlex.join(run.command(runs))}
+    if (folder / DIVERGED).exists():
+        row["diverged"] = (folder / DIVERGED).read_text().strip()
+    else:
+        row["summary"] = json.loads((folder / "summary.json").read_text())
+    return {**row, "epochs": epochs, "layers": layers}
 
 
 def page(name: str, study: Study, rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
@@ -158,14 +90,20 @@ def page(name: str, study: Study, rows: list[dict[str, Any]], facts: dict[str, A
     lines += ["| run | epochs | exact test NLL, nats | bits/dim | s / epoch, median | training, s | slowest step, s |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for row in rows:
+        if "diverged" in row:
+            lines.append(f"| {row['name']} | {len(row['epochs']) - 1} | diverged | – | – | – | – |")
+            continue
         s = row["summary"]
+        bits = "–" if s["test_bits_per_dim"] is None else f"{s['test_bits_per_dim']:.4f}"
         lines.append(
-            f"| {row['name']} | {s['epochs']} | {s['test_nll_nats']:.2f} | {s['test_bits_per_dim']:.4f} "
+            f"| {row['name']} | {s['epochs']} | {s['test_nll_nats']:.3f} | {bits} "
             f"| {s['seconds_per_epoch_median']:.2f} | {s['train_seconds']:.0f} | {slowest(row)} |"
         )
     lines += ["", "## By epoch", "", "Error, residual, angle and λ are those of the worst layer.", ""]
     for row in rows:
         lines += [f"### {row['name']}", "", f"`{row['command']}`", ""]
+        if "diverged" in row:
+            lines += [*textwrap.wrap(f"It ended with: {row['diverged']}", 119), ""]
         lines += ["| epoch | exact validation NLL, nats | ‖g(f(x)) − x‖² | ‖RW − I‖/√D | angle, ° | λ | repairs | s |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         every = max(1, (len(row["epochs"]) - 1) // 10)
@@ -179,7 +117,7 @@ def by_epoch(epoch: dict[str, str], layers: list[dict[str, str]]) -> str:
     angles = [row["angle"] for row in layers if row["epoch"] == epoch["epoch"] and row["angle"]]
     shown = {**epoch, "angle": max(angles, key=float, default="")}
     forms = {
-        "validation_nll": ".1f",
+        "validation_nll": ".2f",
         "reconstruction_error": ".3g",
         "inverse_residual": ".3g",
         "angle": ".2f",

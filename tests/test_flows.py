@@ -65,7 +65,7 @@ def test_one_word_switches_the_rule_and_nothing_else(build, rule, kind):
     torch.testing.assert_close(flow.eval()(x), other.eval()(x), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "function"), [("dense", flows.dense), ("conv", flows.conv)])
+@pytest.mark.parametrize(("name", "function"), [(name, getattr(flows, name)) for name in FLOWS])
 def test_options_of_the_recipe_are_those_of_the_function(name, function):
     parameters = inspect.signature(function).parameters
     own = {k: p.default for k, p in parameters.items() if k not in {"event_shape", "quantized", "preprocessing"}}

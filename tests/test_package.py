@@ -11,7 +11,8 @@ import pytest
 import snflow
 
 PACKAGE = Path(snflow.__file__).parent
-LAYERS = ["errors", "arguments", "lazy", "numerics", "nets", "bijections", "selfnorm", "distributions", "data", "flows"]
+LAYERS = ["errors", "arguments", "lazy", "numerics", "nets", "bijections", "selfnorm", "distributions"]
+LAYERS += ["variational", "data", "flows"]
 ORDER = {name: position for position, name in enumerate([*LAYERS, "testing", "training"])}
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from snflow import data as data
     from snflow import errors as errors
     from snflow import flows as flows
+    from snflow import variational as variational
     from snflow.bijections import ActNorm as ActNorm
     from snflow.bijections import Affine as Affine
     from snflow.bijections import AffineCoupling as AffineCoupling
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from snflow.distributions import bits_per_dim as bits_per_dim
     from snflow.distributions import mean_nll as mean_nll
     from snflow.selfnorm import LearnedInverse as LearnedInverse
+    from snflow.selfnorm import SelfNormalizing as SelfNormalizing
     from snflow.selfnorm import SelfNormalizingConv2d as SelfNormalizingConv2d
     from snflow.selfnorm import SelfNormalizingDense as SelfNormalizingDense
     from snflow.selfnorm import SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d
@@ -68,11 +70,11 @@ _NAMES = {
         "as_transform bits_per_dim mean_nll"
     ),
     "snflow.selfnorm": (
-        "LearnedInverse SelfNormalizingConv2d SelfNormalizingDense SelfNormalizingStridedConv2d gradient_angles "
-        "inverting layer_diagnostics refresh_inverses"
+        "LearnedInverse SelfNormalizing SelfNormalizingConv2d SelfNormalizingDense SelfNormalizingStridedConv2d "
+        "gradient_angles inverting layer_diagnostics refresh_inverses"
     ),
 }
-_SUBPACKAGES = ("data", "errors", "flows", "testing")
+_SUBPACKAGES = ("data", "errors", "flows", "testing", "variational")
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 __all__ = sorted([*_HOMES, *_SUBPACKAGES])

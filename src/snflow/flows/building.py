@@ -11,9 +11,15 @@ from snflow.distributions import Flow
 from snflow.flows.conv_flow import conv
 from snflow.flows.dense_flow import dense
 from snflow.flows.glow_flow import glow
-from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions, GlowOptions
+from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions, GlowOptions, PairOptions
+from snflow.flows.pair_flow import pair
 
-_FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {DenseOptions: dense, ConvOptions: conv, GlowOptions: glow}
+_FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
+    DenseOptions: dense,
+    ConvOptions: conv,
+    GlowOptions: glow,
+    PairOptions: pair,
+}
 
 
 def build(options: FlowOptions, dataset: Dataset) -> Flow:

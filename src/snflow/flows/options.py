@@ -85,7 +85,36 @@ class GlowOptions(LearnedInverse):
     """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
 
 
-FlowOptions = DenseOptions | ConvOptions | GlowOptions
+@dataclass(frozen=True)
+class PairOptions:
+    """Free residual networks, each with a network beside it that learns its inverse."""
 
-FLOWS: dict[str, type[FlowOptions]] = {"dense": DenseOptions, "conv": ConvOptions, "glow": GlowOptions}
+    layers: int = 1
+    """Number of pairs, one behind the other."""
+    width: int = 256
+    """Features inside of each network."""
+    blocks: int = 3
+    """Residual blocks of each network."""
+    penalty_weight: float = 10.0
+    """Weight λ of the reconstruction penalty ‖g(f(x)) − x‖²."""
+    jacobian_penalty: float = 0.0
+    """Weight of the penalty ‖J_g J_f ν − ν‖²."""
+    probe: Literal["rademacher", "gaussian", "orthogonal"] = "orthogonal"
+    """The kind of the random vectors ν."""
+    probes: int = 1
+    """How many of them for each row."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 1e-6
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
+FlowOptions = DenseOptions | ConvOptions | GlowOptions | PairOptions
+
+FLOWS: dict[str, type[FlowOptions]] = {
+    "dense": DenseOptions,
+    "conv": ConvOptions,
+    "glow": GlowOptions,
+    "pair": PairOptions,
+}
 """The registered flows: the word after ``flow: {name: …}`` in a recipe, and its options."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from snflow.selfnorm.diagnostics import refresh_inverses as refresh_inverses
     from snflow.selfnorm.inversion import InverseMethod as InverseMethod
     from snflow.selfnorm.inversion import inverting as inverting
+    from snflow.selfnorm.networks import SelfNormalizing as SelfNormalizing
     from snflow.selfnorm.options import LearnedInverse as LearnedInverse
     from snflow.selfnorm.self_normalizing import SelfNormalizingMap as SelfNormalizingMap
     from snflow.selfnorm.strided import SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d
@@ -23,6 +24,7 @@ _HOMES = {
     "InverseMethod": "inversion",
     "LayerDiagnostics": "diagnostics",
     "LearnedInverse": "options",
+    "SelfNormalizing": "networks",
     "SelfNormalizingConv2d": "conv",
     "SelfNormalizingDense": "dense",
     "SelfNormalizingMap": "self_normalizing",
@@ -37,6 +39,7 @@ __all__ = [
     "InverseMethod",
     "LayerDiagnostics",
     "LearnedInverse",
+    "SelfNormalizing",
     "SelfNormalizingConv2d",
     "SelfNormalizingDense",
     "SelfNormalizingMap",

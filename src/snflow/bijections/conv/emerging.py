@@ -16,8 +16,9 @@ from snflow.bijections.conv.dense_kernel import Conv2d
 class EmergingConv2d(Bijection):
     """z = w₂ ⋆ (w₁ ⋆ (W x)) + b: a 1×1 convolution W, then one masked k×k convolution forwards and one backwards.
 
-    The product of the two triangular matrices is a convolution with a kernel of up to (2k − 1)×(2k − 1) taps away from
-    the border. log|det| = H·W · (log|det W| + Σ s₁ + Σ s₂): exact, O(C³). The inverse is two sparse triangular solves.
+    The product of the two triangular matrices sees all of the k×k pixels around each one, as a free convolution does,
+    and a few more. log|det| = H·W · (log|det W| + Σ s₁ + Σ s₂): exact, O(C³). The inverse is two sparse triangular
+    solves.
 
     Args:
         channels: C, in and out.

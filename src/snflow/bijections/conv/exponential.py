@@ -85,7 +85,7 @@ class ConvExponential(Bijection):
     @property
     def kernel(self) -> Tensor:
         """w scaled to the largest norm that is allowed, with shape ``(C, C, k, k)``; a smaller one stays as it is."""
-        norm = self._on_torus(self.direction).square().sum().sqrt()
+        norm = self._on_torus(self.direction).square().sum().clamp_min(torch.finfo(self.weight.dtype).tiny).sqrt()
         return self.weight * (self.spectral_coefficient / norm.clamp_min(self.spectral_coefficient))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,7 @@ class ActNorm(Bijection):
     def _initialize(self, x: Tensor) -> None:
         """Set b and s from the moments of a batch, summed in float64."""
         rows = x.double().movedim(1, 0).flatten(1)
-        sums = torch.stack([rows.sum(1), rows.square().sum(1), torch.full_like(rows[:, :1], rows.shape[1])[:, 0]])
+        sums = torch.stack([rows.sum(1), rows.square().sum(1), rows.new_full((len(rows),), rows.shape[1])])
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(sums)
         count = sums[2].clamp_min(1)

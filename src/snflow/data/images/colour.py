@@ -71,7 +71,7 @@ def read_npz(path: Path, key: str) -> NDArray[np.uint8]:
         DataError: the file is unreadable or damaged, lacks the array, or the array holds no such images.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if key not in archive.files:
                 got = f"only {', '.join(archive.files)}"
                 raise DataError(str(path), expected=f"an array {key!r}", got=got, fix="check the file")

@@ -1,0 +1,47 @@
+"""Random vectors for estimates of a trace."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from snflow.selfnorm.tracking.residual import rademacher
+
+ProbeName = Literal["rademacher", "gaussian", "orthogonal"]
+
+
+def draw_probes(name: ProbeName, count: int, like: Tensor) -> Tensor:
+    """ν with E ννᵀ = I, several for each row of a batch.
+
+    ``rademacher`` has the smallest variance of independent ones, ``orthogonal`` ones (√D times random orthonormal
+    vectors) share out the space: with D of them the trace is exact. More than D are drawn in groups of D.
+
+    Args:
+        name: the kind.
+        count: how many for each row.
+        like: a batch ``(batch, *event)``; gives shape, dtype and device.
+
+    Returns:
+        Probes with shape ``(count, batch, *event)``, from torch's global generator.
+
+    Example:
+        >>> v = draw_probes("orthogonal", 2, torch.zeros(5, 2))
+        >>> torch.allclose(torch.einsum("pbi,pbj->bij", v, v) / 2, torch.eye(2))
+        True
+    """
+    if name == "rademacher":
+        return rademacher(count, tuple(like.shape), like)
+    if name == "gaussian":
+        return torch.randn(count, *like.shape, dtype=like.dtype, device=like.device)
+    size = math.prod(like.shape[1:])
+    groups = []
+    for first in range(0, count, size):
+        square = torch.randn(len(like), size, min(size, count - first), dtype=like.dtype, device=like.device)
+        columns, corner = torch.linalg.qr(square)
+        # The signs of R's diagonal make the distribution uniform (Mezzadri 2007).
+        columns = columns * corner.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+        groups.append(math.sqrt(size) * columns.permute(2, 0, 1))
+    return torch.cat(groups).view(count, *like.shape)

@@ -1,0 +1,3 @@
+"""Flows as variational models."""
+
+from snflow.variational.stochastic_inverse import StochasticInverse as StochasticInverse

@@ -1,0 +1,253 @@
+"""Act-norm, coupling, split and the ready Glow."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from snflow import (
+    ActNorm,
+    AffineCoupling,
+    Chain,
+    Conv2d,
+    PLUConv2d,
+    SelfNormalizingConv2d,
+    Split,
+    Squeeze,
+    flows,
+    inverting,
+)
+from snflow.bijections.normalization.actnorm import LEAST_DEVIATION
+from snflow.errors import ConfigError, ShapeError
+
+
+def batch(n=50):
+    return torch.tensor([1.0, -20.0, 300.0])[:, None, None] * torch.randn(n, 3, 4, 5) + torch.tensor(7.0)
+
+
+def test_actnorm_gives_the_first_batch_mean_zero_and_deviation_one():
+    z, log_det = ActNorm(3)(batch())
+    moments = z.movedim(1, 0).flatten(1)
+    torch.testing.assert_close(moments.mean(1), torch.zeros(3))
+    torch.testing.assert_close(moments.std(1, correction=0), torch.ones(3))
+    assert torch.isfinite(log_det).all()
+
+
+def test_actnorm_sets_itself_once():
+    layer = ActNorm(3)
+    layer(batch())
+    before = copy.deepcopy(layer.state_dict())
+    layer(5 * batch())
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_actnorm_never_sets_itself_in_evaluation():
+    layer = ActNorm(3).eval()
+    x = batch()
+    assert torch.equal(layer(x)[0], x)
+    assert not layer.initialized
+    layer.train()(x)
+    assert layer.initialized
+
+
+@pytest.mark.parametrize("way", ["load_state_dict", "deepcopy", "pickle"])
+def test_actnorm_never_sets_itself_again_after_a_load(way):
+    layer = ActNorm(3)
+    layer(batch())
+    if way == "load_state_dict":
+        twin = ActNorm(3)
+        twin.load_state_dict(layer.state_dict())
+    else:
+        twin = copy.deepcopy(layer) if way == "deepcopy" else pickle.loads(pickle.dumps(layer))
+    x = 9 * batch() - 2
+    torch.testing.assert_close(twin.train()(x)[0], layer(x)[0], rtol=0, atol=0)
+
+
+def test_loading_a_layer_that_was_not_set_lets_it_be_set():
+    fresh = ActNorm(3).state_dict()
+    layer = ActNorm(3)
+    layer(batch())
+    layer.load_state_dict(fresh)
+    z = layer(batch())[0]
+    torch.testing.assert_close(z.movedim(1, 0).flatten(1).std(1, correction=0), torch.ones(3))
+
+
+def test_a_constant_channel_is_not_blown_up():
+    x = torch.cat([torch.full((4, 1, 3, 3), 2.0), torch.randn(4, 1, 3, 3)], 1)
+    layer = ActNorm(2)
+    z, _ = layer(x)
+    assert z[:, 0].abs().max() < 1e-6
+    assert layer.log_scale[0].exp().item() == pytest.approx(1 / LEAST_DEVIATION)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_first_batch_that_is_not_finite_or_empty_is_not_learned_from(bad):
+    layer, x = ActNorm(3), batch()
+    damaged = x.clone()
+    damaged[0, 0, 0, 0] = bad
+    layer(damaged)
+    layer(x[:0])
+    assert not layer.initialized
+    assert not layer.bias.any()
+    layer(x)
+    assert layer.initialized
+
+
+def test_actnorm_on_vectors_and_in_single_precision():
+    layer = ActNorm(4, vectors=True).float()
+    x = (1e4 + torch.randn(1000, 4)).float()
+    z = layer(x)[0]
+    assert z.dtype == torch.float32
+    assert z.mean(0).abs().max() < 1e-2
+    assert (z.std(0) - 1).abs().max() < 1e-2
+
+
+def test_coupling_is_glows():
+    layer = AffineCoupling(5, width=7)
+    kernels = [m.kernel_size for m in layer.conditioner.layers if isinstance(m, torch.nn.Conv2d)]
+    assert kernels == [(3, 3), (1, 1), (3, 3)]
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    x = torch.randn(3, 5, 4, 4)
+    z, log_det = layer(x)
+    h, t = layer.conditioner(x[:, :2]).chunk(2, 1)
+    s = 2 * torch.tanh(h / 2)
+    torch.testing.assert_close(z, torch.cat([x[:, :2], s.exp() * x[:, 2:] + t], 1))
+    torch.testing.assert_close(log_det, s.sum((1, 2, 3)))
+
+
+def test_glow_keeps_width_512_by_default():
+    assert AffineCoupling(4).conditioner.layers[0].out_channels == 512
+
+
+def test_a_conditioner_of_the_wrong_size_is_named():
+    with pytest.raises(ShapeError, match="a conditioner that returns shape"):
+        AffineCoupling(4, conditioner=torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
+    with pytest.raises(ShapeError, match="a prior that returns shape"):
+        Split((4, 3, 3), Chain([]), torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: AffineCoupling(1), "two channels or more, got 1"),
+        (lambda: Split((1, 4, 4), Chain([])), "two channels or more"),
+        (lambda: flows.glow((1, 8, 8), levels=0), "levels ≥ 1"),
+        (lambda: flows.glow((1, 8, 8), mixing="fre"), "did you mean 'free'"),
+        (lambda: flows.glow((1, 8, 8), log_det_rule="relative"), "log_det_rule to be one of"),
+    ],
+)
+def test_wrong_options_are_named(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+def test_glow_takes_images_that_halve():
+    with pytest.raises(ShapeError, match="Squeeze"):
+        flows.glow((1, 7, 7))
+    with pytest.raises(ShapeError, match=r"use flows\.dense"):
+        flows.glow((64,))
+
+
+def test_split_is_the_learned_prior_of_glow():
+    """log N(ε; 0, 1) − Σ log σ = log N(c; μ(a), σ(a))."""
+    layer = Split((4, 2, 3), Chain([]))
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    x = torch.randn(5, 4, 2, 3)
+    z, log_det = layer(x)
+    a, c = x.chunk(2, 1)
+    h, mean = layer.prior(a).chunk(2, 1)
+    prior = torch.distributions.Normal(mean, (2 * torch.tanh(h / 2)).exp())
+    standard = torch.distributions.Normal(0.0, 1.0)
+    wanted = prior.log_prob(c).sum((1, 2, 3)) + standard.log_prob(a).sum((1, 2, 3))
+    torch.testing.assert_close(standard.log_prob(z).sum(1) + log_det, wanted)
+
+
+MIXINGS = ["free", "plu", "emerging", "exponential", "periodic", "woodbury"]
+
+
+def trained(**options):
+    """A Glow a few steps away from its first weights."""
+    torch.manual_seed(0)
+    flow = flows.glow((1, 8, 8), quantized=17, levels=2, steps=2, width=8, **options)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=2e-3)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (-flow(torch.randint(17, (20, 1, 8, 8))).mean()).backward()
+        optimizer.step()
+    return flow
+
+
+@pytest.mark.parametrize("rule", ["self_normalized", "exact"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_glow_trains_comes_back_and_keeps_every_latent(mixing, kernel, rule):
+    if mixing != "free" and rule == "exact":
+        return  # the rule is that of a free convolution
+    flow = trained(mixing=mixing, kernel_size=kernel, log_det_rule=rule)
+    assert not [n for n, p in flow.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    flow.eval()
+    x = torch.randint(17, (4, 1, 8, 8))
+    latent = flow.bijection(x + 0.5)[0]
+    assert latent.shape == (4, 64)
+    torch.testing.assert_close(flow.bijection.decode(latent), x + 0.5, rtol=0, atol=1e-7)
+    assert torch.isfinite(flow(x)).all()
+
+
+def test_both_inverses_give_the_same_image():
+    flow = trained(kernel_size=3, inverse_tracking="newton", inverse_kernel_size=7)
+    flow.eval()
+    latent = flow.bijection(torch.rand(4, 1, 8, 8) * 16)[0]
+    images = {}
+    for method in ("exact", "learned", "refined"):
+        with inverting(flow, method):
+            images[method] = flow.bijection.decode(latent)
+    torch.testing.assert_close(images["refined"], images["exact"], rtol=0, atol=1e-6)
+    assert (images["learned"] - images["exact"]).abs().mean() < 1.0
+
+
+def test_glow_of_the_paper_has_its_layers():
+    flow = flows.glow((1, 28, 28), quantized=256, width=4)
+    kinds = [type(m) for m in flow.modules()]
+    assert kinds.count(ActNorm) == kinds.count(AffineCoupling) == kinds.count(SelfNormalizingConv2d) == 32
+    assert kinds.count(Split) == 1
+    assert kinds.count(Squeeze) == 2
+    assert flow.base.event_shape == (784,)
+    exact = flows.glow((3, 32, 32), quantized=256, levels=3, steps=1, width=4, log_det_rule="exact")
+    assert [type(m) for m in exact.modules()].count(Conv2d) == 3
+
+
+# torch's own tracer instantiates the autograd functions that it traces
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_step_of_glow_compiles_whole_once_it_is_set():
+    chain = Chain([Squeeze(), ActNorm(4), PLUConv2d(4), SelfNormalizingConv2d(4, 1), AffineCoupling(4, 8)])
+    x = torch.randn(3, 1, 4, 4)
+    chain(x)
+    wanted = chain(x)
+    got = torch.compile(chain, backend="aot_eager", fullgraph=True)(x)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_log_dets_of_a_glow_are_never_stale():
+    flow = trained(kernel_size=3).eval()
+    x = torch.randint(17, (3, 1, 8, 8))
+    generator = torch.Generator()
+    before = flow(x, generator=generator.manual_seed(0))
+    state = copy.deepcopy(flow.state_dict())
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.data = p.data * 1.01
+    assert not torch.allclose(flow(x, generator=generator.manual_seed(0)), before)
+    flow.load_state_dict(state)
+    torch.testing.assert_close(flow(x, generator=generator.manual_seed(0)), before, rtol=0, atol=1e-9)
+    continuous = x + 0.5
+    z, log_det = flow.bijection(continuous)
+    z32, log_det32 = flow.float().bijection(continuous.float())
+    torch.testing.assert_close(z32.double(), z, rtol=0, atol=1e-2)
+    torch.testing.assert_close(log_det32.double(), log_det, rtol=1e-4, atol=1e-2)
