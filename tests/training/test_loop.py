@@ -21,7 +21,7 @@ from snflow.training.checkpoints.checkpoint import read_checkpoint
 from snflow.training.checkpoints.store import CheckpointStore
 from snflow.training.engine.evaluation import exact_nll
 
-SECONDS = ("train_seconds", "evaluation_seconds")
+SECONDS = ("train_seconds", "evaluation_seconds", "slowest_step_seconds")
 
 
 def rows(run):
@@ -42,7 +42,7 @@ def same(a, b):
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
-        skipped = {"seconds", "seconds_by_epoch"}
+        skipped = {"seconds", "seconds_by_epoch", "slowest_step"}
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in skipped)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))

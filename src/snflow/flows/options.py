@@ -99,6 +99,8 @@ class PairOptions:
     """Weight λ of the reconstruction penalty ‖g(f(x)) − x‖²."""
     jacobian_penalty: float = 0.0
     """Weight of the penalty ‖J_g J_f ν − ν‖²."""
+    penalty_spread: float = 0.5
+    """Deviation of the noise around the data where the penalty holds too, so that the map stays one-to-one there."""
     probe: Literal["rademacher", "gaussian", "orthogonal"] = "orthogonal"
     """The kind of the random vectors ν."""
     probes: int = 1

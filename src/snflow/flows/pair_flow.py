@@ -26,6 +26,7 @@ def pair(
     blocks: int = 3,
     penalty_weight: float = 10.0,
     jacobian_penalty: float = 0.0,
+    penalty_spread: float = 0.5,
     probe: ProbeName = "orthogonal",
     probes: int = 1,
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
@@ -42,6 +43,7 @@ def pair(
         blocks: residual blocks of each network.
         penalty_weight: λ of the reconstruction penalty.
         jacobian_penalty: weight of ‖J_g J_f ν − ν‖².
+        penalty_spread: deviation of the noise around the data where the penalty holds too.
         probe: the kind of the random vectors ν.
         probes: how many for each row.
         base: the density of the latent.
@@ -75,6 +77,7 @@ def pair(
                 (features,),
                 penalty_weight=penalty_weight,
                 jacobian_penalty=jacobian_penalty,
+                penalty_spread=penalty_spread,
                 probe=probe,
                 probes=probes,
             )

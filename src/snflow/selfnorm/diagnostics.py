@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from snflow.selfnorm.networks import SelfNormalizing
 from snflow.selfnorm.self_normalizing import SelfNormalizingMap
 
 
@@ -16,14 +17,14 @@ class LayerDiagnostics:
 
     Attributes:
         reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch.
-        inverse_residual: ‖A(r) A(w) − I‖_F / √D, estimated from random probes.
+        inverse_residual: ‖A(r) A(w) − I‖_F / √D, estimated from random probes; ``None`` for a pair of networks.
         penalty_weight: λ, as the multiplier has moved it.
         repairs: how often the guard has repaired the inverse.
         tracking_steps: how often the inverse was moved by a step of its own.
     """
 
     reconstruction_error: float
-    inverse_residual: float
+    inverse_residual: float | None
     penalty_weight: float
     repairs: int
     tracking_steps: int
@@ -46,6 +47,10 @@ def layer_diagnostics(module: nn.Module) -> dict[str, LayerDiagnostics]:
         True
     """
     found: dict[str, LayerDiagnostics] = {}
+    for name, pair in module.named_modules():
+        if isinstance(pair, SelfNormalizing):
+            error, weight = float(pair.reconstruction_error), float(pair.penalty_weight)
+            found[name] = LayerDiagnostics(error, None, weight, repairs=0, tracking_steps=0)
     for name, layer, shape in _layers(module):
         found[name] = LayerDiagnostics(
             reconstruction_error=float(layer.reconstruction_error),

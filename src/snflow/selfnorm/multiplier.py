@@ -26,7 +26,7 @@ def update_multiplier(
 
     Args:
         penalty_weight: λ, a scalar, changed in place.
-        average: C̄, a scalar, changed in place; NaN before the first constraint.
+        average: C̄, a scalar, changed in place; zero at first.
         error: mean of ‖g(f(x)) − x‖² over the batch, a scalar.
         energy: mean of ‖x‖² over the batch, a scalar.
         options: which rule, its rate, average and tolerance.
@@ -37,10 +37,10 @@ def update_multiplier(
 
     Example:
         >>> options = LearnedInverse(multiplier="geco", multiplier_rate=0.1, multiplier_tolerance=0.5)
-        >>> weight, average = torch.tensor(1.0), torch.tensor(torch.nan)
+        >>> weight, average = torch.tensor(1.0), torch.tensor(0.0)
         >>> update_multiplier(weight, average, torch.tensor(1.0), torch.tensor(2.0), options)
         >>> weight
-        tensor(1.1052)
+        tensor(1.0101)
     """
     if options.multiplier == "constant":
         return
@@ -51,7 +51,7 @@ def update_multiplier(
     # A step whose numbers are not finite is left out by the training loop; λ must not remember it.
     constraint = torch.nan_to_num(constraint, nan=0.0, posinf=STEEPEST).clamp(max=STEEPEST)
     decay = options.multiplier_average
-    average.copy_(torch.where(average.isnan(), constraint, decay * average + (1 - decay) * constraint))
+    average.mul_(decay).add_(constraint, alpha=1 - decay)
     if options.multiplier == "geco":
         penalty_weight.mul_((options.multiplier_rate * average).exp()).clamp_(1 / LARGEST, LARGEST)
     else:

@@ -83,7 +83,7 @@ class SelfNormalizingMap(LinearMap):
         self.register_buffer("reconstruction_error", scalar(0.0), persistent=False)
         self.register_buffer("repairs", torch.tensor(0))
         self.register_buffer("tracking_steps", torch.tensor(0))
-        self.register_buffer("_constraint", scalar(torch.nan))
+        self.register_buffer("_constraint", scalar(0.0))
         self.register_buffer("_floor", scalar(0.0))
         self.register_buffer("_forwards", torch.tensor(0))
         self._counted: int | None = 0

@@ -35,8 +35,8 @@ class SelfNormalizing(Bijection):
     from the full Jacobian: D passes and O(D³) a row, up to ``exact_dimensions``. Above, the log-determinant is an
     estimate by stochastic Lanczos quadrature, without a gradient, and the layer says so: ``log_det_kind``.
 
-    Nothing forces f to be invertible. Where it is not, the ways back raise an error, and a likelihood is that of a map
-    that covers some points twice: look at the reconstruction error.
+    Nothing forces f to be one-to-one. Where it is not, the ways back raise an error or find another x, and what is
+    called a likelihood has a mass other than one: ``penalty_spread`` keeps f one-to-one around the data too.
 
     Going back, ``inverse_method`` chooses: ``"exact"`` (Newton's method from g(z), with the full Jacobian up to
     ``exact_dimensions``), ``"learned"`` (g, with log|det J_g|), ``"refined"`` (x ← x + g(z) − g(f(x)), then Newton's
@@ -49,6 +49,9 @@ class SelfNormalizing(Bijection):
         context_shape: the shape of one sample's context, ``None`` for none.
         penalty_weight: λ ≥ 0.
         jacobian_penalty: μ ≥ 0.
+        penalty_spread: deviation of noise that is added to half of the points at which λ asks g to undo f. A penalty on
+            the data alone lets f fold where there are none, and a density that counts a fold twice has a mass above
+            one.
         probe: the kind of ν: ``"rademacher"``, ``"gaussian"`` or ``"orthogonal"``.
         probes: how many a row.
         exact_dimensions: the largest D for which the full Jacobian is taken.
@@ -87,6 +90,7 @@ class SelfNormalizing(Bijection):
         context_shape: Shape | None = None,
         penalty_weight: float = 1.0,
         jacobian_penalty: float = 0.0,
+        penalty_spread: float = 0.0,
         probe: ProbeName = "rademacher",
         probes: int = 1,
         exact_dimensions: int = 512,
@@ -94,12 +98,14 @@ class SelfNormalizing(Bijection):
         super().__init__()
         check_weight("SelfNormalizing", "penalty_weight", penalty_weight)
         check_weight("SelfNormalizing", "jacobian_penalty", jacobian_penalty)
+        check_weight("SelfNormalizing", "penalty_spread", penalty_spread)
         check_choice("SelfNormalizing", "probe", probe, ProbeName)
         check_count("SelfNormalizing", "probes", probes)
         check_count("SelfNormalizing", "exact_dimensions", exact_dimensions)
         self.forward_net, self.inverse_net = forward_net, inverse_net
         self.event_shape, self.context_shape = tuple(event_shape), context_shape
-        self.jacobian_penalty, self.probe, self.probes = jacobian_penalty, probe, probes
+        self.jacobian_penalty, self.penalty_spread = jacobian_penalty, penalty_spread
+        self.probe, self.probes = probe, probes
         self.small = math.prod(event_shape) <= exact_dimensions
         self.log_det_kind = "exact" if self.small else "estimate"
         self.inverse_method: InverseMethod = "exact"
@@ -117,8 +123,9 @@ class SelfNormalizing(Bijection):
         if not len(x):
             return f(x), x.new_zeros(0)
         probes = draw_probes(self.probe, self.probes, x)
+        noise = self.penalty_spread * torch.randn_like(x) if self.penalty_spread > 0 else None
         with torch.enable_grad():
-            s = surrogate(f, g, x, probes, with_jacobian=self.jacobian_penalty > 0)
+            s = surrogate(f, g, x, probes, with_jacobian=self.jacobian_penalty > 0, noise=noise)
         self.reconstruction_error.copy_(s.reconstruction.detach().mean())
         carried = s.log_det - self.penalty_weight * s.reconstruction - self.jacobian_penalty * s.jacobian
         z, log_det = s.z, self.log_det_value.to(x) + (carried - carried.detach())

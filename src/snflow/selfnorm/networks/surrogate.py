@@ -28,7 +28,9 @@ class Surrogate:
     jacobian: Tensor
 
 
-def surrogate(forward: Map, inverse: Map, x: Tensor, probes: Tensor, *, with_jacobian: bool) -> Surrogate:
+def surrogate(
+    forward: Map, inverse: Map, x: Tensor, probes: Tensor, *, with_jacobian: bool, noise: Tensor | None = None
+) -> Surrogate:
     """mean over ν of νᵀ J_g(z) · J_f(x) ν, the first factor behind a gradient stop.
 
     Its gradient by the parameters of f and by x is E νᵀ J_g ∂J_f ν = tr(J_g ∂J_f), that of log|det J_f| where g is
@@ -40,6 +42,7 @@ def surrogate(forward: Map, inverse: Map, x: Tensor, probes: Tensor, *, with_jac
         x: data, with shape ``(batch, *event)``.
         probes: ν, with shape ``(probes, batch, *event)`` and E ννᵀ = I.
         with_jacobian: whether ‖J_g J_f ν − ν‖² is needed.
+        noise: where beside the data g is asked to undo f: the reconstruction is the mean of that of x and of x + noise.
 
     Returns:
         z and the terms of the objective.
@@ -71,4 +74,8 @@ def surrogate(forward: Map, inverse: Map, x: Tensor, probes: Tensor, *, with_jac
         if with_jacobian:
             there_and_back = along(lambda v: inverse(forward(v)), stopped, probe)[1]
             cycle = cycle + sum_event((there_and_back - probe).square()) / len(probes)
-    return Surrogate(z, log_det, sum_event((back - stopped).square()), cycle)
+    reconstruction = sum_event((back - stopped).square())
+    if noise is not None:
+        beside = stopped + noise
+        reconstruction = (reconstruction + sum_event((inverse(forward(beside)) - beside).square())) / 2
+    return Surrogate(z, log_det, reconstruction, cycle)

@@ -199,7 +199,7 @@ class TrainingLoop:
             validation_nll=nll,
             validation_bits_per_dim=None if nll is None else self._bits(nll),
             reconstruction_error=max((r.reconstruction_error for r in layers), default=None) if tally.epochs else None,
-            inverse_residual=max((r.inverse_residual for r in layers), default=None),
+            inverse_residual=max((r.inverse_residual for r in layers if r.inverse_residual is not None), default=None),
             penalty_weight=max((r.penalty_weight for r in layers), default=None),
             repairs=sum(r.repairs for r in layers) if layers else None,
             gradient_norm=running.mean(running.gradient_norm),

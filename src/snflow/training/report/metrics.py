@@ -55,8 +55,8 @@ class LayerRow:
     """The layer's name in the flow."""
     reconstruction_error: float
     """Mean of ‖g(f(x)) − x‖² over the last batch."""
-    inverse_residual: float
-    """Estimate of ‖RW − I‖_F / √D."""
+    inverse_residual: float | None
+    """Estimate of ‖RW − I‖_F / √D; not for pairs of networks."""
     penalty_weight: float
     """λ."""
     repairs: int

@@ -1,0 +1,37 @@
+"""The mass of the densities of runs in the plane, by the rectangle rule: one where the map is one-to-one.
+
+.venv/bin/python benchmarks/mass.py RUN … > results/pairs/mass.txt
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from snflow.data import load
+from snflow.training import load_flow
+
+CELLS, MARGIN = 800, 1.0
+"""Cells along each side of the grid, and how far it reaches past the data, in ranges of the data."""
+
+
+def main() -> None:
+    """Print one line a run."""
+    for run in map(Path, sys.argv[1:]):
+        flow, recipe = load_flow(run)
+        rows = load(recipe.data).train.double()
+        low, high = rows.amin(0), rows.amax(0)
+        reach = MARGIN * (high - low)
+        sides = [torch.linspace(a, b, CELLS) for a, b in zip(low - reach, high + reach, strict=True)]
+        cell = torch.stack([side[1] - side[0] for side in sides]).prod().item()
+        mass = 0.0
+        with torch.no_grad():
+            for part in torch.cartesian_prod(*sides).split(20_000):
+                mass += flow(part).double().exp().sum().item() * cell
+        print(f"{run}: mass {mass:.4f} on {CELLS} × {CELLS} cells")
+
+
+if __name__ == "__main__":
+    main()
