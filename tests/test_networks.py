@@ -249,3 +249,21 @@ def test_training_a_pair_finds_a_density_and_an_inverse():
     flow.eval()
     assert -flow.log_prob(x).mean().item() < entropy + 0.15
     assert float(layer.reconstruction_error) < 0.02
+
+
+def test_the_penalty_can_hold_around_the_data_too():
+    """Half of it at x, half of it at x + noise; nothing else changes."""
+    net, inverse = ResidualMLP(2, 8, 1), ResidualMLP(2, 8, 1)
+    with torch.no_grad():
+        for parameter in [*net.parameters(), *inverse.parameters()]:
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    x, noise = torch.randn(5, 2), torch.randn(5, 2)
+    probes = draw_probes("rademacher", 1, x)
+    plain, spread = (surrogate(net, inverse, x, probes, with_jacobian=False, noise=n) for n in (None, noise))
+    here, beside = ((inverse(net(at)) - at).square().sum(1) for at in (x, x + noise))
+    torch.testing.assert_close(plain.reconstruction, here)
+    torch.testing.assert_close(spread.reconstruction, (here + beside) / 2)
+    torch.testing.assert_close(spread.log_det, plain.log_det)
+    layer = SelfNormalizing(net, inverse, (2,), penalty_spread=0.5)
+    layer(x)
+    assert float(layer.reconstruction_error) != pytest.approx(float(here.mean().detach()), rel=1e-3)

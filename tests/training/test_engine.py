@@ -13,7 +13,7 @@ from snflow.errors import CheckpointError, DivergenceError
 from snflow.training.config.options import OptimizerOptions, ScheduleOptions, TrainingOptions
 from snflow.training.engine.ema import MovingAverage
 from snflow.training.engine.evaluation import exact_nll
-from snflow.training.engine.guard import NonFiniteGuard
+from snflow.training.engine.guard import DivergenceGuard
 from snflow.training.engine.schedule import learning_rate
 from snflow.training.engine.signals import StopRequest
 from snflow.training.engine.tally import Tally
@@ -21,13 +21,26 @@ from snflow.training.report.metrics import EpochRow, MetricsFile
 
 
 def test_the_guard_counts_only_what_is_in_a_row():
-    guard = NonFiniteGuard(nn.Linear(1, 1), TrainingOptions(on_nonfinite="skip", max_skips=1), OptimizerOptions())
+    guard = DivergenceGuard(nn.Linear(1, 1), TrainingOptions(on_nonfinite="skip", max_skips=1), OptimizerOptions())
     for step in range(3):
         guard.failed(math.nan, 1.0, step, "")
         guard.passed()
     guard.failed(math.nan, 1.0, 4, "")
     with pytest.raises(DivergenceError, match="no single layer"):
         guard.failed(math.nan, 1.0, 5, "")
+
+
+def test_a_risen_likelihood_ends_the_run_only_with_a_lost_inverse():
+    guard = DivergenceGuard(nn.Linear(1, 1), TrainingOptions(divergence_rise=0.5), OptimizerOptions())
+    for rise, residuals in ((0.4, {"a": 9.0}), (2.0, {"a": 0.9}), (2.0, {}), (-1.0, {"a": math.nan})):
+        guard.validated(rise, residuals, 3, "")
+    for lost in (1.1, math.nan):
+        with pytest.raises(
+            DivergenceError, match=r"epoch 3: expected .*0\.5 of the best, got one 0\.6 .* at b: .*go on"
+        ):
+            guard.validated(0.6, {"a": 0.2, "b": lost}, 3, "go on from there")
+    careless = DivergenceGuard(nn.Linear(1, 1), TrainingOptions(divergence_rise=None), OptimizerOptions())
+    careless.validated(9.0, {"a": 9.0}, 3, "")
 
 
 def test_evaluation_leaves_the_generators_of_training_alone(monkeypatch):

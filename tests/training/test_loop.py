@@ -283,6 +283,26 @@ def test_an_absurd_learning_rate_ends_with_our_error_or_finite(recipe, tmp_path,
     assert final(tmp_path / "run").step == 0
 
 
+def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(recipe, tmp_path, quiet, monkeypatch):
+    from snflow.training.engine import loop
+
+    def lost(flow, *rest):
+        """Validation by validation the NLL rises by a nat a dimension; after the third one inverse is lost."""
+        value = next(values)
+        if value > 200:
+            with torch.no_grad():
+                flow.bijection.get_submodule("layers.4").inverse_weight.mul_(30)
+        return value
+
+    values = iter([100.0, 164.0, 228.0, 292.0])
+    monkeypatch.setattr(loop, "exact_nll", lost)
+    with pytest.raises(DivergenceError, match=r"epoch 2: .*got one 2 nats a dim.*at bijection\.layers\.4: ") as caught:
+        fit(recipe(flow__guard=False), tmp_path / "run", console=quiet)
+    assert "set flow.guard true" in str(caught.value)
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
+    assert final(tmp_path / "run").step == 0
+
+
 def test_the_best_weights_are_those_reported(recipe, tmp_path, quiet, monkeypatch):
     """Validation gets worse from epoch 1 on: the reported likelihood is that of epoch 1, and patience ends the run."""
     from snflow.training.engine import loop

@@ -97,9 +97,9 @@ class PairOptions:
     """Residual blocks of each network."""
     penalty_weight: float = 10.0
     """Weight λ of the reconstruction penalty ‖g(f(x)) − x‖²."""
-    jacobian_penalty: float = 0.0
+    jacobian_penalty: float = 1.0
     """Weight of the penalty ‖J_g J_f ν − ν‖²."""
-    penalty_spread: float = 0.5
+    penalty_spread: float = 0.7
     """Deviation of the noise around the data where the penalty holds too, so that the map stays one-to-one there."""
     probe: Literal["rademacher", "gaussian", "orthogonal"] = "orthogonal"
     """The kind of the random vectors ν."""

@@ -31,8 +31,9 @@ class LearnedInverse:
     """Random vectors by which the residual is estimated."""
     tracking_pull: float = 0.0
     """newton and secant: weight of the penalty's gradient on w; keeps f among the maps that a g can invert."""
-    neumann_terms: int = 0
-    """Terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the log-det gradient; 0 takes Rᵀ for W⁻ᵀ."""
+    neumann_terms: int | None = None
+    """Terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the log-det gradient; 0 takes Rᵀ for W⁻ᵀ. null: 1 for a k×k convolution
+    that newton or secant follows, whose inverse is no convolution, else 0."""
     neumann_probes: int = 8
     """Random vectors by which those terms are estimated."""
     guard: bool = True
@@ -59,7 +60,11 @@ class LearnedInverse:
             require(field, getattr(self, field) > 0, "a number above 0")
         for field in ("tracking_probes", "neumann_probes", "guard_every"):
             require(field, getattr(self, field) >= 1, "a whole number of at least 1")
-        require("neumann_terms", self.neumann_terms >= 0, "a whole number of at least 0")
+        require(
+            "neumann_terms",
+            self.neumann_terms is None or self.neumann_terms >= 0,
+            "a whole number of at least 0, or null",
+        )
         require("multiplier_average", 0 <= self.multiplier_average < 1, "a number in [0, 1)")
         check_choice("flow", "inverse_tracking", self.inverse_tracking, TrackingName)
         check_choice("flow", "multiplier", self.multiplier, MultiplierName)
@@ -75,7 +80,7 @@ class LearnedInverseArguments(TypedDict, total=False):
     tracking_tolerance: float
     tracking_probes: int
     tracking_pull: float
-    neumann_terms: int
+    neumann_terms: int | None
     neumann_probes: int
     guard: bool
     guard_every: int

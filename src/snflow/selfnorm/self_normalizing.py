@@ -74,6 +74,7 @@ class SelfNormalizingMap(LinearMap):
         self.operators, self.learned = operators, learned
         first = inverse_weight.clone(memory_format=torch.contiguous_format)
         followed = learned.inverse_tracking == "penalty"
+        terms = learned.neumann_terms
         if followed:
             self.inverse_weight = nn.Parameter(first)
         else:
@@ -95,7 +96,7 @@ class SelfNormalizingMap(LinearMap):
             penalized_weight=not learned.penalty_only_inverse if followed else learned.tracking_pull > 0,
             penalized_inverse=followed,
             symmetric_penalty=learned.symmetric_penalty,
-            neumann_terms=learned.neumann_terms,
+            neumann_terms=int(not (followed or operators.inverse.closed)) if terms is None else terms,
         )
         self.inverse_method: InverseMethod = "exact"
         self.refine_tolerance: float | None = None
@@ -181,7 +182,7 @@ class SelfNormalizingMap(LinearMap):
         if not torch.compiler.is_compiling():
             self.follow(event_shape)
         learned = self.learned
-        probes = rademacher(learned.neumann_probes, event_shape, x) if learned.neumann_terms else None
+        probes = rademacher(learned.neumann_probes, event_shape, x) if self.rule.neumann_terms else None
         s, log_det, error = self_normalized(
             x,
             self.weight,

@@ -78,6 +78,8 @@ class TrainingOptions:
     """What a non-finite objective or gradient does: end the run (exit code 3), or leave out that step."""
     max_skips: int = 10
     """Steps left out in a row before the run ends all the same."""
+    divergence_rise: float | None = 0.05
+    """Nats a dimension by which a validation NLL may be above the best while a learned inverse is lost; null: any."""
     measure_angle: bool = False
     """After each epoch measure the angle between each layer's training gradient and the exact one: layers.csv."""
     checkpoint_minutes: float = 1.0
@@ -100,6 +102,8 @@ class TrainingOptions:
         for field in ("patience", "threads"):
             value = getattr(self, field)
             require(field, value is None or value >= 1, "a whole number of at least 1, or null")
+        rise = self.divergence_rise
+        check_option("training", self, "divergence_rise", rise is None or rise >= 0, "a number of at least 0, or null")
         require("checkpoint_minutes", self.checkpoint_minutes >= 0, "a number of at least 0")
         check_option(
             "training",

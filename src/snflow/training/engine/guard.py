@@ -1,4 +1,4 @@
-"""What happens when an objective or a gradient leaves the finite numbers."""
+"""What happens when numbers leave the finite ones, or when a likelihood is lost with a learned inverse."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from snflow.selfnorm import SelfNormalizingMap, layer_diagnostics
 from snflow.training.config.options import OptimizerOptions, TrainingOptions
 
 
-class NonFiniteGuard:
+LOST = 1.0
+"""The residual ‖I − WR‖/√D of R = 0: a learned inverse past it says nothing about W⁻¹."""
+
+
+class DivergenceGuard:
     """Counts the steps left out, and ends the run with the name of the layer at fault.
 
     Args:
@@ -45,7 +49,31 @@ class NonFiniteGuard:
         times = f" ({self.in_a_row} steps in a row)" if self.in_a_row > 1 else ""
         raise self.divergence(f"step {step}", f"{what}{times}, at {self.culprit(objective)}", last_good)
 
-    def divergence(self, where: str, got: str, last_good: str) -> DivergenceError:
+    def validated(self, rise: float, residuals: dict[str, float], epoch: int, last_good: str) -> None:
+        """Note a validation: where the likelihood falls together with a learned inverse, the gradient is not its own.
+
+        Args:
+            rise: of the validation NLL above the best so far, in nats a dimension.
+            residuals: ‖I − WR‖/√D of each layer.
+            epoch: the number of the epoch.
+            last_good: where to go on from.
+
+        Raises:
+            DivergenceError: the rise is above ``divergence_rise`` and a residual above one.
+        """
+        limit = self._training.divergence_rise
+        worst = max(residuals, key=lambda name: _rank(residuals[name]), default=None)
+        if limit is None or not rise > limit or worst is None or _rank(residuals[worst]) <= LOST:
+            return
+        raise self.divergence(
+            f"epoch {epoch}",
+            f"one {rise:.3g} nats a dimension above it, and a lost inverse at {worst}: ‖I − WR‖/√D is "
+            f"{residuals[worst]:.3g}",
+            last_good,
+            expected=f"a validation NLL within training.divergence_rise {limit:g} of the best",
+        )
+
+    def divergence(self, where: str, got: str, last_good: str, expected: str = "finite numbers") -> DivergenceError:
         """The error that ends a diverged run."""
         unguarded = [m for m in self._flow.modules() if isinstance(m, SelfNormalizingMap) and not m.learned.guard]
         advice = "set flow.guard true, or flow.inverse_tracking newton, or " if unguarded else ""
@@ -54,7 +82,7 @@ class NonFiniteGuard:
             advice += ", set optimizer.clip_norm (1 for a start)"
         return DivergenceError(
             f"training, {where}",
-            expected="finite numbers",
+            expected=expected,
             got=got,
             fix=f"{advice}, or lengthen schedule.warmup_epochs; {last_good}",
         )

@@ -23,7 +23,7 @@ from snflow.training.checkpoints.store import CheckpointStore
 from snflow.training.config.recipe import Recipe
 from snflow.training.engine.ema import MovingAverage
 from snflow.training.engine.evaluation import exact_nll, in_dtype_of
-from snflow.training.engine.guard import NonFiniteGuard, gradient_norm
+from snflow.training.engine.guard import DivergenceGuard, gradient_norm
 from snflow.training.engine.loading import load_model
 from snflow.training.engine.schedule import learning_rate
 from snflow.training.engine.signals import StopRequest
@@ -92,7 +92,7 @@ class TrainingLoop:
         )
         self._model, self._optimizer = fabric.setup(flow, optimizer)
         self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
-        self._guard = NonFiniteGuard(flow, options, adam)
+        self._guard = DivergenceGuard(flow, options, adam)
         self._tally = Tally()
         self._saved_at = time.monotonic()
 
@@ -185,12 +185,14 @@ class TrainingLoop:
         options, tally, running = self._recipe.training, self._tally, self._tally.epoch
         began = time.perf_counter()
         last = tally.epochs >= options.epochs
-        nll, improved = None, False
+        nll, improved, rise = None, False, 0.0
         if last or tally.epochs % options.validate_every == 0:
             nll = self._validate()
             improved = tally.judge(nll, options.patience)
+            rise = (nll - tally.best_nll) / math.prod(self._dataset.event_shape)
             self._reporter.validated(tally.epochs, nll)
         layers = self._layer_rows()
+        residuals = {r.layer: r.inverse_residual for r in layers if r.inverse_residual is not None}
         row = EpochRow(
             epoch=tally.epochs,
             step=tally.step,
@@ -199,7 +201,7 @@ class TrainingLoop:
             validation_nll=nll,
             validation_bits_per_dim=None if nll is None else self._bits(nll),
             reconstruction_error=max((r.reconstruction_error for r in layers), default=None) if tally.epochs else None,
-            inverse_residual=max((r.inverse_residual for r in layers if r.inverse_residual is not None), default=None),
+            inverse_residual=max(residuals.values(), default=None),
             penalty_weight=max((r.penalty_weight for r in layers), default=None),
             repairs=sum(r.repairs for r in layers) if layers else None,
             gradient_norm=running.mean(running.gradient_norm),
@@ -219,6 +221,7 @@ class TrainingLoop:
             self._layers.append(*layers)
             self._metrics.append(row)
             self._tell_repairs(layers)
+        self._guard.validated(rise, residuals, tally.epochs, self._last_good())
         if improved or asked or ended or self._agreed(torch.tensor([float(self._minutes_are_over())]))[0] > 0:
             self._save()
 
