@@ -27,7 +27,7 @@ DIVERGED = "diverged.txt"
 
 MEASURED = """NLL is exact, in nats of the integer images: dequantization, scaling and logit counted. The test NLL is
 that of the best epoch by validation. Written by `benchmarks/short_runs.py {study}` on {cores} cores ({processor}),
-nothing else running, at commit `{commit:.12}`."""
+{beside}, at commit `{commit:.12}`."""
 
 
 def main() -> None:
@@ -36,8 +36,9 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES, help="which runs")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run folders go")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where the page goes")
+    parser.add_argument("--beside", action="store_true", help="other work runs beside: the page says so")
     arguments = parser.parse_args()
-    study, facts = STUDIES[arguments.study], machine()
+    study, facts = STUDIES[arguments.study], machine(arguments.beside)
     runs, out = arguments.runs / arguments.study, arguments.out / arguments.study
     for run in study.runs:
         words = run.command(runs)
@@ -62,10 +63,17 @@ def carry_out(words: list[str], folder: Path) -> None:
         done.check_returncode()
 
 
-def machine() -> dict[str, Any]:
+def machine(beside: bool) -> dict[str, Any]:
     """What the seconds were measured on, and at which commit."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    return {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system(), "commit": commit}
+    quiet = "other runs beside it, so that the seconds say little" if beside else "nothing else running"
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "commit": commit,
+        "beside": quiet,
+    }
 
 
 def collect(run: Run, runs: Path) -> dict[str, Any]:

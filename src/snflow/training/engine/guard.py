@@ -12,7 +12,6 @@ from snflow.errors import DivergenceError
 from snflow.selfnorm import SelfNormalizingMap, layer_diagnostics
 from snflow.training.config.options import OptimizerOptions, TrainingOptions
 
-
 LOST = 1.0
 """The residual ‖I − WR‖/√D of R = 0: a learned inverse past it says nothing about W⁻¹."""
 
