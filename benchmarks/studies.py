@@ -118,9 +118,9 @@ STUDIES = {
     ),
     "lambda": Study(
         "The penalty weight, with and without the guard: two dense layers on MNIST",
-        """The recipe `mnist_dense_newton` with `inverse_tracking penalty`, 6 epochs at a constant rate of 1e-3, ten times the
-        paper's: there the penalty alone lags or diverges. **Short runs**, one seed. With the guard, then without: a run
-        that diverges ends with exit code 3 and is listed with the error that it ended with.""",
+        """The recipe `mnist_dense_newton` with `inverse_tracking penalty`, 6 epochs at a constant rate of 1e-3, ten
+        times the paper's: there the penalty alone lags or diverges. **Short runs**, one seed. With the guard, then
+        without: a run that diverges ends with exit code 3 and is listed with the error that it ended with.""",
         tuple(
             Run(
                 f"lambda{weight}{suffix}",
