@@ -41,7 +41,8 @@ def test_geco_with_a_tolerance_rises_above_it_and_falls_below():
 
 def test_the_differential_method_adds_and_stays_above_zero():
     options = {"multiplier": "differential", "multiplier_rate": 0.1, "multiplier_tolerance": 0.1}
-    assert moved([3.0], **options)[0] == pytest.approx(1.02)
+    assert moved([1.5], **options)[0] == pytest.approx(1.005)
+    assert moved([300.0], **options)[0] == pytest.approx(1.01)
     assert moved([0.0] * 50, **options)[0] == 0.0
 
 

@@ -11,7 +11,10 @@ LARGEST = 1e6
 """λ stays within [1/LARGEST, LARGEST], so that it can come back from either end."""
 
 STEEPEST = 10.0
-"""Largest constraint that counts: at the start of training the error can be a thousand times what is asked."""
+"""Largest constraint that counts without a tolerance: at the start of training an error can be in the thousands."""
+
+BALANCED = 1.0
+"""Largest constraint that counts with a tolerance: as none is below −1, λ rises no faster than it falls."""
 
 
 @torch.no_grad()
@@ -21,7 +24,7 @@ def update_multiplier(
     """λ ← λ exp(rate · C̄) (GECO) or λ ← max(0, λ + rate · λ₀ · C̄) (differential), C̄ a moving average of the constraint.
 
     With a tolerance κ the constraint is C = ‖g(f(x)) − x‖² / (κ²‖x‖²) − 1, a number without a scale that is negative
-    where the inverse is better than asked: λ falls again. Without one GECO takes C = ‖g(f(x)) − x‖², as Keller et al.
+    where the inverse is better than asked: λ falls again; it counts within [−1, 1]. Without one GECO takes C = ‖g(f(x)) − x‖², as Keller et al.
     do: it never is negative.
 
     Args:
@@ -49,7 +52,8 @@ def update_multiplier(
         error if tolerance == 0 else error / (tolerance**2 * energy).clamp_min(torch.finfo(error.dtype).tiny) - 1
     )
     # A step whose numbers are not finite is left out by the training loop; λ must not remember it.
-    constraint = torch.nan_to_num(constraint, nan=0.0, posinf=STEEPEST).clamp(max=STEEPEST)
+    largest = STEEPEST if tolerance == 0 else BALANCED
+    constraint = torch.nan_to_num(constraint, nan=0.0, posinf=largest).clamp(max=largest)
     decay = options.multiplier_average
     average.mul_(decay).add_(constraint, alpha=1 - decay)
     if options.multiplier == "geco":
