@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from snflow import data as data
     from snflow import errors as errors
     from snflow import flows as flows
+    from snflow import nets as nets
     from snflow import variational as variational
     from snflow.bijections import ActNorm as ActNorm
     from snflow.bijections import Affine as Affine
@@ -74,7 +75,7 @@ _NAMES = {
         "gradient_angles inverting layer_diagnostics refresh_inverses"
     ),
 }
-_SUBPACKAGES = ("data", "errors", "flows", "testing", "variational")
+_SUBPACKAGES = ("data", "errors", "flows", "nets", "testing", "variational")
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
 __all__ = sorted([*_HOMES, *_SUBPACKAGES])
