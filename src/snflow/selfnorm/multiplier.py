@@ -24,8 +24,8 @@ def update_multiplier(
     """λ ← λ exp(rate · C̄) (GECO) or λ ← max(0, λ + rate · λ₀ · C̄) (differential), C̄ a moving average of the constraint.
 
     With a tolerance κ the constraint is C = ‖g(f(x)) − x‖² / (κ²‖x‖²) − 1, a number without a scale that is negative
-    where the inverse is better than asked: λ falls again; it counts within [−1, 1]. Without one GECO takes C = ‖g(f(x)) − x‖², as Keller et al.
-    do: it never is negative.
+    where the inverse is better than asked: λ falls again; it counts within [−1, 1]. Without one GECO takes
+    C = ‖g(f(x)) − x‖², as Keller et al. do: it never is negative.
 
     Args:
         penalty_weight: λ, a scalar, changed in place.
