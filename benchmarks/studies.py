@@ -42,7 +42,9 @@ TRACKINGS = {
 }
 CONSTANT_DENSE = ("--epochs", "6", "--schedule.decay", "constant", *ANGLE)
 GUARD_OFF = ("--flow.guard", "false")
-GECO = ("--flow.multiplier", "geco", "--flow.multiplier_rate", "2e-2", "--flow.multiplier_tolerance", "0.5")
+GENTLE = ("--optimizer.learning_rate", "3e-4", "--schedule.warmup_epochs", "1")
+GENTLE_DENSE = ("--epochs", "4", *GENTLE, *ANGLE)
+GECO = ("--flow.multiplier", "geco", "--flow.multiplier_rate", "0.05", "--flow.multiplier_tolerance", "0.1")
 LAMBDAS = ("0.001", "0.01", "0.1", "1", "10", "100", "1000")
 
 # Equal time budgets: the epochs of the full-matrix flow are set so that both train for about a minute on one core.
@@ -133,14 +135,18 @@ STUDIES = {
     ),
     "geco": Study(
         "GECO with a tolerance from three first λ: two dense layers on MNIST",
-        """As in the study of the penalty weight, guard on, with λ moved by GECO at a rate of 2e-2 to a relative
-        reconstruction error ‖g(f(x)) − x‖ / ‖x‖ of 0.5. **Short runs**, one seed.""",
+        """The recipe `mnist_dense_newton` with `inverse_tracking penalty` and the guard on, 4 epochs at a peak rate of
+        3e-4 with one epoch of warm-up and cosine decay. λ is fixed, or moved by GECO at a rate of 0.05 to a relative
+        reconstruction error ‖g(f(x)) − x‖ / ‖x‖ of 0.1. `both`: the penalty moves w and r, as in the paper; `inverse`:
+        it moves r alone (`penalty_only_inverse`). **Short runs**, one seed.""",
         tuple(
             Run(
-                f"from{weight}",
+                f"{whom}_{name}{weight}",
                 "mnist_dense_newton",
-                (*CONSTANT_DENSE, "--flow.inverse_tracking", "penalty", "--flow.penalty_weight", weight, *GECO),
+                (*GENTLE_DENSE, "--flow.inverse_tracking", "penalty", "--flow.penalty_weight", weight, *only, *how),
             )
+            for whom, only in (("inverse", ("--flow.penalty_only_inverse", "true")), ("both", ()))
+            for name, how in (("fixed", ()), ("geco_from", GECO))
             for weight in ("0.01", "1", "100")
         ),
     ),
