@@ -34,12 +34,16 @@ WARM = ("--schedule.warmup_epochs", "1")
 DENSE = ("--epochs", "10")
 
 ANGLE = ("--training.measure_angle", "true")
+NEWTON = ("--flow.inverse_tracking", "newton")
+SECANT = ("--flow.inverse_tracking", "secant")
 TRACKINGS = {
     "exact": ("--flow.log_det_rule", "exact"),
     "penalty": ("--flow.inverse_tracking", "penalty"),
-    "newton": ("--flow.inverse_tracking", "newton"),
-    "secant": ("--flow.inverse_tracking", "secant"),
+    "newton": NEWTON,
+    "secant": SECANT,
 }
+NEUMANN, PULL = ("--flow.neumann_terms",), ("--flow.tracking_pull",)
+INVERSE_SIZE = ("--flow.inverse_kernel_size",)
 CONSTANT_DENSE = ("--epochs", "6", "--schedule.decay", "constant", *ANGLE)
 GUARD_OFF = ("--flow.guard", "false")
 GENTLE = ("--optimizer.learning_rate", "3e-4", "--schedule.warmup_epochs", "1")
@@ -104,17 +108,50 @@ STUDIES = {
             for name, options in TRACKINGS.items()
         ),
     ),
+    "tracking_digits": Study(
+        "Tracking the inverse: nine convolutions on the digits, and what was tried",
+        """The demo's recipe for 60 epochs, one seed: exact, the paper's penalty, and least-squares inverse kernels with
+        K Neumann terms (`k0`, `k1`, `k3`), a pull of the penalty on w (`pull`), and inverse kernels of 7×7. `newton` and
+        `secant` alone are the defaults, K = 1 and no pull.""",
+        tuple(
+            Run(name, "digits_conv", ("--epochs", "60", *options, *ANGLE))
+            for name, options in {
+                **TRACKINGS,
+                "newton_k0": (*NEWTON, *NEUMANN, "0"),
+                "newton_k3": (*NEWTON, *NEUMANN, "3"),
+                "newton_pull0.01": (*NEWTON, *PULL, "0.01"),
+                "newton_k0_pull0.1": (*NEWTON, *NEUMANN, "0", *PULL, "0.1"),
+                "newton_k0_pull1": (*NEWTON, *NEUMANN, "0", *PULL, "1"),
+                "newton_7x7": (*NEWTON, *INVERSE_SIZE, "7"),
+                "newton_pull0.01_7x7": (*NEWTON, *PULL, "0.01", *INVERSE_SIZE, "7"),
+                "penalty_k1": (*NEUMANN, "1"),
+            }.items()
+        ),
+    ),
     "asymmetric": Study(
         "A 3×3 kernel with an inverse of 3×3, 5×5 and 7×7, on the digits",
-        """The demo's recipe for 60 epochs, the inverse kernel learned by the paper's penalty and by least squares, one
-        seed. A convolution's inverse is no convolution: a larger kernel comes nearer to it.""",
+        """The demo's recipe with two blocks for 60 epochs, one seed: six 3×3 convolutions on 8×8 and on 4×4 images. The
+        inverse kernel is fitted by least squares at each step (`secant`, no Neumann term, a pull of 0.1). A
+        convolution's inverse is no convolution: a larger kernel comes nearer to it.""",
         tuple(
             Run(
-                f"{tracking}_{size}x{size}",
+                f"{size}x{size}",
                 "digits_conv",
-                ("--epochs", "60", "--flow.inverse_tracking", tracking, "--flow.inverse_kernel_size", size, *ANGLE),
+                (
+                    "--epochs",
+                    "60",
+                    "--flow.blocks",
+                    "2",
+                    *SECANT,
+                    *NEUMANN,
+                    "0",
+                    *PULL,
+                    "0.1",
+                    *INVERSE_SIZE,
+                    size,
+                    *ANGLE,
+                ),
             )
-            for tracking in ("penalty", "newton")
             for size in ("3", "5", "7")
         ),
     ),
