@@ -111,8 +111,8 @@ STUDIES = {
     "tracking_digits": Study(
         "Tracking the inverse: nine convolutions on the digits, and what was tried",
         """The demo's recipe for 60 epochs, one seed: exact, the paper's penalty, and least-squares inverse kernels with
-        K Neumann terms (`k0`, `k1`, `k3`), a pull of the penalty on w (`pull`), and inverse kernels of 7×7. `newton` and
-        `secant` alone are the defaults, K = 1 and no pull.""",
+        K Neumann terms (`k0`, `k1`, `k3`), a pull of the penalty on w (`pull`), and inverse kernels of 7×7. `newton`
+        and `secant` alone are the defaults, K = 1 and no pull.""",
         tuple(
             Run(name, "digits_conv", ("--epochs", "60", *options, *ANGLE))
             for name, options in {
