@@ -249,6 +249,16 @@ def test_neumann_terms_are_the_powers_of_the_residual(terms):
     torch.testing.assert_close(found, r.T @ sum(torch.linalg.matrix_power(error, k) for k in range(1, terms + 1)))
 
 
+@pytest.mark.parametrize("how", ["penalty", "newton", "secant"])
+def test_only_a_tracked_convolution_takes_a_neumann_term_by_itself(how):
+    """Its inverse is no convolution; a matrix and a 1×1 convolution have theirs."""
+    tracked = how != "penalty"
+    assert SelfNormalizingConv2d(2, 3, inverse_tracking=how).rule.neumann_terms == int(tracked)
+    assert SelfNormalizingConv2d(2, 3, inverse_tracking=how, neumann_terms=0).rule.neumann_terms == 0
+    assert SelfNormalizingConv2d(2, 1, inverse_tracking=how).rule.neumann_terms == 0
+    assert SelfNormalizingDense(2, inverse_tracking=how).rule.neumann_terms == 0
+
+
 def test_neumann_terms_turn_the_gradient_towards_the_exact_one():
     shape, angles = (2, 8, 8), {}
     base = SelfNormalizingConv2d(2, 3, inverse_tracking="secant")
