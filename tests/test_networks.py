@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from snflow import Flow, SelfNormalizing, StandardNormal, inverting
+from snflow import Flow, SelfNormalizing, StandardNormal, flows, inverting, layer_diagnostics
 from snflow.errors import ConfigError, ConvergenceError, ShapeError
 from snflow.nets import ResidualMLP
 from snflow.numerics.jacobian import jacobian, jacobian_log_det, lanczos_log_det
@@ -267,3 +267,12 @@ def test_the_penalty_can_hold_around_the_data_too():
     layer = SelfNormalizing(net, inverse, (2,), penalty_spread=0.5)
     layer(x)
     assert float(layer.reconstruction_error) != pytest.approx(float(here.mean().detach()), rel=1e-3)
+
+
+def test_the_diagnostics_have_pairs_too():
+    flow = flows.pair((2,), width=8, blocks=1, penalty_weight=3.0)
+    flow(torch.randn(5, 2))
+    ((name, found),) = layer_diagnostics(flow).items()
+    assert isinstance(flow.get_submodule(name), SelfNormalizing)
+    assert found.reconstruction_error == float(flow.get_submodule(name).reconstruction_error)
+    assert (found.inverse_residual, found.penalty_weight, found.repairs) == (None, 3.0, 0)

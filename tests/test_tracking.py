@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from snflow import SelfNormalizingConv2d, SelfNormalizingDense, SelfNormalizingStridedConv2d, refresh_inverses
+from snflow import (
+    SelfNormalizingConv2d,
+    SelfNormalizingDense,
+    SelfNormalizingStridedConv2d,
+    flows,
+    gradient_angles,
+    refresh_inverses,
+)
 from snflow.errors import ConfigError
 from snflow.numerics.operators import ConvOperator, DenseOperator
 from snflow.selfnorm.gradient import Operators
@@ -401,3 +408,28 @@ def test_rademacher_probes_are_signs_without_a_mean():
 def test_wrong_options_are_named(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_a_fit_that_cannot_be_better_is_not_made_again():
+    """The residual of a fitted kernel never is zero: the tolerance alone would ask for a fit at each step."""
+    layer = SelfNormalizingConv2d(2, 3, inverse_tracking="newton", tracking_tolerance=1e-6)
+    with torch.no_grad():
+        layer.weight.add_(0.1 * torch.randn_like(layer.weight))
+        for factor in (1.0, 1 + 1e-9, 1 + 1e-9):
+            layer.weight.mul_(factor)
+            layer.follow((2, 8, 8))
+        assert int(layer.tracking_steps) == 1
+        layer.weight.mul_(1.5)
+        layer.follow((2, 8, 8))
+    assert int(layer.tracking_steps) == 2
+
+
+def test_angles_see_an_inverse_that_is_none():
+    flow = flows.dense((3,), initialization="orthogonal", penalty_weight=0.0)
+    batch = torch.randn(8, 3)
+    first = next(m for m in flow.modules() if isinstance(m, SelfNormalizingDense))
+    with torch.no_grad():
+        first.inverse_weight.neg_()
+    found = list(gradient_angles(flow, batch).values())
+    assert found[0] > 1
+    assert max(found[1:]) < 1e-3
