@@ -34,7 +34,7 @@ def test_command_lines_name_real_commands_recipes_and_options():
     from snflow.training.config.typed import field_types
 
     lines = re.findall(r"^snflow (\w+)(.*)$", README, re.MULTILINE)
-    assert {command for command, _ in lines} == {"recipes", "fit", "evaluate", "sample"}
+    assert {command for command, _ in lines} == {"recipes", "fit", "evaluate", "sample", "reproduce"}
     for command, rest in lines:
         assert main([command, "--help"]) == 0
         words = rest.split()

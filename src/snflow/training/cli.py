@@ -1,4 +1,4 @@
-"""The command line: ``snflow fit | evaluate | sample | recipes``. Torch is imported only when there is work for it."""
+"""The command line, ``snflow COMMAND``. Torch is imported only when there is work for it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from snflow.errors import ConfigError, SnflowError, nearest
 from snflow.training.commands.evaluate import evaluate
 from snflow.training.commands.fit import fit
 from snflow.training.commands.recipes import recipes
+from snflow.training.commands.reproduce import reproduce
 from snflow.training.commands.sample import sample
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "fit": (fit, "train the flow of a recipe, or go on with a run"),
     "evaluate": (evaluate, "exact likelihood of a trained run on a split of its data"),
     "sample": (sample, "draw samples from a trained run into a picture or an array"),
+    "reproduce": (reproduce, "a table or a figure of the paper: run its rows, resume them, write its page"),
     "recipes": (recipes, "list the recipes that come with the library"),
 }
 

@@ -101,10 +101,11 @@ class MetricsFile:
 
     def read(self) -> list[dict[str, float | None]]:
         """The rows, as numbers by column; only of a file without names in it."""
-        return [
-            {name: float(cell) if cell else None for name, cell in zip(self._names, row, strict=True)}
-            for row in self._complete_rows()
-        ]
+        return [{name: float(cell) if cell else None for name, cell in row.items()} for row in self.texts()]
+
+    def texts(self) -> list[dict[str, str]]:
+        """The rows as they are written, by column."""
+        return [dict(zip(self._names, row, strict=True)) for row in self._complete_rows()]
 
     def _complete_rows(self) -> list[list[str]]:
         """The rows without the heading and without one that a killed process left half written."""

@@ -1,0 +1,131 @@
+"""``results/NAME/README.md``: the runs of a target as a Markdown table, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from snflow.training.reproduce.records import Record
+from snflow.training.reproduce.targets import Row, Target
+
+_HEAD = "| row | epochs | seeds | exact test {unit} | paper | difference | training | settings |\n|" + "---|" * 8
+
+
+def write_page(path: Path, name: str, target: Target, records: Sequence[Record], picture: str | None) -> None:
+    """Write the page of a target whose runs are trained flows.
+
+    A line is the mean ± sample standard deviation over the seeds of one row with one set of settings; the hash of the
+    settings is in its last column, and runs with different settings never share a line.
+
+    Args:
+        path: the file.
+        name: the target's.
+        target: what it shows.
+        records: its runs.
+        picture: the name of the picture beside the page, ``None`` for none.
+    """
+    lines = [f"# {title_of(name)}: {target.title}", ""]
+    if target.remark:
+        lines += [target.remark, ""]
+    lines += [
+        f"Written by `snflow reproduce {name}` on {_listed({r.machine for r in records})}, at commit "
+        f"{_listed({_commit(r) for r in records})}. NLL is exact, that of the best epoch by validation"
+        + (
+            ", in nats of the integer images: dequantization, scaling and logit counted."
+            if target.unit == "nats"
+            else "."
+        ),
+        "",
+        _HEAD.format(unit="NLL, nats" if target.unit == "nats" else "NLL, bits/dim"),
+    ]
+    for row in target.rows:
+        lines += [_line(row, group, target.unit) for group in grouped(row, records)]
+    lines += ["", *_missing(target, records)]
+    if picture is not None:
+        lines += [f"![{target.title}]({picture})", ""]
+    lines += ["## Commands", "", *_commands(records), ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def title_of(name: str) -> str:
+    """The name as a heading.
+
+    Example:
+        >>> title_of("table1")
+        'Table 1'
+    """
+    word = name.rstrip("0123456789")
+    return f"{word.capitalize()} {name.removeprefix(word)}"
+
+
+def grouped(row: Row, records: Sequence[Record]) -> list[list[Record]]:
+    """The runs of a row, those of the same settings together, by their epochs."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if record.row == row.name:
+            groups.setdefault(record.settings, []).append(record)
+    return sorted(groups.values(), key=lambda group: group[0].epochs)
+
+
+def mean_and_deviation(values: Sequence[float], digits: int) -> str:
+    """Mean ± sample standard deviation, which takes two values or more.
+
+    Example:
+        >>> mean_and_deviation([1.0, 2.0], 1), mean_and_deviation([1.0], 1), mean_and_deviation([], 1)
+        ('1.5 ± 0.7', '1.0', '–')
+    """
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def _line(row: Row, group: Sequence[Record], unit: str) -> str:
+    first = group[0]
+    key, digits = ("test_nll_nats", 2) if unit == "nats" else ("test_bits_per_dim", 3)
+    found = [float(r.summary[key]) for r in group if r.summary is not None and r.summary[key] is not None]
+    lost = sum(r.diverged is not None for r in group)
+    shown = mean_and_deviation(found, digits) if found else "diverged"
+    if lost and found:
+        shown += f", {lost} of {len(group)} diverged"
+    epochs = f"**short: {first.epochs}** of {first.full_epochs}" if first.short else str(first.epochs)
+    paper = "–" if row.paper is None else f"{row.paper:g}"
+    apart = f"{statistics.fmean(found) - row.paper:+.{digits}f}" if found and row.paper is not None else "–"
+    minutes = [r.summary["train_seconds"] / 60 for r in group if r.summary is not None]
+    time = f"{statistics.fmean(minutes):.1f} min" if minutes else "–"
+    return f"| {row.name} | {epochs} | {len(group)} | {shown} | {paper} | {apart} | {time} | `{first.settings}` |"
+
+
+def _missing(target: Target, records: Sequence[Record]) -> list[str]:
+    names = {record.row for record in records}
+    absent = [row.name for row in target.rows if row.name not in names]
+    return [f"Not run: {', '.join(absent)}.", ""] if absent else []
+
+
+def _commands(records: Sequence[Record]) -> list[str]:
+    lines = []
+    for record in records:
+        lines.append(f"- {record.row}, seed {record.seed}: `{record.command}`")
+        if record.diverged is not None:
+            lines.append(f"  ended with: {record.diverged}")
+    return lines
+
+
+def _listed(words: set[str]) -> str:
+    return ", ".join(sorted(words)) or "–"
+
+
+def _commit(record: Record) -> str:
+    return f"`{record.commit[:12]}`" if record.commit else "unknown"
+
+
+def said(words: Sequence[str]) -> str:
+    """The command as it would be typed.
+
+    Example:
+        >>> said(["table1", "--rows", "dense_*"])
+        "snflow reproduce table1 --rows 'dense_*'"
+    """
+    return shlex.join(["snflow", "reproduce", *words])

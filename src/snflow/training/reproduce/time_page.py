@@ -1,0 +1,83 @@
+"""``results/NAME/README.md`` of the targets that are times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snflow.training.reproduce.carrying_out import commit, machine
+from snflow.training.reproduce.page import title_of
+from snflow.training.reproduce.targets import Target
+
+_COLUMNS = ("learned_1_ms", "exact_1_ms", "learned_100_ms", "exact_100_ms")
+
+
+def write_times(
+    folder: Path, name: str, target: Target, times: Sequence[dict[str, Any]], how: Mapping[str, Any]
+) -> None:
+    """Table 3: milliseconds a batch and a sample, and the ratio to the exact gradient of the same model.
+
+    Args:
+        folder: of the results.
+        name: the target's.
+        target: what it shows.
+        times: a mapping a row.
+        how: command, threads and device.
+    """
+    _keep(folder, times, how)
+    paper = {row.name: row.paper for row in target.rows}
+    measured = {row["row"]: row for row in times}
+    lines = [
+        *_opening(name, target, how),
+        "A training batch of 100 is objective, gradient, gradient norm and Adam's step: medians of steps in turns. "
+        "A sample goes from latents to pixels; the factors of an exact inverse are made once, before. "
+        "The ratio is that of the exact row of the same model to this one.",
+        "",
+        "| row | ms a batch | ratio | paper: ms | paper: ratio "
+        "| sample of 1: learned | exact | sample of 100, each: learned | exact |",
+        "|" + "---|" * 9,
+    ]
+    for row in times:
+        exact = f"{row['row'].split('_')[0]}_exact"
+        ratio = f"{measured[exact]['batch_ms'] / row['batch_ms']:.2f}" if exact in measured else "–"
+        papers, whole = paper.get(row["row"]), paper.get(exact)
+        theirs = "–" if papers is None else f"{papers:g}"
+        apart = "–" if papers is None or whole is None else f"{whole / papers:.2f}"
+        samples = " | ".join("–" if row.get(c) is None else f"{row[c]:.3g}" for c in _COLUMNS)
+        lines.append(f"| {row['row']} | {row['batch_ms']:.1f} | {ratio} | {theirs} | {apart} | {samples} |")
+    (folder / "README.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def write_dimensions(
+    folder: Path, name: str, target: Target, times: Mapping[str, list[tuple[int, float]]], how: Mapping[str, Any]
+) -> None:
+    """Figure 4: milliseconds a batch by dimension, a column a rule."""
+    _keep(folder, [{"row": row, "ms_by_dimension": points} for row, points in times.items()], how)
+    names = list(times)
+    lines = [
+        *_opening(name, target, how),
+        "Two dense layers, a training batch of 100 as in Table 3; medians of steps taken in turns, milliseconds.",
+        "",
+        f"| dimension | {' | '.join(names)} |",
+        "|" + "---|" * (1 + len(names)),
+    ]
+    for position, (dimension, _) in enumerate(times[names[0]]):
+        lines.append(f"| {dimension} | {' | '.join(f'{times[n][position][1]:.2f}' for n in names)} |")
+    lines += ["", f"![{target.title}](picture.png)", ""]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _opening(name: str, target: Target, how: Mapping[str, Any]) -> list[str]:
+    head = [f"# {title_of(name)}: {target.title}", ""]
+    at = commit()
+    where = f"{machine()}, {how['threads']} threads, device {how['device']}, at commit `{at[:12] if at else 'unknown'}`"
+    return [*head, *([target.remark, ""] if target.remark else []), f"Written by `{how['command']}` on {where}.", ""]
+
+
+def _keep(folder: Path, times: Sequence[dict[str, Any]], how: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"machine": machine(), "commit": commit(), **how}
+    lines = [json.dumps(facts), *map(json.dumps, times)]
+    (folder / "times.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

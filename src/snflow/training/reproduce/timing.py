@@ -1,0 +1,180 @@
+"""Milliseconds of training steps and of samples, measured side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snflow.data import Dataset
+from snflow.distributions import Flow
+from snflow.flows import build
+from snflow.selfnorm import inverting
+from snflow.selfnorm.inversion import InverseMethod
+from snflow.training.config.recipe import Recipe
+from snflow.training.reproduce.carrying_out import recipe_of
+from snflow.training.reproduce.targets import Row
+
+BATCH = 100
+LEAST_STEPS, MOST_STEPS = 3, 200
+EVENTS: dict[str, tuple[tuple[int, ...], int]] = {
+    "mnist": ((1, 28, 28), 256),
+    "digits": ((1, 8, 8), 17),
+    "cifar10": ((3, 32, 32), 256),
+    "imagenet32": ((3, 32, 32), 256),
+}
+"""Shape and levels of the data of a recipe: time does not depend on what the images show."""
+
+FIRST_DIMENSION, DIMENSION_STEP = 32, 96
+"""Figure 4 has the dimensions 32 + 96 k."""
+
+
+@dataclass
+class Timed:
+    """Seconds that one thing took, again and again; the first is a warm-up that does not count."""
+
+    act: Callable[[], object]
+    seconds: list[float] = field(default_factory=list)
+    warm: bool = False
+
+    @property
+    def median_ms(self) -> float:
+        """Milliseconds, the median."""
+        return 1000 * statistics.median(self.seconds)
+
+    def once(self, device: str) -> None:
+        """Do it and look at the clock, when the device has finished."""
+        _finish(device)
+        began = time.perf_counter()
+        self.act()
+        _finish(device)
+        if self.warm:
+            self.seconds.append(time.perf_counter() - began)
+        self.warm = True
+
+    def done(self, budget: float) -> bool:
+        """Whether this was measured often or long enough."""
+        count = len(self.seconds)
+        return count >= MOST_STEPS or (count >= LEAST_STEPS and sum(self.seconds) >= budget)
+
+
+def interleaved(timed: Sequence[Timed], seconds: float, device: str) -> None:
+    """Measure all of them in turns, so that a slower minute of the machine is everybody's.
+
+    Args:
+        timed: what to measure.
+        seconds: for each of them; three times at least, 200 times at most.
+        device: where it computes.
+    """
+    waiting = list(timed)
+    while waiting:
+        for one in waiting:
+            one.once(device)
+        waiting = [one for one in waiting if not one.done(seconds)]
+
+
+def time_rows(rows: Sequence[Row], changes: Mapping[str, Any], seconds: float, device: str) -> list[dict[str, Any]]:
+    """Time a training step of 100 images, and samples at batch sizes 1 and 100 by each inverse, of each row.
+
+    Args:
+        rows: the recipes.
+        changes: values by ``section.option`` over those of the rows.
+        seconds: of measurement for each number.
+        device: where it computes.
+
+    Returns:
+        Milliseconds by name of the number, one mapping a row.
+    """
+    flows = []
+    for row in rows:
+        recipe = recipe_of(row, changes)
+        shape, levels = EVENTS[recipe.data_name]
+        flows.append((recipe, _built(recipe, shape, levels, device)))
+    steps = [Timed(_training_step(recipe, flow, batch)) for recipe, (flow, batch) in flows]
+    interleaved(steps, seconds, device)
+    found = [
+        {"row": row.name, "batch_ms": step.median_ms, "steps": len(step.seconds)}
+        for row, step in zip(rows, steps, strict=True)
+    ]
+    for numbers, (_, (flow, _)) in zip(found, flows, strict=True):
+        numbers |= _sampling(flow.eval(), seconds, device)
+    return found
+
+
+def time_dimensions(
+    rows: Sequence[Row], changes: Mapping[str, Any], largest: int, seconds: float, device: str
+) -> dict[str, list[tuple[int, float]]]:
+    """Milliseconds of a training step of 100 rows by dimension 32 + 96 k up to ``largest``, for each row."""
+    found: dict[str, list[tuple[int, float]]] = {row.name: [] for row in rows}
+    for dimension in range(FIRST_DIMENSION, largest + 1, DIMENSION_STEP):
+        recipes = [recipe_of(row, changes) for row in rows]
+        flows = [(recipe, _built(recipe, (dimension,), None, device)) for recipe in recipes]
+        steps = [Timed(_training_step(recipe, flow, batch)) for recipe, (flow, batch) in flows]
+        interleaved(steps, seconds, device)
+        for row, step in zip(rows, steps, strict=True):
+            found[row.name].append((dimension, step.median_ms))
+    return found
+
+
+def _built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: str) -> tuple[Flow, Tensor]:
+    """The recipe's flow for events of that shape, and a batch of random ones."""
+    generator = torch.Generator().manual_seed(0)
+    size = (BATCH, *shape)
+    rows = torch.randn(size, generator=generator)
+    if levels is not None:
+        rows = torch.randint(levels, size, generator=generator, dtype=torch.uint8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        flow = build(recipe.flow, Dataset(recipe.data_name, rows, rows, rows, levels=levels))
+    return flow.to(device), (rows.to(flow.base.dtype) if levels is None else rows).to(device)
+
+
+def _training_step(recipe: Recipe, flow: Flow, batch: Tensor) -> Callable[[], None]:
+    """Objective, gradient, norm and Adam's step, as the training loop takes them."""
+    adam = recipe.optimizer
+    optimizer = torch.optim.Adam(flow.parameters(), lr=adam.learning_rate)
+    parameters = [p for p in flow.parameters() if p.requires_grad]
+
+    def step() -> None:
+        flow.train()
+        loss = -flow(batch).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, adam.clip_norm if adam.clip_norm is not None else float("inf"))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _sampling(flow: Flow, seconds: float, device: str) -> dict[str, float]:
+    """Milliseconds a sample by each way back; factors of the exact one are made before, once."""
+    methods: tuple[InverseMethod, ...] = ("exact",)
+    if any(hasattr(layer, "inverse_method") for layer in flow.modules()):
+        methods = ("learned", "exact")
+    found = {}
+    for method in methods:
+        timed = {size: Timed(_sample(flow, size, method)) for size in (1, BATCH)}
+        interleaved(list(timed.values()), seconds, device)
+        for size, one in timed.items():
+            found[f"{method}_{size}_ms"] = one.median_ms / size
+    return found
+
+
+def _sample(flow: Flow, size: int, method: InverseMethod) -> Callable[[], None]:
+    z = flow.base.rsample(size, generator=torch.Generator(flow.base.device).manual_seed(0))
+
+    def sample() -> None:
+        with torch.no_grad(), inverting(flow.bijection, method):
+            flow.bijection.decode(z)
+
+    return sample
+
+
+def _finish(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

@@ -1,0 +1,181 @@
+"""``snflow reproduce``: every target in its smallest form, resumed, and never two settings in one line."""
+
+import json
+import re
+import signal
+
+import pytest
+import torch
+
+from snflow.training.cli import main
+from snflow.training.reproduce.carrying_out import recipe_of
+from snflow.training.reproduce.page import grouped, mean_and_deviation
+from snflow.training.reproduce.pictures import seconds_until
+from snflow.training.reproduce.records import Record, merged, read_records
+from snflow.training.reproduce.targets import TARGETS, Row
+from training.test_cli import FILES
+
+SMALL = "flow.width=4,training.batch_size=5,training.threads=1"
+DENSE = "training.batch_size=5,training.threads=1"
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    for name, write in FILES.items():
+        (folder / name).mkdir(parents=True)
+        write(folder / name)
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path, data, capsys):
+    """``reproduce`` into the test's own folders; gives the exit code and the page."""
+
+    def run(target, *words):
+        places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "results"), "--device", "cpu"]
+        code = main(["reproduce", target, *places, "--data", str(data), *words])
+        page = tmp_path / "results" / target / "README.md"
+        return code, page.read_text() if page.exists() else capsys.readouterr().err
+
+    return run
+
+
+def record(row="a", seed=0, settings="s", **changes):
+    summary = {"test_nll_nats": 1.0 + seed, "test_bits_per_dim": 0.5, "train_seconds": 60.0}
+    content = {"epochs": 1, "full_epochs": 1, "folder": "f", "command": "c", "commit": None, "machine": "m"}
+    content |= {"summary": summary, "diverged": None, "metrics": [], "layers": []}
+    return Record(row, seed, settings, **(content | changes))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_row_is_a_recipe_with_changes_that_fit(target):
+    rows = TARGETS[target].rows
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        recipe = recipe_of(row, {"training.seed": 1})
+        assert recipe.training.seed == 1
+
+
+def test_two_rows_of_a_table_never_are_the_same_run():
+    for target in TARGETS.values():
+        digests = [recipe_of(row, {}).digest() for row in target.rows]
+        assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tabel1"], "did you mean 'table1'?"),
+        (["table1", "--rows", "dens_snf"], "did you mean 'dense_snf'?"),
+        (["table1", "--seeds", "0"], "--seeds: expected a number above 0, got 0"),
+        (["table1", "--set", "width"], "--set: expected section.option=value"),
+        (["table1", "--rows", "digits_snf", "--set", "flow.widht=3"], "did you mean 'width'"),
+    ],
+)
+def test_a_users_error_is_one_line(words, message, tmp_path, capsys):
+    assert main(["reproduce", *words, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "changes"),
+    [
+        ("table1", "dense_snf,dense_exact_fast", DENSE),
+        ("table2", "cifar10_snf", SMALL),
+        ("table4", "dense_0.1,dense_0.1_unguarded", DENSE),
+        ("table5", "snf_5x5", SMALL),
+        ("figure2", "dense_snf", DENSE),
+        ("figure3", "dense_snf", DENSE),
+        ("figure5", "dense_exact,dense_snf", DENSE),
+    ],
+)
+def test_every_target_of_trained_rows(target, rows, changes, command, tmp_path):
+    code, page = command(target, "--rows", rows, "--epochs", "1", "--seeds", "1", "--set", changes)
+    assert code == 0, page
+    for row in rows.split(","):
+        assert re.search(rf"\| {re.escape(row)} \| \*\*short: 1\*\* of \d+ \| 1 \| [\d.]+ \|", page)
+    kept = read_records(tmp_path / "results" / target / "runs.jsonl")
+    assert [r.row for r in kept] == rows.split(",")
+    assert ("picture.png" in page) == (target in ("figure2", "figure3", "figure5"))
+    if "picture.png" in page:
+        assert (tmp_path / "results" / target / "picture.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("target", "rows"), [("table3", "dense_exact,dense_snf"), ("figure4", "exact,snf")])
+def test_every_target_of_times(target, rows, tmp_path):
+    out = tmp_path / "results"
+    words = ["--rows", rows, "--seconds", "0.01", "--largest", "128", "--out", str(out), "--device", "cpu"]
+    assert main(["reproduce", target, *words]) == 0
+    page = (out / target / "README.md").read_text()
+    lines = [json.loads(line) for line in (out / target / "times.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines[1:]] == rows.split(",")
+    if target == "table3":
+        snf = next(line for line in lines if line.get("row") == "dense_snf")
+        exact = next(line for line in lines if line.get("row") == "dense_exact")
+        assert (
+            f"| dense_snf | {snf['batch_ms']:.1f} | {exact['batch_ms'] / snf['batch_ms']:.2f} | 18.7 | 2.40 |" in page
+        )
+        assert {"learned_1_ms", "exact_1_ms", "learned_100_ms", "exact_100_ms"} <= snf.keys()
+        assert "learned_1_ms" not in exact
+    else:
+        assert re.search(r"\| 32 \| [\d.]+ \| [\d.]+ \|\n\| 128 \|", page)
+        assert (out / target / "picture.png").exists()
+
+
+def test_what_was_cut_off_goes_on_and_what_is_finished_is_read(command, tmp_path, monkeypatch):
+    words = ["--rows", "dense_snf", "--epochs", "2", "--seeds", "2", "--set", DENSE]
+    original, steps = torch.nn.utils.get_total_norm, []
+
+    def counted(grads):
+        steps.append(1)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return original(grads)
+
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", counted)
+    assert command("table1", *words)[0] == 128 + signal.SIGTERM
+    assert not (tmp_path / "results").exists()
+    code, page = command("table1", *words)
+    assert code == 0
+    assert re.search(r"\| dense_snf \| \*\*short: 2\*\* of 6000 \| 2 \| [\d.]+ ± [\d.]+ \| 947.1 \|", page)
+    trained = len(steps)
+    assert command("table1", *words)[1] == page
+    assert len(steps) == trained
+
+
+def test_other_settings_have_a_line_of_their_own(command):
+    base = ["--rows", "dense_snf", "--seeds", "1", "--set", DENSE]
+    command("table1", *base, "--epochs", "1")
+    page = command("table1", *base, "--epochs", "2")[1]
+    lines = [line for line in page.splitlines() if line.startswith("| dense_snf")]
+    assert [line.split("|")[2].strip() for line in lines] == ["**short: 1** of 6000", "**short: 2** of 6000"]
+    assert len({line.split("|")[8] for line in lines}) == 2
+
+
+def test_a_run_that_diverged_is_a_result(command, monkeypatch, tmp_path):
+    from snflow.training.engine import loop
+
+    monkeypatch.setattr(loop, "exact_nll", lambda *rest: float("nan"))
+    words = ["--rows", "dense_snf", "--epochs", "1", "--seeds", "1", "--set", DENSE]
+    code, page = command("table1", *words)
+    assert code == 0
+    assert "| dense_snf | **short: 1** of 6000 | 1 | diverged | 947.1 | – |" in page
+    assert "ended with: " in page
+    monkeypatch.undo()
+    assert command("table1", *words)[1] == page
+
+
+def test_groups_and_means():
+    records = [record(seed=0), record(seed=1), record(settings="t", epochs=3), record(row="b")]
+    groups = grouped(Row("a", "digits_conv"), records)
+    assert [[(r.settings, r.seed) for r in g] for g in groups] == [[("s", 0), ("s", 1)], [("t", 0)]]
+    assert mean_and_deviation([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00"
+    again = record(seed=1, epochs=1, command="newer")
+    assert merged(records, [again])[1].command == "newer"
+    assert len(merged(records, [again])) == len(records)
+
+
+def test_seconds_of_epochs_that_were_left_out():
+    rows = [{"epoch": float(e), "train_seconds": s} for e, s in ((0, 0.0), (2, 3.0), (4, 5.0))]
+    assert seconds_until(record(metrics=rows), [2.0, 4.0]) == [6.0, 16.0]
