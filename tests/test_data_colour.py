@@ -1,5 +1,6 @@
 """CIFAR-10 and ImageNet32 from the files in which they are passed on, and files that are something else."""
 
+import os
 import pickle
 
 import numpy as np
@@ -49,6 +50,34 @@ def test_imagenet32_reads_batch_after_batch(tmp_path):
     limited = load(Imagenet32Options(path=str(tmp_path), limit_train=5, limit_eval=1))
     assert [len(part) for part in (limited.train, limited.validation, limited.test)] == [5, 1, 1]
     assert torch.equal(limited.train, data.train[:5])
+
+
+def test_imagenet32_on_the_disk_is_imagenet32_in_memory(tmp_path):
+    for n in (1, 2):
+        np.savez(tmp_path / f"train_data_batch_{n}.npz", data=images(10, n))
+    np.savez(tmp_path / "val_data.npz", data=images(6))
+    read, mapped = (load(Imagenet32Options(path=str(tmp_path), memory_map=m)) for m in (False, True))
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(mapped, split), getattr(read, split))
+    (unpacked,) = (p for p in tmp_path.iterdir() if p.suffix != ".npz")
+    assert unpacked.stat().st_size == 20 * 3072
+    before = unpacked.stat().st_mtime_ns
+    load(Imagenet32Options(path=str(tmp_path), memory_map=True))
+    assert unpacked.stat().st_mtime_ns == before
+    np.savez(tmp_path / "train_data_batch_2.npz", data=images(10, 7))
+    os.utime(unpacked, (0, 0))
+    again = load(Imagenet32Options(path=str(tmp_path), memory_map=True))
+    assert torch.equal(again.validation, torch.from_numpy(images(10, 7)[-2:]).view(2, 3, 32, 32))
+
+
+def test_a_damaged_archive_leaves_no_half_of_the_unpacked_file(tmp_path):
+    for n in (1, 2):
+        np.savez(tmp_path / f"train_data_batch_{n}.npz", data=images(10, n))
+    np.savez(tmp_path / "val_data.npz", data=images(6))
+    (tmp_path / "train_data_batch_2.npz").write_bytes(b"PK damaged")
+    with pytest.raises(DataError, match=r"whole \.npz file"):
+        load(Imagenet32Options(path=str(tmp_path), memory_map=True))
+    assert not (tmp_path / "train_data.bytes").exists()
 
 
 class Code:

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from snflow.data.images.augmentation import Augmentation
 from snflow.errors import ConfigError
 
 
@@ -24,6 +25,7 @@ class Batches:
         data: with shape ``(N, *event)``, on any device.
         batch_size: rows in a batch.
         seed: of all the epochs.
+        augmentation: what changes the images of a batch, by draws that are a function of seed, epoch and batch.
 
     Raises:
         ConfigError: the batch size is not between 1 and N.
@@ -38,7 +40,7 @@ class Batches:
         True
     """
 
-    def __init__(self, data: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(self, data: Tensor, batch_size: int, seed: int, augmentation: Augmentation | None = None) -> None:
         if not 1 <= batch_size <= data.shape[0]:
             raise ConfigError(
                 "Batches",
@@ -47,6 +49,7 @@ class Batches:
                 fix="lower the batch size",
             )
         self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.augmentation = augmentation or Augmentation()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -77,8 +80,10 @@ class Batches:
 
     def _epoch(self, epoch: int, start: int) -> Iterator[Tensor]:
         rows = self.order(epoch).to(self.data.device)
-        for first in range(start * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
-            yield self.data[rows[first : first + self.batch_size]]
+        for batch in range(start, self.steps_per_epoch):
+            first = batch * self.batch_size
+            drawn_by = torch.Generator().manual_seed(_stable_seed(self.seed, epoch, batch))
+            yield self.augmentation(self.data[rows[first : first + self.batch_size]], drawn_by)
 
 
 def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -104,10 +109,11 @@ def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:
     return iter(data.split(batch_size)) if data.shape[0] else iter(())
 
 
-def _stable_seed(seed: int, epoch: int) -> int:
+def _stable_seed(seed: int, epoch: int, *batch: int) -> int:
     """63 bits of a hash that is the same in every process, unlike Python's own.
 
     A sum of the two would give epoch 1 of seed 0 the order of epoch 0 of seed 1.
     """
-    digest = hashlib.blake2b(f"snflow batches {seed} {epoch}".encode(), digest_size=8).digest()
+    name = " ".join(map(str, ("snflow batches", seed, epoch, *batch)))
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

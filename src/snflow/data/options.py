@@ -64,6 +64,9 @@ class Cifar10Options(_ImageFiles):
 class Imagenet32Options(_ImageFiles):
     """ImageNet at 32×32 from its .npz batches: 3×32×32, 256 levels, 1,261,167 / 20,000 / 50,000."""
 
+    memory_map: bool = False
+    """Unpack the train images once into a file beside the batches, and read them from there as they are asked for."""
+
 
 @dataclass(frozen=True)
 class TableOptions:

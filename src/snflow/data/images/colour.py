@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -97,6 +98,39 @@ def joined(parts: Sequence[NDArray[np.uint8]]) -> Tensor:
         whole[at : at + len(part)] = torch.from_numpy(part)
         at += len(part)
     return whole
+
+
+def mapped(paths: Sequence[Path], key: str, file: Path) -> Tensor:
+    """Images of several .npz files as one tensor that stays on the disk: read as they are asked for.
+
+    The bytes are written once into ``file``, an archive at a time, whole or not at all; again when one is newer.
+
+    Args:
+        paths: the archives, in order.
+        key: the array's name in each.
+        file: where the bytes go, 3072 an image.
+
+    Returns:
+        Images with shape ``(N, 3, 32, 32)``; mapped into memory; what is changed in it is not written.
+
+    Raises:
+        DataError: an archive is wrong, or the file cannot be written.
+    """
+    try:
+        if not file.is_file() or file.stat().st_mtime < max(path.stat().st_mtime for path in paths):
+            temporary = file.with_name(f".tmp-{file.name}")
+            with temporary.open("wb") as out:
+                for path in paths:
+                    out.write(read_npz(path, key).tobytes())
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.replace(file)
+        size = file.stat().st_size
+    except OSError as error:
+        raise DataError(
+            str(file), expected="a file that can be written", got=str(error), fix="set data.memory_map false"
+        ) from error
+    return torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).view(-1, 3, 32, 32)
 
 
 def _as_images(data: Any, where: str) -> NDArray[np.uint8]:

@@ -68,6 +68,10 @@ class TrainingOptions:
     """Rows at a time when the exact likelihood is computed."""
     seed: int = 0
     """Seed of weights, batch order, noise and pictures."""
+    flip: bool = False
+    """Mirror each training image left to right with probability one half."""
+    jitter: int = 0
+    """Move each training image by up to so many pixels along each side."""
     validate_every: int = 1
     """Epochs between two exact validation likelihoods; the last epoch always has one."""
     patience: int | None = None
@@ -97,7 +101,7 @@ class TrainingOptions:
         require = partial(check_option, "training", self)
         for field in ("epochs", "batch_size", "eval_batch_size", "validate_every", "max_skips"):
             require(field, getattr(self, field) >= 1, "a whole number of at least 1")
-        for field in ("seed", "checkpoint_every_epochs", "checkpoint_every_steps"):
+        for field in ("seed", "jitter", "checkpoint_every_epochs", "checkpoint_every_steps"):
             require(field, 0 <= getattr(self, field) < 2**63, "a whole number of at least 0")
         for field in ("patience", "threads"):
             value = getattr(self, field)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from snflow.data import Batches, Dataset
+from snflow.data.images.augmentation import Augmentation
 from snflow.distributions import Flow, bits_per_dim
 from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
 from snflow.selfnorm import gradient_angles, layer_diagnostics
@@ -80,7 +81,8 @@ class TrainingLoop:
                 got=str(options.batch_size),
             )
         flow.to(fabric.device, torch.float64 if options.precision == "64-true" else torch.float32)
-        self._batches = Batches(in_dtype_of(flow, dataset.train), options.batch_size, options.seed)
+        changed = Augmentation(options.flip, options.jitter)
+        self._batches = Batches(in_dtype_of(flow, dataset.train), options.batch_size, options.seed, changed)
         self._parameters = [p for p in flow.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(
             self._parameters,
