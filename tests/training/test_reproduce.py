@@ -123,6 +123,20 @@ def test_every_target_of_times(target, rows, tmp_path):
         assert (out / target / "picture.png").exists()
 
 
+def test_the_overview_has_what_was_run_and_says_what_was_not(command, tmp_path):
+    command("table1", "--rows", "dense_snf", "--epochs", "1", "--seeds", "1", "--set", DENSE)
+    out = ["--out", str(tmp_path / "results"), "--page", str(tmp_path / "docs" / "paper.md")]
+    small = ["--seconds", "0.01", "--largest", "32", "--device", "cpu"]
+    assert main(["reproduce", "figure4", "--rows", "exact,snf", *small, *out[:2]]) == 0
+    assert main(["reproduce", "overview", *out]) == 0
+    page = (tmp_path / "docs" / "paper.md").read_text()
+    assert "[Table 1: MNIST, exact test NLL](../results/table1/README.md)" in page
+    assert re.search(r"\| dense_snf \| \*\*short: 1\*\* of 6000 \|", page)
+    assert re.search(r"\| dimension \| exact \| snf \|", page)
+    assert "(../results/figure4/picture.png)" in page
+    assert page.count("Not run yet.") == len(TARGETS) - 2
+
+
 def test_what_was_cut_off_goes_on_and_what_is_finished_is_read(command, tmp_path, monkeypatch):
     words = ["--rows", "dense_snf", "--epochs", "2", "--seeds", "2", "--set", DENSE]
     original, steps = torch.nn.utils.get_total_norm, []
@@ -148,7 +162,7 @@ def test_other_settings_have_a_line_of_their_own(command):
     base = ["--rows", "dense_snf", "--seeds", "1", "--set", DENSE]
     command("table1", *base, "--epochs", "1")
     page = command("table1", *base, "--epochs", "2")[1]
-    lines = [line for line in page.splitlines() if line.startswith("| dense_snf")]
+    lines = [line for line in page.splitlines() if line.startswith("| dense_snf |")]
     assert [line.split("|")[2].strip() for line in lines] == ["**short: 1** of 6000", "**short: 2** of 6000"]
     assert len({line.split("|")[8] for line in lines}) == 2
 

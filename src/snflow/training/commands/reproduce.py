@@ -24,7 +24,7 @@ def reproduce(argv: Sequence[str]) -> int:
         "Run the rows of a table or a figure of the paper and write it beside the paper's numbers.",
         _EPILOG,
     )
-    arguments.positional("target", f"one of {', '.join(TARGETS)}")
+    arguments.positional("target", f"one of {', '.join(TARGETS)}; overview writes a page of what there is")
     arguments.option("rows", str | None, None, "names of rows, or patterns like dense_*, apart by commas; null is all")
     arguments.option("epochs", int | None, None, "instead of the recipe's; fewer are called a short run")
     arguments.option("set", str | None, None, "further changes of every recipe: flow.width=64,training.batch_size=50")
@@ -35,7 +35,14 @@ def reproduce(argv: Sequence[str]) -> int:
     arguments.option("device", str, "auto", "where it computes: auto, cpu, cuda, mps")
     arguments.option("runs", str, "runs/reproduce", "where the run folders lie")
     arguments.option("out", str, "results", "where the page goes, into a folder of the target's name")
+    arguments.option("page", str, "docs/paper.md", "overview only: the page, written from the results in --out")
     values = arguments.parse(argv)
+    if values["target"] == "overview":
+        from snflow.training.reproduce.overview import write_overview
+
+        write_overview(Path(values["page"]), Path(values["out"]))
+        print(f"{values['page']} is written")
+        return 0
     target = find_target(values["target"])
     for option in ("epochs", "seeds", "seconds", "largest"):
         if values[option] is not None and values[option] <= 0:

@@ -12,6 +12,8 @@ from snflow.training.reproduce.targets import Row, Target
 
 _HEAD = "| row | epochs | seeds | exact test {unit} | paper | difference | training | settings |\n|" + "---|" * 8
 
+COLUMNS = 12
+
 
 def write_page(path: Path, name: str, target: Target, records: Sequence[Record], picture: str | None) -> None:
     """Write the page of a target whose runs are trained flows.
@@ -38,15 +40,51 @@ def write_page(path: Path, name: str, target: Target, records: Sequence[Record],
             else "."
         ),
         "",
-        _HEAD.format(unit="NLL, nats" if target.unit == "nats" else "NLL, bits/dim"),
+        *table(target, records),
+        "",
+        *_missing(target, records),
+        *by_epoch(target, records),
     ]
-    for row in target.rows:
-        lines += [_line(row, group, target.unit) for group in grouped(row, records)]
-    lines += ["", *_missing(target, records)]
     if picture is not None:
         lines += [f"![{target.title}]({picture})", ""]
     lines += ["## Commands", "", *_commands(records), ""]
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def table(target: Target, records: Sequence[Record]) -> list[str]:
+    """The lines of a Markdown table: a line for each row and each of its settings.
+
+    Example:
+        >>> len(table(Target("nothing", "likelihood", ()), []))
+        2
+    """
+    head = _HEAD.format(unit="NLL, nats" if target.unit == "nats" else "NLL, bits/dim").splitlines()
+    return head + [_line(row, group, target.unit) for row in target.rows for group in grouped(row, records)]
+
+
+def by_epoch(target: Target, records: Sequence[Record]) -> list[str]:
+    """Exact validation NLL, or for angles the worst layer's, a line a run and a column an epoch, at most twelve."""
+    found = {f"{r.row}, {r.epochs} epochs, seed {r.seed}": _course(target, r) for r in records}
+    epochs = sorted({epoch for course in found.values() for epoch in course})
+    if not epochs:
+        return []
+    shown = sorted({epochs[round(i * (len(epochs) - 1) / (COLUMNS - 1))] for i in range(COLUMNS)})
+    what = "Angle of the worst layer, degrees" if target.kind == "angle" else "Exact validation NLL"
+    lines = [f"## {what}, by epoch", "", f"| run | {' | '.join(f'{e:g}' for e in shown)} |"]
+    lines.append("|" + "---|" * (1 + len(shown)))
+    for name, course in found.items():
+        lines.append(f"| {name} | {' | '.join(f'{course[e]:.2f}' if e in course else '–' for e in shown)} |")
+    return [*lines, ""]
+
+
+def _course(target: Target, record: Record) -> dict[float, float]:
+    if target.kind != "angle":
+        return {row["epoch"]: row["validation_nll"] for row in record.metrics if row["validation_nll"] is not None}
+    course: dict[float, float] = {}
+    for row in record.layers:
+        if row["angle"] is not None:
+            course[row["epoch"]] = max(course.get(row["epoch"], 0.0), row["angle"])
+    return course
 
 
 def title_of(name: str) -> str:

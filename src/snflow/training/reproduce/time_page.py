@@ -27,14 +27,28 @@ def write_times(
         how: command, threads and device.
     """
     _keep(folder, times, how)
-    paper = {row.name: row.paper for row in target.rows}
-    measured = {row["row"]: row for row in times}
     lines = [
         *_opening(name, target, how),
         "A training batch of 100 is objective, gradient, gradient norm and Adam's step: medians of steps in turns. "
         "A sample goes from latents to pixels; the factors of an exact inverse are made once, before. "
         "The ratio is that of the exact row of the same model to this one.",
         "",
+        *times_table(target, times),
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def times_table(target: Target, times: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of Table 3, a line a row.
+
+    Example:
+        >>> len(times_table(Target("nothing", "time", ()), []))
+        2
+    """
+    paper = {row.name: row.paper for row in target.rows}
+    measured = {row["row"]: row for row in times}
+    lines = [
         "| row | ms a batch | ratio | paper: ms | paper: ratio "
         "| sample of 1: learned | exact | sample of 100, each: learned | exact |",
         "|" + "---|" * 9,
@@ -47,7 +61,7 @@ def write_times(
         apart = "–" if papers is None or whole is None else f"{whole / papers:.2f}"
         samples = " | ".join("–" if row.get(c) is None else f"{row[c]:.3g}" for c in _COLUMNS)
         lines.append(f"| {row['row']} | {row['batch_ms']:.1f} | {ratio} | {theirs} | {apart} | {samples} |")
-    (folder / "README.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return lines
 
 
 def write_dimensions(
@@ -55,18 +69,30 @@ def write_dimensions(
 ) -> None:
     """Figure 4: milliseconds a batch by dimension, a column a rule."""
     _keep(folder, [{"row": row, "ms_by_dimension": points} for row, points in times.items()], how)
-    names = list(times)
     lines = [
         *_opening(name, target, how),
         "Two dense layers, a training batch of 100 as in Table 3; medians of steps taken in turns, milliseconds.",
         "",
-        f"| dimension | {' | '.join(names)} |",
-        "|" + "---|" * (1 + len(names)),
+        *dimensions_table(times),
+        "",
+        f"![{target.title}](picture.png)",
+        "",
     ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def dimensions_table(times: Mapping[str, list[tuple[int, float]]]) -> list[str]:
+    """The lines of Figure 4 as a table: a line a dimension, a column a rule.
+
+    Example:
+        >>> dimensions_table({"exact": [(32, 1.0)], "snf": [(32, 0.5)]})[-1]
+        '| 32 | 1.00 | 0.50 |'
+    """
+    names = list(times)
+    lines = [f"| dimension | {' | '.join(names)} |", "|" + "---|" * (1 + len(names))]
     for position, (dimension, _) in enumerate(times[names[0]]):
         lines.append(f"| {dimension} | {' | '.join(f'{times[n][position][1]:.2f}' for n in names)} |")
-    lines += ["", f"![{target.title}](picture.png)", ""]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    return lines
 
 
 def _opening(name: str, target: Target, how: Mapping[str, Any]) -> list[str]:
