@@ -22,9 +22,9 @@ def write_overview(page: Path, results: Path) -> None:
     lines = [
         "# The paper and this library",
         "",
-        "Every table and figure of Keller et al. (2021), Self Normalizing Flows, that was run here, beside its numbers.",
-        "Written by `snflow reproduce overview` from the results; each title leads to the runs, their commands, commits",
-        "and machine. A run of fewer epochs than the paper's is called short in its line.",
+        "Every table and figure of Keller et al. (2021), Self Normalizing Flows, that was run here, beside its",
+        "numbers. Written by `snflow reproduce overview` from the results; each title leads to the runs, their",
+        "commands, commits and machine. A run of fewer epochs than the paper's is called short in its line.",
         "",
     ]
     for name, target in TARGETS.items():
