@@ -82,6 +82,7 @@ _DENSE = (
     Row("dense_exact_fast", "mnist_dense_newton", _EXACT),
     Row("dense_snf_fast", "mnist_dense_newton", _PENALTY),
     Row("dense_newton_fast", "mnist_dense_newton"),
+    Row("dense_newton_tight_fast", "mnist_dense_newton", {"flow.tracking_tolerance": 0.02}),
 )
 _CONV = (
     Row("conv_emerging", "mnist_conv_emerging", paper=645.7),
@@ -178,7 +179,15 @@ TARGETS: dict[str, Target] = {
         "Angle between the self-normalized and the exact gradient",
         "angle",
         _with_angles(
-            _named((*_DENSE, *_CONV), "dense_snf", "dense_newton", "dense_newton_fast", "conv_snf", "conv_newton")
+            _named(
+                (*_DENSE, *_CONV),
+                "dense_snf",
+                "dense_newton",
+                "dense_newton_fast",
+                "dense_newton_tight_fast",
+                "conv_snf",
+                "conv_newton",
+            )
         ),
     ),
     "figure4": Target(
