@@ -190,9 +190,9 @@ STUDIES = {
     "pairs": Study(
         "A pair of free networks and a full-matrix flow at equal time",
         """The recipes `toy_pair` and `table_pair`, a self-normalizing pair of residual networks of width 256, beside
-        `toy_dense` and `table_dense`, eight free matrices with splines between them and exact gradients. One seed, a
-        minute or so each. NLL is of the raw data, by the full Jacobian. Toys are points in the plane; CCPP has five
-        columns. The mass of the densities in the plane, in mass.txt, says whether f is one-to-one.""",
+        `toy_dense` and `table_dense`, eight free matrices with splines between them and exact gradients. One seed,
+        three to five minutes each. NLL is of the raw data, by the full Jacobian. Toys are points in the plane; CCPP has
+        five columns. The mass of the densities in the plane, in mass.txt, says whether f is one-to-one.""",
         tuple(
             Run(f"{data}_{flow}", f"{kind}_{flow}", (*options, "--epochs", epochs[flow == "dense"]))
             for data, ((kind, options), epochs) in PAIRS.items()
