@@ -26,8 +26,8 @@ EXIT_DIVERGED = 3
 DIVERGED = "diverged.txt"
 
 MEASURED = """NLL is exact, in nats of the raw data; of integer images, dequantization, scaling and logit counted.
-The test NLL is that of the best epoch by validation. Written by `benchmarks/short_runs.py {study}` on {cores} cores ({processor}),
-{beside}, at commit `{commit:.12}`."""
+The test NLL is that of the best epoch by validation. Written by `benchmarks/short_runs.py {study}` on {cores} cores
+({processor}), {beside}, at commit `{commit:.12}`."""
 
 
 def main() -> None:
