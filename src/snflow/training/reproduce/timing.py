@@ -135,9 +135,9 @@ def _built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: s
 
 
 def _training_step(recipe: Recipe, flow: Flow, batch: Tensor) -> Callable[[], None]:
-    """Objective, gradient, norm and Adam's step, as the training loop takes them."""
+    """Objective, gradient, norm and Adam's step, as the training loop takes them in the first epoch of the warm-up."""
     adam = recipe.optimizer
-    optimizer = torch.optim.Adam(flow.parameters(), lr=adam.learning_rate)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=adam.learning_rate / max(1, recipe.schedule.warmup_epochs))
     parameters = [p for p in flow.parameters() if p.requires_grad]
 
     def step() -> None:
