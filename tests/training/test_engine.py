@@ -110,3 +110,15 @@ def test_metrics_drop_rows_behind_the_checkpoint_and_half_written_ones(tmp_path)
     metrics.start(2)
     assert [row["epoch"] for row in metrics.read()] == [0, 1, 2]
     assert metrics.read()[0]["objective"] == 0.1
+
+
+def test_metrics_of_an_earlier_version_keep_their_rows(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.csv")
+    metrics.path.write_text("epoch,validation_nll,retired\n0,3.5,9\n1,2.5,9\n")
+    assert [(row["epoch"], row["validation_nll"], row["objective"]) for row in metrics.read()] == [
+        (0, 3.5, None),
+        (1, 2.5, None),
+    ]
+    metrics.start(0)
+    metrics.append(EpochRow(1, 1, None, 0.1, None, None, None, None, None, None, None, 0, 1.0, 0.1, 1.0))
+    assert [row["objective"] for row in metrics.read()] == [None, 0.1]

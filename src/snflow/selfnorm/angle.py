@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from snflow.selfnorm.self_normalizing import SelfNormalizingMap
 
 
-def gradient_angles(flow: nn.Module, batch: Tensor) -> dict[str, float]:
+def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> dict[str, float]:
     """∠(∂L/∂w, ∂L*/∂w) for each self-normalizing layer: L as in ``train()``, L* as in ``eval()``, in degrees.
 
     L is the mean negative log-likelihood; the training gradient has all that the rule puts into it, a penalty's pull
@@ -21,6 +21,8 @@ def gradient_angles(flow: nn.Module, batch: Tensor) -> dict[str, float]:
     Args:
         flow: maps a batch to log-likelihoods ``(batch,)``.
         batch: data, with shape ``(batch, *event)``.
+        penalty: whether L counts λ‖g(f(x)) − x‖²; without it the angle is that of the likelihood's gradient alone,
+            which the learned inverse approximates.
 
     Returns:
         Degrees in [0, 180] by the layer's name in the flow.
@@ -36,13 +38,17 @@ def gradient_angles(flow: nn.Module, batch: Tensor) -> dict[str, float]:
     """
     if not any(isinstance(layer, SelfNormalizingMap) for layer in flow.modules()):
         return {}
-    trained, exact = (_gradients(flow, batch, training=training) for training in (True, False))
+    trained = _gradients(flow, batch, training=True, penalty=penalty)
+    exact = _gradients(flow, batch, training=False, penalty=penalty)
     return {name: _degrees(trained[name], exact[name]) for name in trained}
 
 
-def _gradients(flow: nn.Module, batch: Tensor, *, training: bool) -> dict[str, Tensor]:
+def _gradients(flow: nn.Module, batch: Tensor, *, training: bool, penalty: bool) -> dict[str, Tensor]:
     twin = copy.deepcopy(flow).train(training)
     layers = {name: layer for name, layer in twin.named_modules() if isinstance(layer, SelfNormalizingMap)}
+    if not penalty:
+        for layer in layers.values():
+            layer.penalty_weight.zero_()
     devices = [batch.device] if batch.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(0)

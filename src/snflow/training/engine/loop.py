@@ -246,16 +246,18 @@ class TrainingLoop:
 
     def _layer_rows(self) -> list[LayerRow]:
         """One row for each self-normalizing layer that has seen data."""
-        tally, angles = self._tally, {}
+        tally, angles, likelihood_angles = self._tally, {}, {}
         if self._recipe.training.measure_angle:
             angles = gradient_angles(self._flow, self._fixed_batch())
+            likelihood_angles = gradient_angles(self._flow, self._fixed_batch(), penalty=False)
         resumed_at_its_end = tally.epoch.reconstruction_errors
         rows = []
         for name, found in layer_diagnostics(self._flow).items():
             measured = asdict(found)
             if resumed_at_its_end is not None and name in resumed_at_its_end:
                 measured["reconstruction_error"] = resumed_at_its_end[name]
-            rows.append(LayerRow(epoch=tally.epochs, layer=name, angle=angles.get(name), **measured))
+            measured |= {"angle": angles.get(name), "likelihood_angle": likelihood_angles.get(name)}
+            rows.append(LayerRow(epoch=tally.epochs, layer=name, **measured))
         return rows
 
     def _fixed_batch(self) -> Tensor:

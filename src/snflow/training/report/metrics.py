@@ -65,6 +65,8 @@ class LayerRow:
     """How often the inverse was moved by a step of its own so far."""
     angle: float | None
     """Angle between the training gradient of the weight and the exact one on a fixed batch, in degrees."""
+    likelihood_angle: float | None
+    """The same without the penalty's pull: the gradient that the learned inverse approximates."""
 
 
 class MetricsFile:
@@ -108,12 +110,17 @@ class MetricsFile:
         return [dict(zip(self._names, row, strict=True)) for row in self._complete_rows()]
 
     def _complete_rows(self) -> list[list[str]]:
-        """The rows without the heading and without one that a killed process left half written."""
+        """The rows without the heading and without one that a killed process left half written.
+
+        A column that the file's heading lacks, because an earlier version wrote it, is empty.
+        """
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
-        whole = [line for line in lines if line.endswith("\n")]
-        return [row for row in csv.reader(whole) if len(row) == len(self._names) and row[0].isdecimal()]
+        heading, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        names = next(csv.reader([heading]), [])
+        whole = [row for row in csv.reader(line for line in lines if line.endswith("\n")) if len(row) == len(names)]
+        rows = [dict(zip(names, row, strict=True)) for row in whole]
+        return [[row.get(name, "") for name in self._names] for row in rows if row.get("epoch", "").isdecimal()]
 
 
 def _cells(row: EpochRow | LayerRow) -> list[str]:

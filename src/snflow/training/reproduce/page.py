@@ -14,6 +14,12 @@ _HEAD = "| row | epochs | seeds | exact test {unit} | paper | difference | train
 
 COLUMNS = 12
 
+_ANGLES = {
+    "likelihood_angle": "Angle of the likelihood's gradient",
+    "angle": "Angle of the whole training gradient, the penalty's pull in it",
+}
+"""Columns of ``layers.csv`` and what they are; the first is what the learned inverse approximates."""
+
 
 def write_page(path: Path, name: str, target: Target, records: Sequence[Record], picture: str | None) -> None:
     """Write the page of a target whose runs are trained flows.
@@ -64,12 +70,20 @@ def table(target: Target, records: Sequence[Record]) -> list[str]:
 
 def by_epoch(target: Target, records: Sequence[Record]) -> list[str]:
     """Exact validation NLL, or for angles the worst layer's, a line a run and a column an epoch, at most twelve."""
-    found = {f"{r.row}, {r.epochs} epochs, seed {r.seed}": _course(target, r) for r in records}
+    if target.kind != "angle":
+        return _courses("Exact validation NLL", [(r, _validation(r)) for r in records])
+    lines = []
+    for column, what in _ANGLES.items():
+        lines += _courses(f"{what}, degrees, worst layer", [(r, _worst(r, column)) for r in records])
+    return lines
+
+
+def _courses(what: str, courses: Sequence[tuple[Record, dict[float, float]]]) -> list[str]:
+    found = {f"{r.row}, {r.epochs} epochs, seed {r.seed}": course for r, course in courses if course}
     epochs = sorted({epoch for course in found.values() for epoch in course})
     if not epochs:
         return []
     shown = sorted({epochs[round(i * (len(epochs) - 1) / (COLUMNS - 1))] for i in range(COLUMNS)})
-    what = "Angle of the worst layer, degrees" if target.kind == "angle" else "Exact validation NLL"
     lines = [f"## {what}, by epoch", "", f"| run | {' | '.join(f'{e:g}' for e in shown)} |"]
     lines.append("|" + "---|" * (1 + len(shown)))
     for name, course in found.items():
@@ -77,13 +91,15 @@ def by_epoch(target: Target, records: Sequence[Record]) -> list[str]:
     return [*lines, ""]
 
 
-def _course(target: Target, record: Record) -> dict[float, float]:
-    if target.kind != "angle":
-        return {row["epoch"]: row["validation_nll"] for row in record.metrics if row["validation_nll"] is not None}
+def _validation(record: Record) -> dict[float, float]:
+    return {row["epoch"]: row["validation_nll"] for row in record.metrics if row["validation_nll"] is not None}
+
+
+def _worst(record: Record, column: str) -> dict[float, float]:
     course: dict[float, float] = {}
     for row in record.layers:
-        if row["angle"] is not None:
-            course[row["epoch"]] = max(course.get(row["epoch"], 0.0), row["angle"])
+        if row.get(column) is not None:
+            course[row["epoch"]] = max(course.get(row["epoch"], 0.0), row[column])
     return course
 
 

@@ -38,15 +38,16 @@ def draw_samples(path: Path, records: Sequence[Record]) -> bool:
 
 
 def draw_angles(path: Path, records: Sequence[Record]) -> bool:
-    """Figure 3: degrees between the training gradient and the exact one, a panel a run and a line a layer, by epoch."""
-    shown = [r for r in records if any(row["angle"] is not None for row in r.layers)]
+    """Figure 3: degrees between the likelihood's gradient in training and the exact one, a panel a run, by epoch."""
+    shown = [r for r in records if any(row.get("likelihood_angle") is not None for row in r.layers)]
     if not shown:
         return False
     figure, axes = _panels(len(shown))
     for one, record in zip(axes, shown, strict=True):
         for layer in dict.fromkeys(row["layer"] for row in record.layers):
-            rows = [row for row in record.layers if row["layer"] == layer and row["angle"] is not None]
-            one.plot([row["epoch"] for row in rows], [row["angle"] for row in rows], label=layer, linewidth=1)
+            rows = [r for r in record.layers if r["layer"] == layer and r.get("likelihood_angle") is not None]
+            angles = [row["likelihood_angle"] for row in rows]
+            one.plot([row["epoch"] for row in rows], angles, label=layer, linewidth=1)
         one.set(title=_label(record), xlabel="epoch", ylabel="degrees", yscale="log")
         one.legend(frameon=False, fontsize=6)
     _save(figure, path)

@@ -22,6 +22,9 @@ from snflow.training.reproduce.targets import Row
 
 BATCH = 100
 LEAST_STEPS, MOST_STEPS = 3, 200
+TRAINED_STEPS = 20
+"""Training steps on the one batch of noise before the weights go back to where they were: a flow that learns it by
+heart ends with weights that no real data would make."""
 EVENTS: dict[str, tuple[tuple[int, ...], int]] = {
     "mnist": ((1, 28, 28), 256),
     "digits": ((1, 8, 8), 17),
@@ -36,9 +39,13 @@ FIRST_DIMENSION, DIMENSION_STEP = 32, 96
 
 @dataclass
 class Timed:
-    """Seconds that one thing took, again and again; the first is a warm-up that does not count."""
+    """Seconds that one thing took, again and again; the first is a warm-up that does not count.
+
+    ``before`` is done before each time, while the clock stands.
+    """
 
     act: Callable[[], object]
+    before: Callable[[], object] | None = None
     seconds: list[float] = field(default_factory=list)
     warm: bool = False
 
@@ -49,6 +56,8 @@ class Timed:
 
     def once(self, device: str) -> None:
         """Do it and look at the clock, when the device has finished."""
+        if self.before is not None:
+            self.before()
         _finish(device)
         began = time.perf_counter()
         self.act()
@@ -95,7 +104,7 @@ def time_rows(rows: Sequence[Row], changes: Mapping[str, Any], seconds: float, d
         recipe = recipe_of(row, changes)
         shape, levels = EVENTS[recipe.data_name]
         flows.append((recipe, _built(recipe, shape, levels, device)))
-    steps = [Timed(_training_step(recipe, flow, batch)) for recipe, (flow, batch) in flows]
+    steps = [_timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
     interleaved(steps, seconds, device)
     found = [
         {"row": row.name, "batch_ms": step.median_ms, "steps": len(step.seconds)}
@@ -114,7 +123,7 @@ def time_dimensions(
     for dimension in range(FIRST_DIMENSION, largest + 1, DIMENSION_STEP):
         recipes = [recipe_of(row, changes) for row in rows]
         flows = [(recipe, _built(recipe, (dimension,), None, device)) for recipe in recipes]
-        steps = [Timed(_training_step(recipe, flow, batch)) for recipe, (flow, batch) in flows]
+        steps = [_timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
         interleaved(steps, seconds, device)
         for row, step in zip(rows, steps, strict=True):
             found[row.name].append((dimension, step.median_ms))
@@ -134,7 +143,7 @@ def _built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: s
     return flow.to(device), (rows.to(flow.base.dtype) if levels is None else rows).to(device)
 
 
-def _training_step(recipe: Recipe, flow: Flow, batch: Tensor) -> Callable[[], None]:
+def _timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
     """Objective, gradient, norm and Adam's step, as the training loop takes them in the first epoch of the warm-up."""
     adam = recipe.optimizer
     optimizer = torch.optim.Adam(flow.parameters(), lr=adam.learning_rate / max(1, recipe.schedule.warmup_epochs))
@@ -148,7 +157,20 @@ def _training_step(recipe: Recipe, flow: Flow, batch: Tensor) -> Callable[[], No
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return step
+    start: dict[str, Tensor] = {}
+    steps = 0
+
+    def restore() -> None:
+        # The first step initialises what the first batch initialises: the weights to go back to are those after it.
+        nonlocal steps
+        if steps == 1:
+            start.update({name: value.clone() for name, value in flow.state_dict().items()})
+        elif steps > 1 and steps % TRAINED_STEPS == 1:
+            flow.load_state_dict(start)
+            optimizer.state.clear()
+        steps += 1
+
+    return Timed(step, before=restore)
 
 
 def _sampling(flow: Flow, seconds: float, device: str) -> dict[str, float]:
