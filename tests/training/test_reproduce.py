@@ -9,10 +9,11 @@ import torch
 
 from snflow.training.cli import main
 from snflow.training.reproduce.carrying_out import recipe_of
+from snflow.training.reproduce.comparison import against_exact
 from snflow.training.reproduce.page import grouped, mean_and_deviation
 from snflow.training.reproduce.pictures import seconds_until
 from snflow.training.reproduce.records import Record, merged, read_records
-from snflow.training.reproduce.targets import TARGETS, Row
+from snflow.training.reproduce.targets import TARGETS, Row, Target
 from training.test_cli import FILES
 
 SMALL = "flow.width=4,training.batch_size=5,training.threads=1"
@@ -188,6 +189,39 @@ def test_groups_and_means():
     again = record(seed=1, epochs=1, command="newer")
     assert merged(records, [again])[1].command == "newer"
     assert len(merged(records, [again])) == len(records)
+
+
+def test_rows_stand_beside_the_exact_one_only_at_equal_settings():
+    target = Target("t", "likelihood", (Row("e", "digits_conv"), Row("a", "digits_conv", exact="e")))
+    twice = {"test_nll_nats": 2.0, "test_bits_per_dim": 0.5, "train_seconds": 120.0}
+    records = [
+        record("e", 0, "x", summary=twice),
+        record("e", 1, "x", summary=None, diverged="lost"),
+        record("e", 0, "y", epochs=3, summary=twice),
+        record("a", 0, "s"),
+        record("a", 1, "s"),
+        record("a", 0, "t", epochs=3, changes={"optimizer.learning_rate": 1.0}),
+        record("a", 0, "u", epochs=4),
+    ]
+    lines = against_exact(target, records)
+    assert lines[4:] == ["| a | e | 1 | 1 | 1.00 | 2.00 | -50.00 % | 0.50 |", ""]
+
+
+def test_every_exact_row_that_is_named_is_there():
+    for target in TARGETS.values():
+        if target.kind == "likelihood":
+            names = {row.name for row in target.rows}
+            assert {row.exact for row in target.rows} - {None} <= names
+
+
+def test_runs_of_two_models_or_lengths_are_in_tables_of_their_own():
+    from snflow.training.reproduce.page import by_epoch
+
+    courses = [[{"epoch": e, "validation_nll": 2.0} for e in range(n + 1)] for n in (1, 2, 2)]
+    names = ("a_x", "a_x", "b_x")
+    records = [record(name, epochs=len(c) - 1, metrics=c) for name, c in zip(names, courses, strict=True)]
+    heads = [line for line in by_epoch(TARGETS["table1"], records) if " epochs |" in line]
+    assert heads == ["| a, 1 epochs | 0 | 1 |", "| a, 2 epochs | 0 | 1 | 2 |", "| b, 2 epochs | 0 | 1 | 2 |"]
 
 
 def test_seconds_of_epochs_that_were_left_out():

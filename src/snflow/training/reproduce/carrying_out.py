@@ -70,7 +70,7 @@ def carry_out(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, conso
     """
     from snflow.training.fitting import fit
 
-    changes = {**changes, "training.seed": seed}
+    asked, changes = changes, {**changes, "training.seed": seed}
     recipe = recipe_of(row, changes)
     folder = runs / f"{row.recipe}-{recipe.digest()[:12]}"
     command = shlex.join(["snflow", "fit", row.recipe, "--out", str(folder), *_words({**row.changes, **changes})])
@@ -100,6 +100,7 @@ def carry_out(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, conso
         diverged=marker.read_text(encoding="utf-8").strip() if marker.exists() else None,
         metrics=_thinned(MetricsFile(files.metrics).texts()),
         layers=_thinned(MetricsFile(files.layers, LayerRow).texts()),
+        changes=dict(asked),
     )
 
 

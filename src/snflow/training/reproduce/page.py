@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from snflow.training.reproduce.comparison import against_exact
 from snflow.training.reproduce.records import Record
 from snflow.training.reproduce.targets import Row, Target
 
@@ -49,6 +50,7 @@ def write_page(path: Path, name: str, target: Target, records: Sequence[Record],
         *table(target, records),
         "",
         *_missing(target, records),
+        *against_exact(target, records),
         *by_epoch(target, records),
     ]
     if picture is not None:
@@ -79,16 +81,22 @@ def by_epoch(target: Target, records: Sequence[Record]) -> list[str]:
 
 
 def _courses(what: str, courses: Sequence[tuple[Record, dict[float, float]]]) -> list[str]:
-    found = {f"{r.row}, {r.epochs} epochs, seed {r.seed}": course for r, course in courses if course}
-    epochs = sorted({epoch for course in found.values() for epoch in course})
-    if not epochs:
-        return []
-    shown = sorted({epochs[round(i * (len(epochs) - 1) / (COLUMNS - 1))] for i in range(COLUMNS)})
-    lines = [f"## {what}, by epoch", "", f"| run | {' | '.join(f'{e:g}' for e in shown)} |"]
-    lines.append("|" + "---|" * (1 + len(shown)))
-    for name, course in found.items():
-        lines.append(f"| {name} | {' | '.join(f'{course[e]:.2f}' if e in course else '–' for e in shown)} |")
-    return [*lines, ""]
+    """A table for the runs of one model and one length: those are the ones to compare epoch by epoch."""
+    comparable: dict[tuple[str, int], list[tuple[Record, dict[float, float]]]] = {}
+    for record, course in courses:
+        if course:
+            comparable.setdefault((record.row.split("_")[0], record.epochs), []).append((record, course))
+    lines = [f"## {what}, by epoch", ""] if comparable else []
+    for (model, length), runs in sorted(comparable.items(), key=lambda item: item[0]):
+        epochs = sorted({epoch for _, course in runs for epoch in course})
+        shown = sorted({epochs[round(i * (len(epochs) - 1) / (COLUMNS - 1))] for i in range(COLUMNS)})
+        lines.append(f"| {model}, {length} epochs | {' | '.join(f'{e:g}' for e in shown)} |")
+        lines.append("|" + "---|" * (1 + len(shown)))
+        for record, course in runs:
+            numbers = " | ".join(f"{course[e]:.2f}" if e in course else "–" for e in shown)
+            lines.append(f"| {record.row}, seed {record.seed} | {numbers} |")
+        lines.append("")
+    return lines
 
 
 def _validation(record: Record) -> dict[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Record:
         diverged: the error that ended it.
         metrics: the rows of metrics.csv, thinned.
         layers: those of layers.csv, thinned.
+        changes: values by ``section.option`` that the command line put over the row's.
     """
 
     row: str
@@ -41,6 +42,7 @@ class Record:
     diverged: str | None
     metrics: list[dict[str, Any]]
     layers: list[dict[str, Any]]
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, int]:
