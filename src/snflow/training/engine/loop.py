@@ -26,6 +26,7 @@ from snflow.training.engine.ema import MovingAverage
 from snflow.training.engine.evaluation import exact_nll, in_dtype_of
 from snflow.training.engine.guard import DivergenceGuard, gradient_norm
 from snflow.training.engine.loading import load_model
+from snflow.training.engine.optimizer import adam
 from snflow.training.engine.schedule import learning_rate
 from snflow.training.engine.signals import StopRequest
 from snflow.training.engine.tally import Epoch, Tally
@@ -73,7 +74,7 @@ class TrainingLoop:
     ) -> None:
         self._fabric, self._flow, self._dataset, self._recipe = fabric, flow, dataset, recipe
         self._store, self._metrics, self._layers, self._reporter = store, metrics, layers, reporter
-        options, adam = recipe.training, recipe.optimizer
+        options = recipe.training
         if options.batch_size % fabric.world_size:
             raise ConfigError(
                 "training.batch_size",
@@ -84,17 +85,9 @@ class TrainingLoop:
         changed = Augmentation(options.flip, options.jitter)
         self._batches = Batches(in_dtype_of(flow, dataset.train), options.batch_size, options.seed, changed)
         self._parameters = [p for p in flow.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(
-            self._parameters,
-            lr=adam.learning_rate,
-            betas=adam.betas,
-            eps=adam.eps,
-            weight_decay=adam.weight_decay,
-            fused=fabric.device.type in ("cpu", "cuda"),
-        )
-        self._model, self._optimizer = fabric.setup(flow, optimizer)
+        self._model, self._optimizer = fabric.setup(flow, adam(self._parameters, recipe.optimizer, fabric.device))
         self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
-        self._guard = DivergenceGuard(flow, options, adam)
+        self._guard = DivergenceGuard(flow, options, recipe.optimizer)
         self._tally = Tally()
         self._saved_at = time.monotonic()
 
@@ -157,7 +150,7 @@ class TrainingLoop:
 
     def _step(self, batch: Tensor, stop: StopRequest) -> tuple[bool, bool]:
         """One optimizer step; returns whether to stop and whether a checkpoint is due, the same on every device."""
-        tally, adam = self._tally, self._recipe.optimizer
+        tally, clip = self._tally, self._recipe.optimizer.clip_norm
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(tally.step)
         loss = -self._model(batch).mean()
@@ -166,8 +159,8 @@ class TrainingLoop:
         flags = torch.tensor([stop.received is not None, self._minutes_are_over()], device=loss.device)
         objective, size, stopping, due = self._agreed(torch.cat([torch.stack([loss.detach(), norm]), flags.to(loss)]))
         if math.isfinite(objective) and math.isfinite(size):
-            if adam.clip_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(self._parameters, adam.clip_norm, norm)
+            if clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(self._parameters, clip, norm)
             self._optimizer.step()
             if self._average is not None:
                 self._average.update()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,11 +17,15 @@ from snflow.flows import build
 from snflow.selfnorm import inverting
 from snflow.selfnorm.inversion import InverseMethod
 from snflow.training.config.recipe import Recipe
+from snflow.training.engine.guard import gradient_norm
+from snflow.training.engine.optimizer import adam
 from snflow.training.reproduce.carrying_out import recipe_of
 from snflow.training.reproduce.targets import Row
 
 BATCH = 100
 LEAST_STEPS, MOST_STEPS = 3, 200
+TURN_STEPS, TURN_SECONDS = 10, 0.5
+"""A turn is so many steps one after the other, or fewer if they are slow: training has its weights in the cache."""
 TRAINED_STEPS = 20
 """Training steps on the one batch of noise before the weights go back to where they were: a flow that learns it by
 heart ends with weights that no real data would make."""
@@ -66,6 +70,14 @@ class Timed:
             self.seconds.append(time.perf_counter() - began)
         self.warm = True
 
+    def turn(self, device: str) -> None:
+        """A few times one after the other."""
+        began = time.perf_counter()
+        for _ in range(TURN_STEPS):
+            self.once(device)
+            if time.perf_counter() - began > TURN_SECONDS:
+                break
+
     def done(self, budget: float) -> bool:
         """Whether this was measured often or long enough."""
         count = len(self.seconds)
@@ -73,7 +85,7 @@ class Timed:
 
 
 def interleaved(timed: Sequence[Timed], seconds: float, device: str) -> None:
-    """Measure all of them in turns, so that a slower minute of the machine is everybody's.
+    """Measure all of them in turns of a few steps, so that a slower minute of the machine is everybody's.
 
     Args:
         timed: what to measure.
@@ -83,7 +95,7 @@ def interleaved(timed: Sequence[Timed], seconds: float, device: str) -> None:
     waiting = list(timed)
     while waiting:
         for one in waiting:
-            one.once(device)
+            one.turn(device)
         waiting = [one for one in waiting if not one.done(seconds)]
 
 
@@ -145,15 +157,18 @@ def _built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: s
 
 def _timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
     """Objective, gradient, norm and Adam's step, as the training loop takes them in the first epoch of the warm-up."""
-    adam = recipe.optimizer
-    optimizer = torch.optim.Adam(flow.parameters(), lr=adam.learning_rate / max(1, recipe.schedule.warmup_epochs))
+    options = recipe.optimizer
     parameters = [p for p in flow.parameters() if p.requires_grad]
+    slow = replace(options, learning_rate=options.learning_rate / max(1, recipe.schedule.warmup_epochs))
+    optimizer = adam(parameters, slow, batch.device)
 
     def step() -> None:
         flow.train()
         loss = -flow(batch).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, adam.clip_norm if adam.clip_norm is not None else float("inf"))
+        norm = gradient_norm(parameters)
+        if options.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, options.clip_norm, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
