@@ -29,8 +29,8 @@ def write_times(
     _keep(folder, times, how)
     lines = [
         *_opening(name, target, how),
-        "A training batch of 100 is objective, gradient, gradient norm and Adam's step: medians of steps, ten at a time in turns. "
-        "A sample goes from latents to pixels; the factors of an exact inverse are made once, before. "
+        "A training batch of 100 is objective, gradient, gradient norm and Adam's step: medians of steps, ten at a "
+        "time in turns. A sample goes from latents to pixels; the factors of an exact inverse are made once, before. "
         "The ratio is that of the exact row of the same model to this one.",
         "",
         *times_table(target, times),
@@ -71,7 +71,8 @@ def write_dimensions(
     _keep(folder, [{"row": row, "ms_by_dimension": points} for row, points in times.items()], how)
     lines = [
         *_opening(name, target, how),
-        "Two dense layers, a training batch of 100 as in Table 3; medians of steps, ten at a time in turns, milliseconds.",
+        "Two dense layers, a training batch of 100 as in Table 3; medians of steps, ten at a time in turns, in "
+        "milliseconds.",
         "",
         *dimensions_table(times),
         "",
