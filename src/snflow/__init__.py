@@ -17,25 +17,43 @@ if TYPE_CHECKING:
     from snflow import nets as nets
     from snflow import variational as variational
     from snflow.bijections import ActNorm as ActNorm
+    from snflow.bijections import AdditiveTransformer as AdditiveTransformer
     from snflow.bijections import Affine as Affine
     from snflow.bijections import AffineCoupling as AffineCoupling
+    from snflow.bijections import AffineTransformer as AffineTransformer
+    from snflow.bijections import Autoregressive as Autoregressive
     from snflow.bijections import AutoregressiveConv2d as AutoregressiveConv2d
+    from snflow.bijections import BatchNorm as BatchNorm
     from snflow.bijections import Bijection as Bijection
     from snflow.bijections import Chain as Chain
+    from snflow.bijections import CircularSplineTransformer as CircularSplineTransformer
     from snflow.bijections import Conv2d as Conv2d
     from snflow.bijections import ConvExponential as ConvExponential
+    from snflow.bijections import Coupling as Coupling
     from snflow.bijections import Dense as Dense
+    from snflow.bijections import Elementwise as Elementwise
     from snflow.bijections import EmergingConv2d as EmergingConv2d
     from snflow.bijections import Flatten as Flatten
+    from snflow.bijections import GatedTransformer as GatedTransformer
+    from snflow.bijections import HouseholderLinear as HouseholderLinear
     from snflow.bijections import Inverse as Inverse
     from snflow.bijections import LeakyReLU as LeakyReLU
     from snflow.bijections import Logit as Logit
+    from snflow.bijections import LULinear as LULinear
+    from snflow.bijections import OrthogonalLinear as OrthogonalLinear
     from snflow.bijections import PeriodicConv2d as PeriodicConv2d
+    from snflow.bijections import Permutation as Permutation
     from snflow.bijections import PLUConv2d as PLUConv2d
+    from snflow.bijections import QRLinear as QRLinear
     from snflow.bijections import RationalQuadraticSpline as RationalQuadraticSpline
+    from snflow.bijections import RationalQuadraticTransformer as RationalQuadraticTransformer
+    from snflow.bijections import Scaling as Scaling
     from snflow.bijections import SmoothLeakyReLU as SmoothLeakyReLU
     from snflow.bijections import Split as Split
     from snflow.bijections import Squeeze as Squeeze
+    from snflow.bijections import SVDLinear as SVDLinear
+    from snflow.bijections import Transformer as Transformer
+    from snflow.bijections import TriangularLinear as TriangularLinear
     from snflow.bijections import Woodbury as Woodbury
     from snflow.distributions import BaseDensity as BaseDensity
     from snflow.distributions import DiagonalNormal as DiagonalNormal
@@ -62,9 +80,12 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "snflow.bijections": (
-        "ActNorm Affine AffineCoupling AutoregressiveConv2d Bijection Chain Conv2d ConvExponential Dense "
-        "EmergingConv2d Flatten Inverse LeakyReLU Logit PLUConv2d PeriodicConv2d RationalQuadraticSpline "
-        "SmoothLeakyReLU Split Squeeze Woodbury"
+        "ActNorm AdditiveTransformer Affine AffineCoupling AffineTransformer Autoregressive "
+        "AutoregressiveConv2d BatchNorm Bijection Chain CircularSplineTransformer Conv2d ConvExponential "
+        "Coupling Dense Elementwise EmergingConv2d Flatten GatedTransformer HouseholderLinear Inverse "
+        "LULinear LeakyReLU Logit OrthogonalLinear PLUConv2d PeriodicConv2d Permutation QRLinear "
+        "RationalQuadraticSpline RationalQuadraticTransformer SVDLinear Scaling SmoothLeakyReLU Split Squeeze "
+        "Transformer TriangularLinear Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "

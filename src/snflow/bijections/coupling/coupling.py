@@ -1,0 +1,116 @@
+"""The coupling: the elements that are kept say how the others are mapped."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.bijections.base import Bijection
+from snflow.bijections.transformers import Transformer
+from snflow.errors import ConfigError, ShapeError
+from snflow.numerics.events import sum_event
+
+
+@final
+class Coupling(Bijection):
+    """z_a = x_a, z_c = τ(x_c; h), h = net(x_a, context); log|det| = Σ log dz_c/dx_c.
+
+    Both directions cost one pass through the network, which may be anything. A mask along the first dimension of the
+    event takes the kept elements out: the network sees nothing else. A mask over pixels leaves them in their places,
+    the others set to zero.
+
+    Args:
+        mask: which elements are kept, of type bool: ``(D,)`` for features, or for the channels of an image; or an
+            event's shape, as ``(1, height, width)`` of :func:`~snflow.bijections.coupling.checkerboard`.
+        transformer: τ.
+        conditioner: the network, called with what is kept, and with the context if there is one. For a mask of D
+            elements with K kept: ``(batch, K, …)`` → ``(batch, P·(D − K), …)``, the first parameter of all elements
+            first; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
+        context_features: size of a context; 0 for none.
+        image: whether a mask of one dimension is that of channels.
+
+    Shapes:
+        x, z: ``(batch, D)`` or ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: the mask is not of type bool, or keeps everything or nothing.
+        ShapeError: the conditioner returns another shape; it shows at the first call.
+
+    References:
+        Dinh et al. (2015), NICE; Dinh et al. (2017), Density estimation using Real NVP; Durkan et al. (2019).
+
+    Example:
+        >>> import torch, snflow
+        >>> from snflow.bijections.coupling import alternating
+        >>> layer = snflow.Coupling(alternating(3), snflow.AffineTransformer(), snflow.nets.MLP(2, 2))
+        >>> x = torch.randn(4, 3)
+        >>> torch.equal(layer(x)[0], x)  # the network begins with zeros
+        True
+    """
+
+    mask: Tensor
+    kept: Tensor
+    mapped: Tensor
+
+    def __init__(
+        self,
+        mask: Tensor,
+        transformer: Transformer,
+        conditioner: nn.Module,
+        context_features: int = 0,
+        image: bool = False,
+    ) -> None:
+        super().__init__()
+        if mask.dtype != torch.bool or mask.dim() not in (1, 3) or bool(mask.all()) or not bool(mask.any()):
+            raise ConfigError(
+                "Coupling",
+                expected="a mask of type bool with one or three dimensions that keeps some elements",
+                got=f"{mask.dtype} of shape {tuple(mask.shape)}, {int(mask.sum())} kept",
+                fix="use alternating, halves or checkerboard of snflow.bijections.coupling",
+            )
+        self.by_pixel = mask.dim() == 3
+        self.register_buffer("mask", mask.clone(), persistent=False)
+        self.register_buffer("kept", torch.nonzero(mask.flatten()).flatten(), persistent=False)
+        self.register_buffer("mapped", torch.nonzero(~mask.flatten()).flatten(), persistent=False)
+        if self.by_pixel:
+            self.event_shape = tuple(None if size == 1 else size for size in mask.shape)
+        else:
+            self.event_shape = (len(mask), None, None) if image else (len(mask),)
+        self.context_shape = (context_features,) if context_features else None
+        self.transformer, self.conditioner = transformer, conditioner
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._map(x, context, backwards=False)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._map(z, context, backwards=True)
+
+    def _map(self, x: Tensor, context: Tensor | None, *, backwards: bool) -> tuple[Tensor, Tensor]:
+        direction = self.transformer.inverse if backwards else self.transformer
+        if self.by_pixel:
+            h = self._said(torch.where(self.mask, x, 0.0), x, context)
+            y, log_slope = direction(x, h)
+            return torch.where(self.mask, x, y), sum_event(torch.where(self.mask, 0.0, log_slope))
+        c = x.index_select(1, self.mapped)
+        y, log_slope = direction(c, self._said(x.index_select(1, self.kept), c, context))
+        return x.index_copy(1, self.mapped, y), sum_event(log_slope)
+
+    def _said(self, seen: Tensor, mapped: Tensor, context: Tensor | None) -> Tensor:
+        said: Tensor = self.conditioner(seen) if self.context_shape is None else self.conditioner(seen, context)
+        count = self.transformer.parameters_per_element
+        wanted = (mapped.shape[0], count * mapped.shape[1], *mapped.shape[2:])
+        if tuple(said.shape) != wanted:
+            raise ShapeError(
+                "Coupling",
+                expected=f"a conditioner that returns shape {wanted}",
+                got=f"{tuple(said.shape)}",
+                fix=f"it has to give {count} parameters for each element that is mapped",
+            )
+        each: Tensor = said.unflatten(1, (count, mapped.shape[1]))
+        return each.transpose(0, 1)
+
+    def extra_repr(self) -> str:
+        """Show how much is kept."""
+        return f"kept={len(self.kept)} of {self.mask.numel()}"

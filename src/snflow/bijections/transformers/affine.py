@@ -1,0 +1,123 @@
+"""Shift and scale of each element."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from snflow.bijections.transformers.base import Transformer
+from snflow.errors import ConfigError
+
+
+@final
+class AdditiveTransformer(Transformer):
+    """z = x + t, log dz/dx = 0, t = h₀: volume is kept (Dinh et al. 2015, NICE, eq. 8).
+
+    Example:
+        >>> import torch
+        >>> z, log_slope = AdditiveTransformer()(torch.tensor([[1.0]]), torch.tensor([[[2.0]]]))
+        >>> z.item(), log_slope.item()
+        (3.0, 0.0)
+    """
+
+    parameters_per_element = 1
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z = x + t."""
+        z = x + h[0]
+        return z, torch.zeros_like(z)
+
+    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x = z − t."""
+        x = z - h[0]
+        return x, torch.zeros_like(x)
+
+
+@final
+class AffineTransformer(Transformer):
+    """z = x exp(s) + t, log dz/dx = s = c tanh(h₀/c), t = h₁ (Dinh et al. 2017, eq. 7).
+
+    Args:
+        largest_log_scale: c, the bound of |s| in nats: the exponential of a free s overflows on data far from those of
+            training.
+
+    Raises:
+        ConfigError: the bound is not a positive number.
+
+    Example:
+        >>> import torch
+        >>> z, log_slope = AffineTransformer()(torch.ones(1, 1), torch.zeros(2, 1, 1))
+        >>> z.item(), log_slope.item()
+        (1.0, 0.0)
+    """
+
+    parameters_per_element = 2
+
+    def __init__(self, largest_log_scale: float = 5.0) -> None:
+        super().__init__()
+        if not 0 < largest_log_scale < float("inf"):
+            raise ConfigError(
+                "AffineTransformer",
+                expected="largest_log_scale > 0",
+                got=str(largest_log_scale),
+                fix="5 allows factors from 1/148 to 148",
+            )
+        self.largest_log_scale = largest_log_scale
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z = x exp(s) + t."""
+        s = self._log_scale(h)
+        return torch.addcmul(h[1], x, s.exp()), s.expand_as(x)
+
+    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x = (z − t) exp(−s)."""
+        s = self._log_scale(h)
+        return (z - h[1]) * (-s).exp(), (-s).expand_as(z)
+
+    def _log_scale(self, h: Tensor) -> Tensor:
+        return self.largest_log_scale * torch.tanh(h[0] / self.largest_log_scale)
+
+    def extra_repr(self) -> str:
+        """Show the bound."""
+        return f"largest_log_scale={self.largest_log_scale}"
+
+
+@final
+class GatedTransformer(Transformer):
+    """z = σ x + (1 − σ) m, log dz/dx = log σ, σ = sigmoid(h₀ + bias), m = h₁: an LSTM's update (Kingma et al. 2016).
+
+    σ is below one, so that what the layer says is blended in and no value explodes; it begins near one, where the layer
+    is near the identity. It is meant for the fast direction of an inverse autoregressive flow.
+
+    Args:
+        bias: added to h₀; the authors advise 1 or 2.
+
+    Example:
+        >>> import torch
+        >>> z, log_slope = GatedTransformer(bias=0.0)(torch.ones(1, 1), torch.zeros(2, 1, 1))
+        >>> z.item(), round(log_slope.item(), 4)
+        (0.5, -0.6931)
+    """
+
+    parameters_per_element = 2
+
+    def __init__(self, bias: float = 2.0) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z = σ x + (1 − σ) m."""
+        gate = torch.sigmoid(h[0] + self.bias)
+        log_slope = torch.nn.functional.logsigmoid(h[0] + self.bias)
+        return torch.lerp(h[1].expand_as(x), x, gate.expand_as(x)), log_slope.expand_as(x)
+
+    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x = m + (z − m)/σ."""
+        log_slope = torch.nn.functional.logsigmoid(h[0] + self.bias)
+        return h[1] + (z - h[1]) * (-log_slope).exp(), (-log_slope).expand_as(z)
+
+    def extra_repr(self) -> str:
+        """Show the bias."""
+        return f"bias={self.bias}"

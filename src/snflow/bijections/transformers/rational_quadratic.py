@@ -1,0 +1,129 @@
+"""Rational-quadratic splines, on an interval and on a circle."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from snflow.bijections.transformers.base import Transformer
+from snflow.errors import ConfigError
+from snflow.numerics.spline import SplineKnots, inverse_spline, spline, spline_knots
+
+_MIN = 1e-3
+
+
+@final
+class RationalQuadraticTransformer(Transformer):
+    """z = s(x), log s'(x): a monotone rational-quadratic spline on [−B, B], the identity outside (Durkan et al. 2019).
+
+    hᵢ are K log-widths, K log-heights and K − 1 slopes, unconstrained; zeros are the identity. Both directions are in
+    closed form.
+
+    Args:
+        bins: K.
+        tail_bound: B, in the units of x.
+
+    Raises:
+        ConfigError: fewer than one bin or so many that none has room, or a box without a size.
+
+    Example:
+        >>> import torch
+        >>> transformer = RationalQuadraticTransformer(bins=4)
+        >>> x, h = torch.randn(5, 2), torch.randn(11, 5, 2)
+        >>> torch.allclose(transformer.inverse(transformer(x, h)[0], h)[0], x, atol=1e-4)
+        True
+    """
+
+    def __init__(self, bins: int = 8, tail_bound: float = 5.0) -> None:
+        super().__init__()
+        check_bins(type(self).__name__, bins, tail_bound)
+        self.bins, self.tail_bound = bins, tail_bound
+        self.parameters_per_element = 3 * bins - 1
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z = s(x)."""
+        return spline(x, self._knots(h, x))
+
+    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x = s⁻¹(z)."""
+        return inverse_spline(z, self._knots(h, z))
+
+    def _knots(self, h: Tensor, points: Tensor) -> SplineKnots:
+        shared = h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
+        widths, heights, slopes = shared.movedim(0, -1).split([self.bins, self.bins, self.bins - 1], -1)
+        return spline_knots(widths, heights, slopes, bound=self.tail_bound)
+
+    def extra_repr(self) -> str:
+        """Show the size of the spline."""
+        return f"bins={self.bins}, tail_bound={self.tail_bound}"
+
+
+@final
+class CircularSplineTransformer(Transformer):
+    """z = wrap(s(wrap(x + φ))), log s': a spline of angles in [−π, π), with one slope where the circle closes.
+
+    hᵢ are K log-widths, K log-heights, K slopes and a rotation φ in radians. x is taken modulo 2π; z is in [−π, π].
+
+    Args:
+        bins: K.
+
+    Raises:
+        ConfigError: fewer than one bin or so many that none has room.
+
+    References:
+        Rezende et al. (2020), Normalizing flows on tori and spheres, section 2.1.2; Durkan et al. (2019).
+
+    Example:
+        >>> import torch
+        >>> transformer = CircularSplineTransformer(bins=4)
+        >>> x, h = torch.tensor([[3.0]]), torch.randn(13, 1, 1)
+        >>> torch.allclose(transformer(x, h)[0], transformer(x + 2 * torch.pi, h)[0], atol=1e-4)
+        True
+    """
+
+    def __init__(self, bins: int = 8) -> None:
+        super().__init__()
+        check_bins("CircularSplineTransformer", bins, math.pi)
+        self.bins = bins
+        self.parameters_per_element = 3 * bins + 1
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z = s(wrap(x + φ))."""
+        return spline(_wrapped(x + h[-1]), self._knots(h, x))
+
+    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x = wrap(s⁻¹(wrap(z)) − φ)."""
+        x, log_slope = inverse_spline(_wrapped(z), self._knots(h, z))
+        return _wrapped(x - h[-1]), log_slope
+
+    def _knots(self, h: Tensor, points: Tensor) -> SplineKnots:
+        h = h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
+        widths, heights, slopes, _ = h.movedim(0, -1).split([self.bins, self.bins, self.bins, 1], -1)
+        knots = spline_knots(widths, heights, slopes[..., 1:], bound=math.pi)
+        offset = math.log(math.expm1(1 - _MIN))
+        end = (_MIN + torch.nn.functional.softplus(slopes[..., 0] + offset)).unsqueeze(0)
+        return knots._replace(slopes=torch.cat([end, knots.slopes[1:-1], end]))
+
+    def extra_repr(self) -> str:
+        """Show the size of the spline."""
+        return f"bins={self.bins}"
+
+
+def check_bins(where: str, bins: int, tail_bound: float) -> None:
+    """Refuse a spline without bins, with bins that have no room, or without a box.
+
+    Raises:
+        ConfigError: one of these.
+    """
+    if not 1 <= bins < 1 / _MIN:
+        raise ConfigError(where, expected=f"between 1 and {1 / _MIN - 1:.0f} bins", got=str(bins), fix="8 is usual")
+    if not 0 < tail_bound < float("inf"):
+        raise ConfigError(where, expected="tail_bound > 0", got=str(tail_bound), fix="5 suits standardised data")
+
+
+def _wrapped(angle: Tensor) -> Tensor:
+    """The same angle in [−π, π)."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

@@ -1,0 +1,142 @@
+"""A network whose i-th outputs see the inputs before the i-th alone."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.arguments import check_count
+
+
+@final
+class MaskedMLP(nn.Module):
+    """yᵢ = netᵢ(x₁ … xᵢ₋₁, context): one network, its weights masked so that Jacobians are strictly triangular.
+
+    A hidden unit of degree m < D sees the first m inputs and hidden units of degree at most m; the outputs of
+    input i (from 0) see units of degree at most i. Units lie in the order of their degrees, so that
+    :meth:`step` finds the outputs of one input after another for one pass' worth of arithmetic in all.
+
+    Args:
+        features: D of x.
+        outputs: P, outputs for each input.
+        width: features inside, D or more.
+        depth: number of hidden layers.
+        context_features: size of a context that every unit sees; 0 for none.
+        residual: whether each hidden layer behind the first adds to the one before it.
+
+    Shapes:
+        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, P, D)``, zero at first.
+
+    Raises:
+        ConfigError: a count below one.
+
+    References:
+        Germain et al. (2015), MADE: masked autoencoder for distribution estimation; Papamakarios et al. (2017).
+
+    Example:
+        >>> import torch
+        >>> net = MaskedMLP(3, 2)
+        >>> net(torch.randn(5, 3)).shape
+        torch.Size([5, 2, 3])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        width: int = 64,
+        depth: int = 2,
+        context_features: int = 0,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        for option, count in (("features", features), ("outputs", outputs), ("width", width), ("depth", depth)):
+            check_count("MaskedMLP", option, count)
+        width = max(width, features)
+        self.features, self.outputs, self.residual = features, outputs, residual
+        # Without a context units that see no input at all would be constants: a bias is enough for that.
+        lowest = 0 if context_features or features == 1 else 1
+        degrees = lowest + torch.arange(width) * (features - lowest) // width
+        inputs = torch.arange(features)
+        self.bounds: tuple[int, ...] = tuple(int((degrees <= m).sum()) for m in range(-1, features))
+        """Position m + 1: how many units of a hidden layer have a degree of at most m."""
+        self.first = _Masked(degrees[:, None] > inputs)
+        self.hidden = nn.ModuleList(_Masked(degrees[:, None] >= degrees) for _ in range(depth - 1))
+        self.last = _Masked((inputs[:, None] >= degrees).repeat_interleave(outputs, 0))
+        self.context = nn.Linear(context_features, width, bias=False) if context_features else None
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """y with shape ``(batch, P, D)``."""
+        h = self.first(x)
+        if self.context is not None:
+            h = h + self.context(context)
+        for layer in self.hidden:
+            further = layer(nn.functional.silu(h))
+            h = h + further if self.residual else further
+        y: Tensor = self.last(nn.functional.silu(h)).unflatten(1, (self.features, self.outputs))
+        return y.transpose(1, 2)
+
+    def begin(self, batch: int, context: Tensor | None = None) -> list[list[Tensor]]:
+        """What :meth:`step` remembers before the first step: for each hidden layer, its units so far."""
+        said = None if self.context is None else self.context(context)
+        seen: list[list[Tensor]] = [[] for _ in range(1 + len(self.hidden))]
+        if said is not None:
+            seen.append([said])
+        return seen
+
+    def step(self, index: int, x: Tensor, seen: list[list[Tensor]]) -> Tensor:
+        """The outputs of input ``index`` from the inputs before it; call it for 0, 1, …, each time with one input more.
+
+        Args:
+            index: the input, from 0.
+            x: the inputs before it, with shape ``(batch, index)``.
+            seen: what :meth:`begin` gave; it is added to.
+
+        Returns:
+            Outputs with shape ``(batch, P)``.
+        """
+        low, high = self.bounds[index], self.bounds[index + 1]
+        layers = 1 + len(self.hidden)
+        h = self.first.part(slice(low, high), slice(0, index), x)
+        if len(seen) > layers:
+            h = h + seen[layers][0][:, low:high]
+        active = _append(seen[0], nn.functional.silu(h))
+        for number, layer in enumerate(self.hidden, 1):
+            further = layer.part(slice(low, high), slice(0, high), active)  # type: ignore[operator]
+            h = h + further if self.residual else further
+            active = _append(seen[number], nn.functional.silu(h))
+        own = slice(index * self.outputs, (index + 1) * self.outputs)
+        return self.last.part(own, slice(0, high), active)
+
+
+class _Masked(nn.Linear):
+    """y = (W ⊙ M) x + b, with the variance of a dense layer of as many inputs as the mask lets through."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
+        with torch.no_grad():
+            fan_in = self.mask.sum(1, keepdim=True).clamp_min(1)
+            self.weight.mul_((mask.shape[1] / fan_in).sqrt()).mul_(self.mask)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """y = (W ⊙ M) x + b."""
+        return nn.functional.linear(input, self.weight * self.mask, self.bias)
+
+    def part(self, rows: slice, columns: slice, x: Tensor) -> Tensor:
+        """Rows of y from the first columns of x, which are all that these rows see."""
+        weight = self.weight[rows, columns] * self.mask[rows, columns]
+        return nn.functional.linear(x, weight, self.bias[rows])
+
+
+def _append(chunks: list[Tensor], new: Tensor) -> Tensor:
+    """Add to the units of a layer, and return them all, side by side."""
+    whole = torch.cat([*chunks, new], 1) if chunks else new
+    chunks[:] = [whole]
+    return whole
