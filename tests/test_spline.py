@@ -8,7 +8,7 @@ from torch.func import jacrev
 
 from snflow.bijections import RationalQuadraticSpline
 from snflow.errors import ConfigError, ShapeError
-from snflow.numerics.spline import SplineKnots, inverse_spline, spline, spline_knots
+from snflow.numerics.splines.rational_quadratic import SplineKnots, inverse_spline, spline, spline_knots
 
 BOUND = 3.0
 

@@ -30,14 +30,18 @@ if TYPE_CHECKING:
     from snflow.bijections import Conv2d as Conv2d
     from snflow.bijections import ConvExponential as ConvExponential
     from snflow.bijections import Coupling as Coupling
+    from snflow.bijections import CubicSplineTransformer as CubicSplineTransformer
     from snflow.bijections import Dense as Dense
     from snflow.bijections import Elementwise as Elementwise
     from snflow.bijections import EmergingConv2d as EmergingConv2d
     from snflow.bijections import Flatten as Flatten
     from snflow.bijections import GatedTransformer as GatedTransformer
     from snflow.bijections import HouseholderLinear as HouseholderLinear
+    from snflow.bijections import IntegralTransformer as IntegralTransformer
     from snflow.bijections import Inverse as Inverse
     from snflow.bijections import LeakyReLU as LeakyReLU
+    from snflow.bijections import LinearSplineTransformer as LinearSplineTransformer
+    from snflow.bijections import LogisticMixtureTransformer as LogisticMixtureTransformer
     from snflow.bijections import Logit as Logit
     from snflow.bijections import LULinear as LULinear
     from snflow.bijections import OrthogonalLinear as OrthogonalLinear
@@ -45,12 +49,15 @@ if TYPE_CHECKING:
     from snflow.bijections import Permutation as Permutation
     from snflow.bijections import PLUConv2d as PLUConv2d
     from snflow.bijections import QRLinear as QRLinear
+    from snflow.bijections import QuadraticSplineTransformer as QuadraticSplineTransformer
     from snflow.bijections import RationalQuadraticSpline as RationalQuadraticSpline
     from snflow.bijections import RationalQuadraticTransformer as RationalQuadraticTransformer
     from snflow.bijections import Scaling as Scaling
+    from snflow.bijections import SigmoidalTransformer as SigmoidalTransformer
     from snflow.bijections import SmoothLeakyReLU as SmoothLeakyReLU
     from snflow.bijections import Split as Split
     from snflow.bijections import Squeeze as Squeeze
+    from snflow.bijections import SumOfSquaresTransformer as SumOfSquaresTransformer
     from snflow.bijections import SVDLinear as SVDLinear
     from snflow.bijections import Transformer as Transformer
     from snflow.bijections import TriangularLinear as TriangularLinear
@@ -82,10 +89,12 @@ _NAMES = {
     "snflow.bijections": (
         "ActNorm AdditiveTransformer Affine AffineCoupling AffineTransformer Autoregressive "
         "AutoregressiveConv2d BatchNorm Bijection Chain CircularSplineTransformer Conv2d ConvExponential "
-        "Coupling Dense Elementwise EmergingConv2d Flatten GatedTransformer HouseholderLinear Inverse "
-        "LULinear LeakyReLU Logit OrthogonalLinear PLUConv2d PeriodicConv2d Permutation QRLinear "
-        "RationalQuadraticSpline RationalQuadraticTransformer SVDLinear Scaling SmoothLeakyReLU Split Squeeze "
-        "Transformer TriangularLinear Woodbury"
+        "Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten GatedTransformer "
+        "HouseholderLinear IntegralTransformer Inverse LULinear LeakyReLU LinearSplineTransformer "
+        "LogisticMixtureTransformer Logit OrthogonalLinear PLUConv2d PeriodicConv2d Permutation QRLinear "
+        "QuadraticSplineTransformer RationalQuadraticSpline RationalQuadraticTransformer SVDLinear Scaling "
+        "SigmoidalTransformer SmoothLeakyReLU Split Squeeze SumOfSquaresTransformer Transformer "
+        "TriangularLinear Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "

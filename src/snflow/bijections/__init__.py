@@ -37,6 +37,13 @@ from snflow.bijections.reshaping import Squeeze as Squeeze
 from snflow.bijections.transformers import AdditiveTransformer as AdditiveTransformer
 from snflow.bijections.transformers import AffineTransformer as AffineTransformer
 from snflow.bijections.transformers import CircularSplineTransformer as CircularSplineTransformer
+from snflow.bijections.transformers import CubicSplineTransformer as CubicSplineTransformer
 from snflow.bijections.transformers import GatedTransformer as GatedTransformer
+from snflow.bijections.transformers import IntegralTransformer as IntegralTransformer
+from snflow.bijections.transformers import LinearSplineTransformer as LinearSplineTransformer
+from snflow.bijections.transformers import LogisticMixtureTransformer as LogisticMixtureTransformer
+from snflow.bijections.transformers import QuadraticSplineTransformer as QuadraticSplineTransformer
 from snflow.bijections.transformers import RationalQuadraticTransformer as RationalQuadraticTransformer
+from snflow.bijections.transformers import SigmoidalTransformer as SigmoidalTransformer
+from snflow.bijections.transformers import SumOfSquaresTransformer as SumOfSquaresTransformer
 from snflow.bijections.transformers import Transformer as Transformer

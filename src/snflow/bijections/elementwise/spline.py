@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from snflow.bijections.base import Bijection, Shape
 from snflow.errors import ConfigError
 from snflow.numerics.events import sum_event
-from snflow.numerics.spline import SplineKnots, inverse_spline, spline, spline_knots
+from snflow.numerics.splines.rational_quadratic import SplineKnots, inverse_spline, spline, spline_knots
 
 
 @final

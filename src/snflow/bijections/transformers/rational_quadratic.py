@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snflow.bijections.transformers.base import Transformer
 from snflow.errors import ConfigError
-from snflow.numerics.spline import SplineKnots, inverse_spline, spline, spline_knots
+from snflow.numerics.splines.rational_quadratic import SplineKnots, inverse_spline, spline, spline_knots
 
 _MIN = 1e-3
 

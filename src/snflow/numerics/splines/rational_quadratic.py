@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snflow.numerics.splines.knots import bin_of, rising, take
+
 
 class SplineKnots(NamedTuple):
     """(xₖ, yₖ, δₖ): the points that a spline passes through and its slopes there, k = 0 … bins.
@@ -79,8 +81,8 @@ def spline_knots(
     # softplus(0 + offset) + min_slope = 1: parameters of zero mean a slope of one
     offset = math.log(math.expm1(1 - min_slope))
     inner = min_slope + F.softplus(slopes.movedim(-1, 0) + offset)
-    x = _rising(widths.movedim(-1, 0), bound, min_width)
-    y = _rising(heights.movedim(-1, 0), bound, min_height)
+    x = rising(widths.movedim(-1, 0), bound, min_width)
+    y = rising(heights.movedim(-1, 0), bound, min_height)
     end = torch.ones_like(x[:1])
     return SplineKnots(x, y, torch.cat([end, inner, end]), bound)
 
@@ -146,31 +148,16 @@ def inverse_spline(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
     return torch.where(outside, z, x), torch.where(outside, 0.0, -_interpolate(share, bin_)[1])
 
 
-def _rising(unnormalized: Tensor, bound: float, min_share: float) -> Tensor:
-    """Turn ``(bins, *shape)`` unconstrained numbers into ``(bins + 1, *shape)`` knots from −bound to bound."""
-    bins = unnormalized.shape[0]
-    shares = min_share + (1 - bins * min_share) * torch.softmax(unnormalized, 0)
-    inner = 2 * bound * shares[:-1].cumsum(0) - bound
-    end = torch.full_like(shares[:1], bound)
-    return torch.cat([-end, inner, end])  # the ends are exact, whatever the sum rounds to
-
-
 def _bin(points: Tensor, knots: Tensor, spline_: SplineKnots) -> _Bin:
     """Look up the bin of each point, found among ``knots``, the x or the y of the spline."""
-    shared = knots.dim() == points.dim()
-    inner = knots[1:-1].detach()
-    index = (points >= (inner.unsqueeze(1) if shared else inner)).sum(0)
-
-    def take(table: Tensor) -> Tensor:
-        return table.gather(0, index) if shared else table.gather(0, index.unsqueeze(0)).squeeze(0)
-
+    index = bin_of(points, knots)
     return _Bin(
-        take(spline_.x[:-1]),
-        take(spline_.x.diff(dim=0)),
-        take(spline_.y[:-1]),
-        take(spline_.y.diff(dim=0)),
-        take(spline_.slopes[:-1]),
-        take(spline_.slopes[1:]),
+        take(spline_.x[:-1], index),
+        take(spline_.x.diff(dim=0), index),
+        take(spline_.y[:-1], index),
+        take(spline_.y.diff(dim=0), index),
+        take(spline_.slopes[:-1], index),
+        take(spline_.slopes[1:], index),
     )
 
 

@@ -1,0 +1,141 @@
+"""Integrals of positive functions: of a network, and of a sum of squared polynomials."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snflow.arguments import check_count
+from snflow.bijections.transformers.base import Transformer
+from snflow.errors import ConfigError
+from snflow.numerics.monotone.polynomial import sum_of_squares
+from snflow.numerics.monotone.quadrature import integral, legendre
+from snflow.numerics.root_finding import implicit_inverse
+
+_LEAST_SLOPE = 1e-3
+
+
+@final
+class IntegralTransformer(Transformer):
+    """z = ∫₀ˣ g(t; h) dt + β, log dz/dx = log g(x; h), g > 0 a network: an unconstrained monotone network.
+
+    Inside [−B, B] the integral is Gauss and Legendre's rule, outside g keeps its value at the border, where z is a
+    straight line. hᵢ are E numbers that g sees beside t, and β. One g serves all elements. The inverse is a root
+    search with implicit gradients.
+
+    Args:
+        embedding: E.
+        width: features inside of g, which has two hidden layers.
+        nodes: of the quadrature rule.
+        bound: B, in the units of x.
+
+    Raises:
+        ConfigError: a count below one, or a bound that is not positive.
+        ConvergenceError: in the inverse, elements found no root.
+
+    References:
+        Wehenkel & Louppe (2019), Unconstrained monotonic neural networks, eq. 3 and 5.
+
+    Example:
+        >>> import torch
+        >>> z, log_slope = IntegralTransformer(2, width=4)(torch.zeros(1, 1), torch.zeros(3, 1, 1))
+        >>> z.item()
+        0.0
+    """
+
+    def __init__(self, embedding: int = 8, width: int = 32, nodes: int = 24, bound: float = 5.0) -> None:
+        super().__init__()
+        for option, count in (("embedding", embedding), ("width", width), ("nodes", nodes)):
+            check_count("IntegralTransformer", option, count)
+        _check_bound("IntegralTransformer", bound)
+        self.parameters_per_element = embedding + 1
+        self.bound = bound
+        self.rule = legendre(nodes)
+        self.of_point = nn.Linear(1, width)
+        self.of_embedding = nn.Linear(embedding, width, bias=False)
+        self.hidden = nn.Linear(width, width)
+        self.last = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z = ∫₀ˣ g + β."""
+        said = self.of_embedding(h[:-1].movedim(0, -1))
+        inner = x.clamp(-self.bound, self.bound)
+        value = integral(lambda t: self._log_integrand(t, said).exp(), inner, self.rule)
+        log_slope = self._log_integrand(inner, said)
+        return value + log_slope.exp() * (x - inner) + h[-1], log_slope
+
+    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x by bracketing."""
+        return implicit_inverse(partial(self.forward, h=h), z, z - 1, z + 1, where="IntegralTransformer inverse")
+
+    def _log_integrand(self, t: Tensor, said: Tensor) -> Tensor:
+        # log 2 more: a network that begins near zero begins with a slope near one.
+        units = torch.tanh(self.hidden(torch.tanh(self.of_point(t.unsqueeze(-1)) + said)))
+        positive: Tensor = F.softplus(self.last(units).squeeze(-1) + 0.5413248546129181) + _LEAST_SLOPE
+        return positive.log()
+
+
+@final
+class SumOfSquaresTransformer(Transformer):
+    """z = β + ∫₀ˣ (ε + Σₖ pₖ(t)²) dt, K polynomials of degree R: a polynomial of degree 2R + 1 that cannot fall.
+
+    hᵢ are the K (R + 1) coefficients and β. With zeros the map is nearly the identity. Outside [−B, B] it is a straight
+    line, so that points far away do not overflow. The inverse is a root search with implicit gradients.
+
+    Args:
+        polynomials: K.
+        degree: R.
+        bound: B, in the units of x.
+
+    Raises:
+        ConfigError: a count below one, or a bound that is not positive.
+        ConvergenceError: in the inverse, elements found no root.
+
+    References:
+        Jaini et al. (2019), Sum-of-squares polynomial flow, eq. 9.
+
+    Example:
+        >>> import torch
+        >>> SumOfSquaresTransformer(2, 1)(torch.zeros(1, 1), torch.zeros(5, 1, 1))[0].item()
+        0.0
+    """
+
+    first: Tensor
+
+    def __init__(self, polynomials: int = 3, degree: int = 3, bound: float = 5.0) -> None:
+        super().__init__()
+        check_count("SumOfSquaresTransformer", "polynomials", polynomials)
+        check_count("SumOfSquaresTransformer", "degree", degree)
+        _check_bound("SumOfSquaresTransformer", bound)
+        self.polynomials, self.degree, self.bound = polynomials, degree, bound
+        self.parameters_per_element = polynomials * (degree + 1) + 1
+        # Σ p² = 1 at zero, and a slight slope that tells the polynomials apart: the same ones would stay the same.
+        first = torch.zeros(polynomials, degree + 1)
+        first[:, 0] = ((1 - _LEAST_SLOPE) / polynomials) ** 0.5
+        first[:, 1] = 0.05 * (torch.arange(polynomials) - (polynomials - 1) / 2)
+        self.register_buffer("first", first, persistent=False)
+        # A power of t up to R is as large as B^R: coefficients are in units that make each of them matter alike.
+        self.units = [bound ** -float(i) for i in range(degree + 1)]
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """z = ∫₀ˣ (ε + Σ p²) + β."""
+        ones = [1] * (h.dim() - 1)
+        units = h.new_tensor(self.units).reshape(-1, *ones)
+        said = h[:-1].unflatten(0, (self.polynomials, self.degree + 1)) * units
+        coefficients = said + self.first.reshape(*self.first.shape, *ones)
+        inner = x.clamp(-self.bound, self.bound)
+        value, slope = sum_of_squares(inner, coefficients, _LEAST_SLOPE)
+        return value + slope * (x - inner) + h[-1], slope.log()
+
+    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """x by bracketing."""
+        return implicit_inverse(partial(self.forward, h=h), z, z - 1, z + 1, where="SumOfSquaresTransformer inverse")
+
+
+def _check_bound(where: str, bound: float) -> None:
+    if not 0 < bound < float("inf"):
+        raise ConfigError(where, expected="bound > 0", got=str(bound), fix="5 suits standardised data")

@@ -1,0 +1,1 @@
+"""Monotone functions of one number that have no closed inverse, with their slopes."""

@@ -1,0 +1,1 @@
+"""Monotone splines as pure functions of tensors, one kind a file."""
