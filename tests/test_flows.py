@@ -25,6 +25,8 @@ from snflow.flows.options import FLOWS, ConvOptions, DenseOptions
 from snflow.selfnorm import LearnedInverse, SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.selfnorm.options import LearnedInverseArguments
 
+FIXED = {"event_shape", "features", "context_features", "quantized", "preprocessing"}
+
 
 def kinds(flow):
     return [type(layer) for layer in flow.bijection]
@@ -68,7 +70,7 @@ def test_one_word_switches_the_rule_and_nothing_else(build, rule, kind):
 @pytest.mark.parametrize(("name", "function"), [(name, getattr(flows, name)) for name in FLOWS])
 def test_options_of_the_recipe_are_those_of_the_function(name, function):
     parameters = inspect.signature(function).parameters
-    own = {k: p.default for k, p in parameters.items() if k not in {"event_shape", "quantized", "preprocessing"}}
+    own = {k: p.default for k, p in parameters.items() if k not in FIXED}
     if "learned" in own:  # the keyword arguments of a learned inverse, in one place for all
         own |= asdict(LearnedInverse())
         del own["learned"]

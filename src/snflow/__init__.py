@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from snflow.bijections import AutoregressiveConv2d as AutoregressiveConv2d
     from snflow.bijections import BatchNorm as BatchNorm
     from snflow.bijections import Bijection as Bijection
+    from snflow.bijections import BlockAutoregressive as BlockAutoregressive
     from snflow.bijections import Chain as Chain
     from snflow.bijections import CircularSplineTransformer as CircularSplineTransformer
     from snflow.bijections import Conv2d as Conv2d
@@ -88,13 +89,13 @@ __version__ = "0.1.0"
 _NAMES = {
     "snflow.bijections": (
         "ActNorm AdditiveTransformer Affine AffineCoupling AffineTransformer Autoregressive "
-        "AutoregressiveConv2d BatchNorm Bijection Chain CircularSplineTransformer Conv2d ConvExponential "
-        "Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten GatedTransformer "
-        "HouseholderLinear IntegralTransformer Inverse LULinear LeakyReLU LinearSplineTransformer "
-        "LogisticMixtureTransformer Logit OrthogonalLinear PLUConv2d PeriodicConv2d Permutation QRLinear "
-        "QuadraticSplineTransformer RationalQuadraticSpline RationalQuadraticTransformer SVDLinear Scaling "
-        "SigmoidalTransformer SmoothLeakyReLU Split Squeeze SumOfSquaresTransformer Transformer "
-        "TriangularLinear Woodbury"
+        "AutoregressiveConv2d BatchNorm Bijection BlockAutoregressive Chain CircularSplineTransformer Conv2d "
+        "ConvExponential Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten "
+        "GatedTransformer HouseholderLinear IntegralTransformer Inverse LULinear LeakyReLU "
+        "LinearSplineTransformer LogisticMixtureTransformer Logit OrthogonalLinear PLUConv2d PeriodicConv2d "
+        "Permutation QRLinear QuadraticSplineTransformer RationalQuadraticSpline RationalQuadraticTransformer "
+        "SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split Squeeze SumOfSquaresTransformer "
+        "Transformer TriangularLinear Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "

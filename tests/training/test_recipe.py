@@ -76,7 +76,7 @@ def test_reading_strictly_leaves_pyyaml_alone():
         ({"training": {"epoch": 3}}, r"training\.epoch: .* did you mean 'epochs'\?"),
         ({"flow": {"name": "conv", "kernel": 3}}, r"flow\.kernel: .* did you mean 'kernel_size'\?"),
         ({"flow": {"name": "convv"}}, r"flow\.name: expected a registered name, got 'convv'; did you mean 'conv'\?"),
-        ({"flow": {}}, r"flow\.name: expected a registered name, got nothing; known: conv, dense"),
+        ({"flow": {}}, r"flow\.name: expected a registered name, got nothing; known: bnaf, conv, dense"),
         ({"data": {"name": ["digits"]}}, r"data\.name: expected a registered name"),
         ({"data": {"name": "table"}}, r"data\.path: expected text, got nothing"),
         ({"data": {"name": "digits", "train": 0}}, r"data\.train: expected a whole number above 0, got 0"),

@@ -1,6 +1,7 @@
 """Invertible layers, one family a folder."""
 
 from snflow.bijections.autoregressive import Autoregressive as Autoregressive
+from snflow.bijections.autoregressive import BlockAutoregressive as BlockAutoregressive
 from snflow.bijections.base import Bijection as Bijection
 from snflow.bijections.chain import Chain as Chain
 from snflow.bijections.conv import AutoregressiveConv2d as AutoregressiveConv2d

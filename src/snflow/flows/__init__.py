@@ -12,17 +12,53 @@ if TYPE_CHECKING:
     from snflow.flows.dense_flow import dense as dense
     from snflow.flows.glow_flow import glow as glow
     from snflow.flows.pair_flow import pair as pair
+    from snflow.flows.realnvp_flow import realnvp as realnvp
+    from snflow.flows.vectors.autoregressive import iaf as iaf
+    from snflow.flows.vectors.autoregressive import maf as maf
+    from snflow.flows.vectors.coupling import nice as nice
+    from snflow.flows.vectors.monotone import bnaf as bnaf
+    from snflow.flows.vectors.monotone import naf as naf
+    from snflow.flows.vectors.monotone import sos as sos
+    from snflow.flows.vectors.monotone import umnn as umnn
+    from snflow.flows.vectors.spline import circular_spline as circular_spline
+    from snflow.flows.vectors.spline import neural_spline as neural_spline
 
-__all__ = ["build", "conv", "dense", "glow", "pair"]
+__all__ = [
+    "bnaf",
+    "build",
+    "circular_spline",
+    "conv",
+    "dense",
+    "glow",
+    "iaf",
+    "maf",
+    "naf",
+    "neural_spline",
+    "nice",
+    "pair",
+    "realnvp",
+    "sos",
+    "umnn",
+]
 
 # The options of this package are read by the command line's --help, which must not wait for torch.
 __getattr__ = lazily(
     __name__,
     {
+        "bnaf": "snflow.flows.vectors.monotone",
         "build": "snflow.flows.building",
+        "circular_spline": "snflow.flows.vectors.spline",
         "conv": "snflow.flows.conv_flow",
         "dense": "snflow.flows.dense_flow",
         "glow": "snflow.flows.glow_flow",
+        "iaf": "snflow.flows.vectors.autoregressive",
+        "maf": "snflow.flows.vectors.autoregressive",
+        "naf": "snflow.flows.vectors.monotone",
+        "neural_spline": "snflow.flows.vectors.spline",
+        "nice": "snflow.flows.vectors.coupling",
         "pair": "snflow.flows.pair_flow",
+        "realnvp": "snflow.flows.realnvp_flow",
+        "sos": "snflow.flows.vectors.monotone",
+        "umnn": "snflow.flows.vectors.monotone",
     },
 )

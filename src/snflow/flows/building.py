@@ -11,14 +11,29 @@ from snflow.distributions import Flow
 from snflow.flows.conv_flow import conv
 from snflow.flows.dense_flow import dense
 from snflow.flows.glow_flow import glow
-from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions, GlowOptions, PairOptions
+from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions, GlowOptions, PairOptions, RealNVPOptions
 from snflow.flows.pair_flow import pair
+from snflow.flows.realnvp_flow import realnvp
+from snflow.flows.vectors import options as vectors
+from snflow.flows.vectors.autoregressive import iaf, maf
+from snflow.flows.vectors.coupling import nice
+from snflow.flows.vectors.monotone import bnaf, naf, sos, umnn
+from snflow.flows.vectors.spline import neural_spline
 
 _FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
     DenseOptions: dense,
     ConvOptions: conv,
     GlowOptions: glow,
     PairOptions: pair,
+    RealNVPOptions: realnvp,
+    vectors.MAFOptions: maf,
+    vectors.IAFOptions: iaf,
+    vectors.NAFOptions: naf,
+    vectors.BNAFOptions: bnaf,
+    vectors.UMNNOptions: umnn,
+    vectors.SOSOptions: sos,
+    vectors.NeuralSplineOptions: neural_spline,
+    vectors.NICEOptions: nice,
 }
 
 

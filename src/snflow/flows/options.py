@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from snflow.flows.vectors.options import VECTOR_FLOWS, VectorFlowOptions
 from snflow.selfnorm.options import LearnedInverse
 
 MixingName = Literal["free", "plu", "emerging", "exponential", "periodic", "woodbury"]
@@ -111,12 +112,34 @@ class PairOptions:
     """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
 
 
-FlowOptions = DenseOptions | ConvOptions | GlowOptions | PairOptions
+@dataclass(frozen=True)
+class RealNVPOptions:
+    """Real NVP: affine couplings, on vectors by alternating features, on images by checkerboards and channels."""
+
+    layers: int = 6
+    """Couplings on vectors; on images a level has three by checkerboard and three by channel, the last four."""
+    levels: int = 2
+    """Levels of scale, of images alone; half of the channels leaves the flow between two."""
+    width: int = 64
+    """Features or channels inside of each network."""
+    depth: int = 2
+    """Hidden layers of each network, or its residual blocks on images."""
+    batch_norm: bool = True
+    """Whether an invertible batch normalization follows each coupling."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 0.05
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
+FlowOptions = DenseOptions | ConvOptions | GlowOptions | PairOptions | RealNVPOptions | VectorFlowOptions
 
 FLOWS: dict[str, type[FlowOptions]] = {
     "dense": DenseOptions,
     "conv": ConvOptions,
     "glow": GlowOptions,
     "pair": PairOptions,
+    "realnvp": RealNVPOptions,
+    **VECTOR_FLOWS,
 }
 """The registered flows: the word after ``flow: {name: …}`` in a recipe, and its options."""

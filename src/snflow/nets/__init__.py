@@ -3,4 +3,6 @@
 from snflow.nets.convnet import ConvNet as ConvNet
 from snflow.nets.masked import MaskedMLP as MaskedMLP
 from snflow.nets.mlp import MLP as MLP
+from snflow.nets.periodic import PeriodicMLP as PeriodicMLP
 from snflow.nets.residual import ResidualMLP as ResidualMLP
+from snflow.nets.resnet import ResidualConvNet as ResidualConvNet

@@ -92,7 +92,9 @@ class CircularSplineTransformer(Transformer):
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(wrap(x + φ))."""
-        return spline(_wrapped(x + h[-1]), self._knots(h, x))
+        z, log_slope = spline(_wrapped(x + h[-1]), self._knots(h, x))
+        # Rounding must not carry an angle over the seam, where a uniform base would have no density.
+        return z.clamp(-math.pi, math.pi), log_slope
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = wrap(s⁻¹(wrap(z)) − φ)."""

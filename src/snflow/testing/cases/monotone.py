@@ -2,6 +2,7 @@
 
 from snflow.bijections import (
     Autoregressive,
+    BlockAutoregressive,
     Coupling,
     CubicSplineTransformer,
     Elementwise,
@@ -17,6 +18,8 @@ from snflow.nets import MLP
 from snflow.testing.case import Case, perturbed
 
 CASES = {
+    "BlockAutoregressive": Case(perturbed(lambda: BlockAutoregressive(3, 4, 2), 0.3), (3,)),
+    "BlockAutoregressive (context)": Case(perturbed(lambda: BlockAutoregressive(2, 3, context_features=2)), (2,)),
     "Elementwise (linear spline)": Case(perturbed(lambda: Elementwise(LinearSplineTransformer(6), (3,)), 0.5), (3,)),
     "Elementwise (quadratic spline)": Case(
         perturbed(lambda: Elementwise(QuadraticSplineTransformer(6), (2, 2)), 0.5), (2, 2)

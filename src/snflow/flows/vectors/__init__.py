@@ -1,0 +1,1 @@
+"""Ready flows on vectors: autoregressive, monotone, spline and coupling flows."""

@@ -1,0 +1,274 @@
+"""Flows of monotone networks: NAF, BNAF, UMNN and sums of squares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from snflow.bijections import (
+    Autoregressive,
+    Bijection,
+    BlockAutoregressive,
+    IntegralTransformer,
+    SigmoidalTransformer,
+    SumOfSquaresTransformer,
+)
+from snflow.bijections.base import Shape
+from snflow.distributions import Flow
+from snflow.flows.vectors.assembling import assembled
+from snflow.flows.vectors.options import VectorMixing
+
+
+def naf(
+    features: int | Shape,
+    *,
+    context_features: int = 0,
+    quantized: int | None = None,
+    preprocessing: Sequence[Bijection] = (),
+    layers: int = 5,
+    mixing: VectorMixing = "reverse",
+    width: int = 64,
+    depth: int = 2,
+    residual: bool = False,
+    units: int = 8,
+    sigmoidal_layers: int = 2,
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
+    logit_alpha: float = 1e-6,
+) -> Flow:
+    """zᵢ = τ(xᵢ; hᵢ), τ a monotone network of sigmoids whose weights are h: densities in one pass a layer.
+
+    Args:
+        features: D, or the shape of events that are flattened.
+        context_features: size of a context; 0 for none.
+        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
+        preprocessing: fixed layers before the first trained one.
+        layers: number of autoregressive layers.
+        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
+        width: features inside of each masked network.
+        depth: hidden layers of it.
+        residual: whether they add up.
+        units: sigmoids in each layer of a monotone network.
+        sigmoidal_layers: layers of it.
+        base: the density of the latent.
+        logit_alpha: margin of the logit for integer data.
+
+    Returns:
+        A flow on vectors; ``log_prob`` is in nats.
+
+    Raises:
+        ConfigError: an option is out of its range.
+
+    References:
+        Huang et al. (2018), Neural autoregressive flows.
+
+    Example:
+        >>> import torch, snflow
+        >>> snflow.flows.naf(3, layers=2).log_prob(torch.randn(4, 3)).shape
+        torch.Size([4])
+    """
+
+    def layer(_: int, size: int) -> list[Bijection]:
+        transformer = SigmoidalTransformer(units, sigmoidal_layers)
+        return [Autoregressive(size, transformer, width, depth, context_features, residual)]
+
+    return assembled(
+        "flows.naf",
+        features,
+        layer,
+        layers=layers,
+        mixing=mixing,
+        quantized=quantized,
+        preprocessing=preprocessing,
+        base=base,
+        logit_alpha=logit_alpha,
+    )
+
+
+def bnaf(
+    features: int | Shape,
+    *,
+    context_features: int = 0,
+    quantized: int | None = None,
+    preprocessing: Sequence[Bijection] = (),
+    layers: int = 3,
+    mixing: VectorMixing = "reverse",
+    block: int = 16,
+    depth: int = 2,
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
+    logit_alpha: float = 1e-6,
+) -> Flow:
+    """z = net(x), net of triangular blocks with a positive diagonal: one network for the whole vector.
+
+    Args:
+        features: D, or the shape of events that are flattened.
+        context_features: size of a context; 0 for none.
+        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
+        preprocessing: fixed layers before the first trained one.
+        layers: number of networks.
+        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
+        block: hidden units of each feature in each hidden layer.
+        depth: hidden layers of each network.
+        base: the density of the latent.
+        logit_alpha: margin of the logit for integer data.
+
+    Returns:
+        A flow on vectors; ``log_prob`` is in nats.
+
+    Raises:
+        ConfigError: an option is out of its range.
+
+    References:
+        De Cao et al. (2019), Block neural autoregressive flow.
+
+    Example:
+        >>> import torch, snflow
+        >>> snflow.flows.bnaf(3).log_prob(torch.randn(4, 3)).shape
+        torch.Size([4])
+    """
+
+    def layer(_: int, size: int) -> list[Bijection]:
+        return [BlockAutoregressive(size, block, depth, context_features)]
+
+    return assembled(
+        "flows.bnaf",
+        features,
+        layer,
+        layers=layers,
+        mixing=mixing,
+        quantized=quantized,
+        preprocessing=preprocessing,
+        base=base,
+        logit_alpha=logit_alpha,
+    )
+
+
+def umnn(
+    features: int | Shape,
+    *,
+    context_features: int = 0,
+    quantized: int | None = None,
+    preprocessing: Sequence[Bijection] = (),
+    layers: int = 5,
+    mixing: VectorMixing = "reverse",
+    width: int = 64,
+    depth: int = 2,
+    residual: bool = False,
+    embedding: int = 8,
+    integrand_width: int = 32,
+    nodes: int = 24,
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
+    logit_alpha: float = 1e-6,
+) -> Flow:
+    """zᵢ = ∫₀^xᵢ g(t; hᵢ) dt + βᵢ, g a positive network: densities in one pass a layer.
+
+    Args:
+        features: D, or the shape of events that are flattened.
+        context_features: size of a context; 0 for none.
+        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
+        preprocessing: fixed layers before the first trained one.
+        layers: number of autoregressive layers.
+        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
+        width: features inside of each masked network.
+        depth: hidden layers of it.
+        residual: whether they add up.
+        embedding: how many numbers the masked network tells each integrand.
+        integrand_width: features inside of an integrand.
+        nodes: of the quadrature rule.
+        base: the density of the latent.
+        logit_alpha: margin of the logit for integer data.
+
+    Returns:
+        A flow on vectors; ``log_prob`` is in nats.
+
+    Raises:
+        ConfigError: an option is out of its range.
+
+    References:
+        Wehenkel & Louppe (2019), Unconstrained monotonic neural networks.
+
+    Example:
+        >>> import torch, snflow
+        >>> snflow.flows.umnn(3, layers=2).log_prob(torch.randn(4, 3)).shape
+        torch.Size([4])
+    """
+
+    def layer(_: int, size: int) -> list[Bijection]:
+        transformer = IntegralTransformer(embedding, integrand_width, nodes)
+        return [Autoregressive(size, transformer, width, depth, context_features, residual)]
+
+    return assembled(
+        "flows.umnn",
+        features,
+        layer,
+        layers=layers,
+        mixing=mixing,
+        quantized=quantized,
+        preprocessing=preprocessing,
+        base=base,
+        logit_alpha=logit_alpha,
+    )
+
+
+def sos(
+    features: int | Shape,
+    *,
+    context_features: int = 0,
+    quantized: int | None = None,
+    preprocessing: Sequence[Bijection] = (),
+    layers: int = 5,
+    mixing: VectorMixing = "reverse",
+    width: int = 64,
+    depth: int = 2,
+    residual: bool = False,
+    polynomials: int = 3,
+    degree: int = 3,
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
+    logit_alpha: float = 1e-6,
+) -> Flow:
+    """zᵢ = βᵢ + ∫₀^xᵢ Σₖ pₖ(t)² dt, the coefficients of the polynomials p in hᵢ: densities in one pass a layer.
+
+    Args:
+        features: D, or the shape of events that are flattened.
+        context_features: size of a context; 0 for none.
+        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
+        preprocessing: fixed layers before the first trained one.
+        layers: number of autoregressive layers.
+        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
+        width: features inside of each masked network.
+        depth: hidden layers of it.
+        residual: whether they add up.
+        polynomials: squared polynomials in each sum.
+        degree: of each of them.
+        base: the density of the latent.
+        logit_alpha: margin of the logit for integer data.
+
+    Returns:
+        A flow on vectors; ``log_prob`` is in nats.
+
+    Raises:
+        ConfigError: an option is out of its range.
+
+    References:
+        Jaini et al. (2019), Sum-of-squares polynomial flow.
+
+    Example:
+        >>> import torch, snflow
+        >>> snflow.flows.sos(3, layers=2).log_prob(torch.randn(4, 3)).shape
+        torch.Size([4])
+    """
+
+    def layer(_: int, size: int) -> list[Bijection]:
+        transformer = SumOfSquaresTransformer(polynomials, degree)
+        return [Autoregressive(size, transformer, width, depth, context_features, residual)]
+
+    return assembled(
+        "flows.sos",
+        features,
+        layer,
+        layers=layers,
+        mixing=mixing,
+        quantized=quantized,
+        preprocessing=preprocessing,
+        base=base,
+        logit_alpha=logit_alpha,
+    )
