@@ -72,6 +72,10 @@ class Target:
 
 _TRACKED = {"flow.inverse_tracking": "newton"}
 _PENALTY = {"flow.inverse_tracking": "penalty"}
+_MILD = {**_PENALTY, "flow.penalty_weight": 0.1, "optimizer.learning_rate": 5e-4}
+"""What the penalty alone can follow, of what was tried."""
+_GUARDED = {**_PENALTY, "flow.penalty_weight": 0.001}
+"""A penalty too weak to follow, the guard repairing the inverse now and then."""
 _EXACT = {"flow.log_det_rule": "exact"}
 _ANGLE = {"training.measure_angle": True}
 _UNGUARDED = {"flow.guard": False}
@@ -83,6 +87,8 @@ _DENSE = (
     Row("dense_newton", "mnist_dense_snf", _TRACKED, exact="dense_exact"),
     Row("dense_exact_fast", "mnist_dense_newton", _EXACT),
     Row("dense_snf_fast", "mnist_dense_newton", _PENALTY, exact="dense_exact_fast"),
+    Row("dense_snf_mild_fast", "mnist_dense_newton", _MILD),
+    Row("dense_snf_guarded_fast", "mnist_dense_newton", _GUARDED, exact="dense_exact_fast"),
     Row("dense_newton_fast", "mnist_dense_newton", exact="dense_exact_fast"),
     Row("dense_newton_tight_fast", "mnist_dense_newton", {"flow.tracking_tolerance": 0.02}, exact="dense_exact_fast"),
 )

@@ -1,0 +1,232 @@
+"""Flows on vectors: they integrate to one, sample what they say, compile whole, take a context, survive far points."""
+
+import pytest
+import torch
+
+from snflow import (
+    AffineTransformer,
+    Autoregressive,
+    BatchNorm,
+    Coupling,
+    Permutation,
+    RationalQuadraticTransformer,
+    flows,
+    nets,
+)
+from snflow.bijections.coupling import alternating, checkerboard, halves
+from snflow.errors import ConfigError, ShapeError
+
+SMALL = {
+    "maf": {"layers": 2, "width": 16},
+    "iaf": {"layers": 2, "width": 16},
+    "naf": {"layers": 2, "width": 16, "units": 4},
+    "bnaf": {"layers": 2, "block": 6},
+    "umnn": {"layers": 2, "width": 16, "integrand_width": 8, "nodes": 12},
+    "sos": {"layers": 2, "width": 16},
+    "neural_spline": {"layers": 2, "width": 16, "bins": 4},
+    "realnvp": {"layers": 3, "width": 16, "batch_norm": False},
+    "nice": {"layers": 3, "width": 16},
+}
+SPLINES = {
+    f"neural_spline, {word}": {**SMALL["neural_spline"], "spline": word} for word in ("cubic", "quadratic", "linear")
+}
+EVERY = {
+    **{name: (name, options) for name, options in SMALL.items()},
+    **{name: ("neural_spline", options) for name, options in SPLINES.items()},
+    "neural_spline, autoregressive": ("neural_spline", {**SMALL["neural_spline"], "kind": "autoregressive"}),
+}
+
+
+def made(name, features=2, scale=0.15, **more):
+    """The flow with random weights, so that no network is zero any more."""
+    function, options = EVERY[name]
+    torch.manual_seed(1)
+    flow = getattr(flows, function)(features, **options, **more)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return flow.eval()
+
+
+def grid(count, low, high):
+    centres = low + (high - low) * (torch.arange(count) + 0.5) / count
+    return torch.cartesian_prod(centres, centres), ((high - low) / count) ** 2
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_density_in_the_plane_integrates_to_one(name):
+    flow = made(name)
+    with torch.no_grad():
+        z = flow.sample(2000)
+        low, high = float(z.min()) - 6, float(z.max()) + 6
+        points, area = grid(500, low, high)
+        mass = float(flow.log_prob(points).exp().sum() * area)
+    assert abs(mass - 1) < 1e-3
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY if n not in ("realnvp", "nice") and "neural_spline" not in n])
+def test_a_density_on_the_line_integrates_to_one(name):
+    flow = made(name, features=1)
+    x = torch.linspace(-60, 60, 100_001)[:, None]
+    with torch.no_grad():
+        mass = float(torch.trapezoid(flow.log_prob(x).exp(), x[:, 0]))
+    assert abs(mass - 1) < 1e-3
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_samples_come_back_and_have_their_density(name):
+    flow = made(name, features=3)
+    with torch.no_grad():
+        x = flow.sample(20)
+        torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_context_changes_the_density_and_gets_a_gradient(name):
+    flow = made(name, features=3, context_features=2)
+    x, context = torch.randn(5, 3), torch.randn(5, 2, requires_grad=True)
+    log_prob = flow.log_prob(x, context)
+    assert not torch.allclose(log_prob, flow.log_prob(x, context.flip(0)))
+    (gradient,) = torch.autograd.grad(log_prob.sum(), context)
+    assert bool((gradient.abs().sum(1) > 0).all())
+    assert flow.sample(5, context.detach()).shape[-1] == 3
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_points_far_away_come_back_in_single_precision(name):
+    flow = made(name, features=3, scale=0.1).float()
+    x = 10 * torch.randn(50, 3, dtype=torch.float32)
+    with torch.no_grad():
+        back = flow.decode(flow.encode(x))
+        assert bool(flow.log_prob(x).isfinite().all())
+    torch.testing.assert_close(back, x, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["maf", "realnvp", "nice", "neural_spline", "neural_spline, autoregressive"])
+def test_whole_flows_compile(name):
+    flow = made(name, features=4).float()
+    x = torch.randn(6, 4, dtype=torch.float32)
+    compiled = torch.compile(flow, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), flow(x), rtol=1e-5, atol=1e-5)
+    compiled(x).mean().backward()
+    own = {n: p.grad.clone() for n, p in flow.named_parameters()}
+    flow.zero_grad()
+    flow(x).mean().backward()
+    for n, p in flow.named_parameters():
+        torch.testing.assert_close(own[n], p.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_see_earlier_inputs_alone():
+    torch.manual_seed(0)
+    net = nets.MaskedMLP(5, 2, width=20, depth=3, residual=True, context_features=3)
+    torch.nn.init.normal_(net.last.weight)
+    x, context = torch.randn(1, 5), torch.randn(1, 3)
+    jacobian = torch.autograd.functional.jacobian(lambda v: net(v, context)[0], x)[:, :, 0]
+    seen = jacobian.abs().sum(0) > 0
+    assert torch.equal(seen, torch.ones(5, 5).tril(-1).bool())
+
+
+@pytest.mark.parametrize("context_features", [0, 3])
+@pytest.mark.parametrize(
+    ("features", "width", "depth", "residual"), [(1, 4, 1, False), (5, 5, 2, True), (7, 30, 3, False)]
+)
+def test_steps_are_the_whole_pass(features, width, depth, residual, context_features):
+    torch.manual_seed(0)
+    net = nets.MaskedMLP(features, 3, width, depth, context_features, residual)
+    torch.nn.init.normal_(net.last.weight)
+    torch.nn.init.normal_(net.last.bias)
+    x = torch.randn(4, features)
+    context = torch.randn(4, context_features) if context_features else None
+    seen = net.begin(4, context)
+    steps = torch.stack([net.step(i, x[:, :i], seen) for i in range(features)], 2)
+    torch.testing.assert_close(steps, net(x, context), rtol=0, atol=1e-12)
+
+
+def test_jacobi_is_the_inverse_by_steps_with_its_gradients():
+    torch.manual_seed(0)
+    layer = Autoregressive(6, AffineTransformer(), 24)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    z = torch.randn(5, 6)
+    found = []
+    for way in ("steps", "jacobi"):
+        layer.inverse_by = way
+        start = z.clone().requires_grad_()
+        x, log_det = layer.inverse(start)
+        (x.square().sum() + log_det.sum()).backward()
+        found.append((x.detach(), log_det.detach(), start.grad, layer.net.first.weight.grad.clone()))
+        layer.zero_grad()
+        with torch.no_grad():
+            torch.testing.assert_close(layer.inverse(z)[0], x.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
+
+
+def test_a_coupling_keeps_what_its_mask_says():
+    x = torch.randn(3, 4, 6, 6)
+    for mask, net in [
+        (halves(4, 1), nets.ConvNet(2, 8, 4)),
+        (checkerboard(6, 6, 1), nets.ConvNet(4, 8, 8)),
+    ]:
+        layer = Coupling(mask, AffineTransformer(), net, image=mask.dim() == 1)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        z, _ = layer(x)
+        kept = (mask if mask.dim() == 3 else mask[:, None, None]).expand(4, 6, 6)
+        assert torch.equal(z[:, kept], x[:, kept])
+        assert not bool((z[:, ~kept] == x[:, ~kept]).any())
+
+
+def test_a_mask_or_network_that_cannot_work_is_refused():
+    with pytest.raises(ConfigError, match="keeps some elements"):
+        Coupling(torch.ones(3, dtype=torch.bool), AffineTransformer(), nets.MLP(3, 2))
+    with pytest.raises(ConfigError, match="of type bool"):
+        Coupling(torch.ones(3), AffineTransformer(), nets.MLP(3, 2))
+    layer = Coupling(alternating(4), RationalQuadraticTransformer(4), nets.MLP(2, 5))
+    with pytest.raises(ShapeError, match=r"returns shape \(3, 22\), got \(3, 5\)"):
+        layer(torch.randn(3, 4))
+    with pytest.raises(ConfigError, match="two elements or more"):
+        flows.nice(1)
+    with pytest.raises(ConfigError, match="each index"):
+        Permutation([0, 2, 2])
+    with pytest.raises(ShapeError, match="vectors, or images without a context"):
+        flows.realnvp((1, 4, 4), context_features=2)
+    with pytest.raises(ConfigError, match="two layers or more"):
+        flows.circular_spline(2, layers=1)
+
+
+def test_batch_norm_in_training_normalises_and_follows():
+    layer = BatchNorm(3, momentum=0.5)
+    x = 5 + 3 * torch.randn(400, 3)
+    z, log_det = layer.train()(x)
+    torch.testing.assert_close(z.mean(0), torch.zeros(3), rtol=0, atol=1e-9)
+    torch.testing.assert_close(z.var(0, correction=0), torch.ones(3), rtol=0, atol=1e-4)
+    wanted = -0.5 * (x.var(0, correction=0) + layer.eps).log().sum()
+    torch.testing.assert_close(log_det, wanted.expand(400), rtol=0, atol=1e-9)
+    torch.testing.assert_close(layer.running_mean, 0.5 * x.mean(0), rtol=0, atol=1e-9)
+
+
+def test_a_circle_has_no_seam():
+    torch.manual_seed(0)
+    for features in (1, 3):
+        flow = flows.circular_spline(features, width=16, bins=4, context_features=0)
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+            near = torch.full((1, features), torch.pi - 1e-9)
+            torch.testing.assert_close(flow.log_prob(near), flow.log_prob(-near), rtol=0, atol=1e-5)
+            assert bool(
+                flow.log_prob(torch.linspace(-torch.pi, torch.pi, 101)[:, None].expand(-1, features)).isfinite().all()
+            )
+            if features == 1:
+                x = torch.linspace(-torch.pi, torch.pi, 20_001)[:, None]
+                assert abs(float(torch.trapezoid(flow.log_prob(x).exp(), x[:, 0])) - 1) < 1e-3
+
+
+def test_real_nvp_on_images_has_the_papers_parts():
+    flow = flows.realnvp((3, 8, 8), levels=2, width=8, depth=1)
+    names = [type(layer).__name__ for layer in flow.bijection]
+    assert names == ["Coupling", "BatchNorm"] * 3 + ["Squeeze"] + ["Coupling", "BatchNorm"] * 3 + ["Split"]
+    flow = flow.eval()
+    x = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-9)
