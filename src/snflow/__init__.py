@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from snflow.distributions import StandardNormal as StandardNormal
     from snflow.distributions import Uniform as Uniform
     from snflow.distributions import UniformDequantization as UniformDequantization
+    from snflow.distributions import VariationalDequantization as VariationalDequantization
     from snflow.distributions import as_transform as as_transform
     from snflow.distributions import bits_per_dim as bits_per_dim
     from snflow.distributions import mean_nll as mean_nll
@@ -99,6 +100,7 @@ _NAMES = {
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "
+        "VariationalDequantization "
         "as_transform bits_per_dim mean_nll"
     ),
     "snflow.selfnorm": (

@@ -12,3 +12,4 @@ from snflow.distributions.logistic import Logistic as Logistic
 from snflow.distributions.normal import DiagonalNormal as DiagonalNormal
 from snflow.distributions.normal import StandardNormal as StandardNormal
 from snflow.distributions.uniform import Uniform as Uniform
+from snflow.distributions.variational_dequantization import VariationalDequantization as VariationalDequantization

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from snflow.flows.building import build as build
     from snflow.flows.conv_flow import conv as conv
     from snflow.flows.dense_flow import dense as dense
+    from snflow.flows.flowpp_flow import flowpp as flowpp
     from snflow.flows.glow_flow import glow as glow
     from snflow.flows.pair_flow import pair as pair
     from snflow.flows.realnvp_flow import realnvp as realnvp
@@ -29,6 +30,7 @@ __all__ = [
     "circular_spline",
     "conv",
     "dense",
+    "flowpp",
     "glow",
     "iaf",
     "maf",
@@ -50,6 +52,7 @@ __getattr__ = lazily(
         "circular_spline": "snflow.flows.vectors.spline",
         "conv": "snflow.flows.conv_flow",
         "dense": "snflow.flows.dense_flow",
+        "flowpp": "snflow.flows.flowpp_flow",
         "glow": "snflow.flows.glow_flow",
         "iaf": "snflow.flows.vectors.autoregressive",
         "maf": "snflow.flows.vectors.autoregressive",

@@ -10,8 +10,17 @@ from snflow.data import Dataset
 from snflow.distributions import Flow
 from snflow.flows.conv_flow import conv
 from snflow.flows.dense_flow import dense
+from snflow.flows.flowpp_flow import flowpp
 from snflow.flows.glow_flow import glow
-from snflow.flows.options import ConvOptions, DenseOptions, FlowOptions, GlowOptions, PairOptions, RealNVPOptions
+from snflow.flows.options import (
+    ConvOptions,
+    DenseOptions,
+    FlowOptions,
+    FlowPPOptions,
+    GlowOptions,
+    PairOptions,
+    RealNVPOptions,
+)
 from snflow.flows.pair_flow import pair
 from snflow.flows.realnvp_flow import realnvp
 from snflow.flows.vectors import options as vectors
@@ -26,6 +35,7 @@ _FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
     GlowOptions: glow,
     PairOptions: pair,
     RealNVPOptions: realnvp,
+    FlowPPOptions: flowpp,
     vectors.MAFOptions: maf,
     vectors.IAFOptions: iaf,
     vectors.NAFOptions: naf,

@@ -132,7 +132,37 @@ class RealNVPOptions:
     """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
 
 
-FlowOptions = DenseOptions | ConvOptions | GlowOptions | PairOptions | RealNVPOptions | VectorFlowOptions
+@dataclass(frozen=True)
+class FlowPPOptions:
+    """Flow++: couplings by mixtures of logistics with attention, on images, dequantized by a flow."""
+
+    first: int = 4
+    """Couplings by checkerboard before the squeeze."""
+    channel: int = 2
+    """Couplings by channel behind it."""
+    last: int = 3
+    """Couplings by checkerboard behind those."""
+    width: int = 96
+    """Channels inside of each network, a multiple of 4."""
+    blocks: int = 10
+    """Blocks of gated convolution and attention of each network."""
+    components: int = 32
+    """Logistics in each mixture."""
+    dequantization: Literal["variational", "uniform"] = "variational"
+    """The noise that is added to integer data: a flow that sees the image, or uniform."""
+    dequantization_couplings: int = 4
+    """Couplings of the dequantizing flow."""
+    dequantization_blocks: int = 2
+    """Blocks of each of its networks."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 1e-6
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
+FlowOptions = (
+    DenseOptions | ConvOptions | GlowOptions | PairOptions | RealNVPOptions | FlowPPOptions | VectorFlowOptions
+)
 
 FLOWS: dict[str, type[FlowOptions]] = {
     "dense": DenseOptions,
@@ -140,6 +170,7 @@ FLOWS: dict[str, type[FlowOptions]] = {
     "glow": GlowOptions,
     "pair": PairOptions,
     "realnvp": RealNVPOptions,
+    "flowpp": FlowPPOptions,
     **VECTOR_FLOWS,
 }
 """The registered flows: the word after ``flow: {name: …}`` in a recipe, and its options."""

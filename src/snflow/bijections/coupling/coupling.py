@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection
+from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers import Transformer
 from snflow.errors import ConfigError, ShapeError
 from snflow.numerics.events import sum_event
@@ -28,7 +28,7 @@ class Coupling(Bijection):
         conditioner: the network, called with what is kept, and with the context if there is one. For a mask of D
             elements with K kept: ``(batch, K, …)`` → ``(batch, P·(D − K), …)``, the first parameter of all elements
             first; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
-        context_features: size of a context; 0 for none.
+        context_features: size of a context, or its shape; 0 for none.
         image: whether a mask of one dimension is that of channels.
 
     Shapes:
@@ -59,7 +59,7 @@ class Coupling(Bijection):
         mask: Tensor,
         transformer: Transformer,
         conditioner: nn.Module,
-        context_features: int = 0,
+        context_features: int | Shape = 0,
         image: bool = False,
     ) -> None:
         super().__init__()
@@ -78,7 +78,8 @@ class Coupling(Bijection):
             self.event_shape = tuple(None if size == 1 else size for size in mask.shape)
         else:
             self.event_shape = (len(mask), None, None) if image else (len(mask),)
-        self.context_shape = (context_features,) if context_features else None
+        shape = (context_features,) if isinstance(context_features, int) else tuple(context_features)
+        self.context_shape = None if shape == (0,) else shape
         self.transformer, self.conditioner = transformer, conditioner
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
