@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from snflow import flows as flows
     from snflow import nets as nets
     from snflow import variational as variational
+    from snflow.bijections import CDF as CDF
     from snflow.bijections import ActNorm as ActNorm
     from snflow.bijections import AdditiveTransformer as AdditiveTransformer
     from snflow.bijections import Affine as Affine
@@ -67,7 +68,9 @@ if TYPE_CHECKING:
     from snflow.distributions import DiagonalNormal as DiagonalNormal
     from snflow.distributions import Flow as Flow
     from snflow.distributions import FlowDistribution as FlowDistribution
+    from snflow.distributions import FoldedDensity as FoldedDensity
     from snflow.distributions import Logistic as Logistic
+    from snflow.distributions import NormalMixture as NormalMixture
     from snflow.distributions import StandardNormal as StandardNormal
     from snflow.distributions import Uniform as Uniform
     from snflow.distributions import UniformDequantization as UniformDequantization
@@ -90,8 +93,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "snflow.bijections": (
         "ActNorm AdditiveTransformer Affine AffineCoupling AffineTransformer Autoregressive "
-        "AutoregressiveConv2d BatchNorm Bijection BlockAutoregressive Chain CircularSplineTransformer Conv2d "
-        "ConvExponential Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten "
+        "AutoregressiveConv2d BatchNorm Bijection BlockAutoregressive CDF Chain CircularSplineTransformer "
+        "Conv2d ConvExponential Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten "
         "GatedTransformer HouseholderLinear IntegralTransformer Inverse LULinear LeakyReLU "
         "LinearSplineTransformer LogisticMixtureTransformer Logit OrthogonalLinear PLUConv2d PeriodicConv2d "
         "Permutation QRLinear QuadraticSplineTransformer RationalQuadraticSpline RationalQuadraticTransformer "
@@ -99,9 +102,8 @@ _NAMES = {
         "Transformer TriangularLinear Woodbury"
     ),
     "snflow.distributions": (
-        "BaseDensity DiagonalNormal Flow FlowDistribution Logistic StandardNormal Uniform UniformDequantization "
-        "VariationalDequantization "
-        "as_transform bits_per_dim mean_nll"
+        "BaseDensity DiagonalNormal Flow FlowDistribution FoldedDensity Logistic NormalMixture StandardNormal "
+        "Uniform UniformDequantization VariationalDequantization as_transform bits_per_dim mean_nll"
     ),
     "snflow.selfnorm": (
         "LearnedInverse SelfNormalizing SelfNormalizingConv2d SelfNormalizingDense SelfNormalizingStridedConv2d "

@@ -13,6 +13,7 @@ from snflow.bijections.conv import PLUConv2d as PLUConv2d
 from snflow.bijections.conv import Woodbury as Woodbury
 from snflow.bijections.coupling import AffineCoupling as AffineCoupling
 from snflow.bijections.coupling import Coupling as Coupling
+from snflow.bijections.elementwise import CDF as CDF
 from snflow.bijections.elementwise import Affine as Affine
 from snflow.bijections.elementwise import Elementwise as Elementwise
 from snflow.bijections.elementwise import LeakyReLU as LeakyReLU

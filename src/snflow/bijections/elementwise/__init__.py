@@ -1,6 +1,7 @@
 """Maps of each element by itself: the Jacobian is diagonal."""
 
 from snflow.bijections.elementwise.affine import Affine as Affine
+from snflow.bijections.elementwise.cdf import CDF as CDF
 from snflow.bijections.elementwise.leaky_relu import LeakyReLU as LeakyReLU
 from snflow.bijections.elementwise.logit import Logit as Logit
 from snflow.bijections.elementwise.scaling import Scaling as Scaling

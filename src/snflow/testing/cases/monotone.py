@@ -1,6 +1,9 @@
 """Every transformer, element by element and inside of an autoregressive layer or a coupling."""
 
+import torch
+
 from snflow.bijections import (
+    CDF,
     Autoregressive,
     BlockAutoregressive,
     Coupling,
@@ -18,6 +21,8 @@ from snflow.nets import MLP
 from snflow.testing.case import Case, perturbed
 
 CASES = {
+    "CDF (normal)": Case(lambda: CDF(torch.distributions.Normal, loc=torch.tensor([0.5, -1.0]), scale=2.0), (2,)),
+    "CDF (Laplace)": Case(lambda: CDF(torch.distributions.Laplace, loc=0.0, scale=1.0), (2, 2)),
     "BlockAutoregressive": Case(perturbed(lambda: BlockAutoregressive(3, 4, 2), 0.3), (3,)),
     "BlockAutoregressive (context)": Case(perturbed(lambda: BlockAutoregressive(2, 3, context_features=2)), (2,)),
     "Elementwise (linear spline)": Case(perturbed(lambda: Elementwise(LinearSplineTransformer(6), (3,)), 0.5), (3,)),
