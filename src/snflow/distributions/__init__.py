@@ -3,6 +3,7 @@
 from snflow.distributions.base import BaseDensity as BaseDensity
 from snflow.distributions.dequantization import Dequantization as Dequantization
 from snflow.distributions.dequantization import UniformDequantization as UniformDequantization
+from snflow.distributions.dequantization import VariationalDequantization as VariationalDequantization
 from snflow.distributions.facade import FlowDistribution as FlowDistribution
 from snflow.distributions.facade import as_transform as as_transform
 from snflow.distributions.flow import Flow as Flow
@@ -14,4 +15,3 @@ from snflow.distributions.mixture import NormalMixture as NormalMixture
 from snflow.distributions.normal import DiagonalNormal as DiagonalNormal
 from snflow.distributions.normal import StandardNormal as StandardNormal
 from snflow.distributions.uniform import Uniform as Uniform
-from snflow.distributions.variational_dequantization import VariationalDequantization as VariationalDequantization

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from snflow.bijections.base import Bijection
-from snflow.distributions.dequantization import Dequantization
+from snflow.distributions.dequantization.base import Dequantization
 from snflow.errors import ConfigError
 from snflow.numerics.events import sum_event
 
