@@ -1,0 +1,1 @@
+"""The same flows, built with this library and with its peers."""

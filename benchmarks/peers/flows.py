@@ -1,0 +1,202 @@
+"""Five layers, networks of two hidden layers of one width: the same flow from each library, as far as each has it.
+
+What cannot be made equal is left as the library has it and counted in the table's column of parameters: torchflows puts
+act-norms and element-wise affine layers around each layer; nflows and normflows add a layer of the conditioner's width
+in front of its blocks, so one block is asked for; the initial values are each library's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+LAYERS, WIDTH, BINS, BOUND = 5, 64, 8, 5.0
+
+
+class Model(nn.Module):
+    """A trainable density of one of the libraries: ``log_prob(x)`` ``(batch,)`` in nats, ``sample(n)``."""
+
+    def __init__(
+        self, module: nn.Module, log_prob: Callable[[Tensor], Tensor], sample: Callable[[int], Tensor]
+    ) -> None:
+        super().__init__()
+        self.module, self._log_prob, self._sample = module, log_prob, sample
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats, ``(batch,)``."""
+        return self._log_prob(x)
+
+    def sample(self, count: int) -> Tensor:
+        """Draw points, ``(count, features)``."""
+        return self._sample(count)
+
+    def parameters_trained(self) -> int:
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+
+
+def snflow_model(kind: str, features: int) -> Model:
+    """Build a kind of flow with snflow."""
+    import snflow
+
+    shared = {"layers": LAYERS, "width": WIDTH, "depth": 2}
+    spline = {**shared, "bins": BINS, "tail_bound": BOUND}
+    match kind:
+        case "maf":
+            flow = snflow.flows.maf(features, mixing="reverse", **shared)
+        case "realnvp":
+            flow = snflow.flows.realnvp(features, **shared)
+        case "spline_autoregressive":
+            flow = snflow.flows.neural_spline(features, kind="autoregressive", mixing="reverse", **spline)
+        case "spline_coupling":
+            flow = snflow.flows.neural_spline(features, kind="coupling", mixing="none", **spline)
+        case _:
+            raise ValueError(kind)
+    return Model(flow, flow.log_prob, flow.sample)
+
+
+def zuko_model(kind: str, features: int) -> Model:
+    """Build a kind of flow with zuko."""
+    import zuko
+    from zuko.flows.coupling import GeneralCouplingTransform
+    from zuko.transforms import MonotonicRQSTransform
+
+    shared = {"transforms": LAYERS, "hidden_features": (WIDTH, WIDTH)}
+    match kind:
+        case "maf":
+            flow = zuko.flows.MAF(features, **shared)
+        case "spline_autoregressive":
+            flow = zuko.flows.NSF(features, bins=BINS, **shared)
+        case "realnvp" | "spline_coupling":
+            spline = {"univariate": MonotonicRQSTransform, "shapes": [(BINS,), (BINS,), (BINS - 1,)]}
+            transforms = [
+                GeneralCouplingTransform(
+                    features,
+                    mask=torch.arange(features) % 2 == i % 2,
+                    hidden_features=(WIDTH, WIDTH),
+                    **(spline if kind == "spline_coupling" else {}),
+                )
+                for i in range(LAYERS)
+            ]
+            normal = zuko.flows.UnconditionalDistribution(
+                zuko.distributions.DiagNormal, torch.zeros(features), torch.ones(features), buffer=True
+            )
+            flow = zuko.flows.Flow(transforms, normal)
+        case _:
+            raise ValueError(kind)
+    return Model(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
+
+
+def nflows_model(kind: str, features: int) -> Model:
+    """Build a kind of flow with nflows."""
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow
+    from nflows.nn.nets import MLP
+    from nflows.transforms import (
+        AffineCouplingTransform,
+        CompositeTransform,
+        MaskedAffineAutoregressiveTransform,
+        MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+        PiecewiseRationalQuadraticCouplingTransform,
+        ReversePermutation,
+    )
+
+    masked = {"features": features, "hidden_features": WIDTH, "num_blocks": 1, "use_residual_blocks": False}
+    spline = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
+
+    class Net(MLP):
+        """Its own networks take a context, which its couplings hand them, but for this one."""
+
+        def forward(self, inputs: Tensor, context: None = None) -> Tensor:
+            return super().forward(inputs)
+
+    def net(inputs: int, outputs: int) -> nn.Module:
+        return Net((inputs,), (outputs,), [WIDTH, WIDTH])
+
+    layers: list[nn.Module] = []
+    for i in range(LAYERS):
+        mask = torch.arange(features) % 2 != i % 2  # what is transformed, not what is kept
+        match kind:
+            case "maf":
+                layers += [MaskedAffineAutoregressiveTransform(**masked), ReversePermutation(features)]
+            case "spline_autoregressive":
+                layer = MaskedPiecewiseRationalQuadraticAutoregressiveTransform(**masked, **spline)
+                layers += [layer, ReversePermutation(features)]
+            case "realnvp":
+                layers.append(AffineCouplingTransform(mask, net))
+            case "spline_coupling":
+                layers.append(PiecewiseRationalQuadraticCouplingTransform(mask, net, **spline))
+    flow = Flow(CompositeTransform(layers), StandardNormal([features]))
+    return Model(flow, flow.log_prob, flow.sample)
+
+
+def normflows_model(kind: str, features: int) -> Model:
+    """Build a kind of flow with normflows."""
+    import normflows as nf
+    from normflows.flows.base import Reverse
+
+    layers: list[nn.Module] = []
+    for i in range(LAYERS):
+        match kind:
+            case "maf":
+                # its inverse is the slow one: without Reverse a density would take a pass a feature
+                layer = nf.flows.MaskedAffineAutoregressive(features, WIDTH, num_blocks=1, use_residual_blocks=False)
+                layers += [Reverse(layer), nf.flows.Permute(features, "swap")]
+            case "spline_autoregressive":
+                # it has no option for plain blocks
+                layer = nf.flows.AutoregressiveRationalQuadraticSpline(
+                    features, 1, WIDTH, num_bins=BINS, tail_bound=int(BOUND), init_identity=False
+                )
+                layers += [layer, nf.flows.Permute(features, "swap")]
+            case "realnvp":
+                # what it keeps is the first half; Permute makes it the other one
+                net = nf.nets.MLP([(features + 1) // 2, WIDTH, WIDTH, features // 2 * 2], init_zeros=True)
+                layers += [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(features, "swap")]
+            case "spline_coupling":
+                layers.append(
+                    nf.flows.CoupledRationalQuadraticSpline(
+                        features, 1, WIDTH, num_bins=BINS, tail_bound=int(BOUND), reverse_mask=bool(i % 2)
+                    )
+                )
+    flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(features, trainable=False), layers)
+    return Model(flow, flow.log_prob, lambda n: flow.sample(n)[0])
+
+
+def torchflows_model(kind: str, features: int) -> Model:
+    """Build a kind of flow with torchflows."""
+    from torchflows.bijections.finite.autoregressive.architectures import (
+        MAF,
+        CouplingRQNSF,
+        MaskedAutoregressiveRQNSF,
+        RealNVP,
+    )
+    from torchflows.flows import Flow
+
+    networks = {"n_layers": LAYERS, "conditioner_kwargs": {"n_hidden": WIDTH, "n_layers": 3, "nonlinearity": nn.ReLU}}
+    spline = {"transformer_kwargs": {"n_bins": BINS, "boundary": BOUND}}
+    match kind:
+        case "maf":
+            bijection = MAF((features,), **networks)
+        case "realnvp":
+            bijection = RealNVP((features,), **networks)
+        case "spline_autoregressive":
+            bijection = MaskedAutoregressiveRQNSF((features,), **networks, **spline)
+        case "spline_coupling":
+            bijection = CouplingRQNSF((features,), **networks, **spline)
+        case _:
+            raise ValueError(kind)
+    flow = Flow(bijection)
+    return Model(flow, flow.log_prob, lambda n: flow.sample((n,)))
+
+
+KINDS = ("maf", "realnvp", "spline_autoregressive", "spline_coupling")
+
+LIBRARIES: dict[str, Callable[[str, int], Model]] = {
+    "snflow": snflow_model,
+    "zuko": zuko_model,
+    "nflows": nflows_model,
+    "normflows": normflows_model,
+    "torchflows": torchflows_model,
+}
