@@ -47,7 +47,7 @@ def snflow_model(kind: str, features: int) -> Model:
         case "maf":
             flow = snflow.flows.maf(features, mixing="reverse", **shared)
         case "realnvp":
-            flow = snflow.flows.realnvp(features, **shared)
+            flow = snflow.flows.realnvp(features, batch_norm=False, **shared)
         case "spline_autoregressive":
             flow = snflow.flows.neural_spline(features, kind="autoregressive", mixing="reverse", **spline)
         case "spline_coupling":

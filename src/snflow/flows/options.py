@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from snflow.flows.vectors.options import VECTOR_FLOWS, VectorFlowOptions
+from snflow.nets.options import Activation
 from snflow.selfnorm.options import LearnedInverse
 
 MixingName = Literal["free", "plu", "emerging", "exponential", "periodic", "woodbury"]
@@ -124,6 +125,8 @@ class RealNVPOptions:
     """Features or channels inside of each network."""
     depth: int = 2
     """Hidden layers of each network, or its residual blocks on images."""
+    activation: Activation = "relu"
+    """What stands between the layers on vectors: relu, silu, elu or tanh."""
     batch_norm: bool = True
     """Whether an invertible batch normalization follows each coupling."""
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal"

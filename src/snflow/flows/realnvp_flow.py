@@ -25,6 +25,7 @@ from snflow.errors import ShapeError
 from snflow.flows.layers import base_density
 from snflow.flows.preprocessing import for_levels
 from snflow.nets import MLP, ResidualConvNet
+from snflow.nets.options import Activation
 
 _LARGEST = 3.0
 """Bound of the log-scales."""
@@ -40,6 +41,7 @@ def realnvp(
     levels: int = 2,
     width: int = 64,
     depth: int = 2,
+    activation: Activation = "relu",
     batch_norm: bool = True,
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
     logit_alpha: float = 0.05,
@@ -58,6 +60,7 @@ def realnvp(
         levels: levels of scale of images.
         width: features or channels inside of each network.
         depth: hidden layers of it; on images its residual blocks.
+        activation: what stands between the layers on vectors, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         batch_norm: whether an invertible batch normalization follows each coupling.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
@@ -92,7 +95,7 @@ def realnvp(
         body: list[Bijection] = []
         for number in range(layers):
             mask = alternating(shape[0], number)
-            net = MLP(int(mask.sum()), 2 * int((~mask).sum()), width, depth, context_features)
+            net = MLP(int(mask.sum()), 2 * int((~mask).sum()), width, depth, context_features, activation=activation)
             body.append(Coupling(mask, AffineTransformer(_LARGEST), net, context_features))
             body += [BatchNorm(shape[0])] if batch_norm else []
     else:

@@ -1,9 +1,31 @@
 """Plain networks: the conditioners of couplings, and the f and g of a self-normalizing pair."""
 
-from snflow.nets.attention import AttentionConvNet as AttentionConvNet
-from snflow.nets.convnet import ConvNet as ConvNet
-from snflow.nets.masked import MaskedMLP as MaskedMLP
-from snflow.nets.mlp import MLP as MLP
-from snflow.nets.periodic import PeriodicMLP as PeriodicMLP
-from snflow.nets.residual import ResidualMLP as ResidualMLP
-from snflow.nets.resnet import ResidualConvNet as ResidualConvNet
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snflow.lazy import lazily
+
+if TYPE_CHECKING:
+    from snflow.nets.attention import AttentionConvNet as AttentionConvNet
+    from snflow.nets.convnet import ConvNet as ConvNet
+    from snflow.nets.masked import MaskedMLP as MaskedMLP
+    from snflow.nets.mlp import MLP as MLP
+    from snflow.nets.periodic import PeriodicMLP as PeriodicMLP
+    from snflow.nets.residual import ResidualMLP as ResidualMLP
+    from snflow.nets.resnet import ResidualConvNet as ResidualConvNet
+
+_HOMES = {
+    "AttentionConvNet": "attention",
+    "ConvNet": "convnet",
+    "MLP": "mlp",
+    "MaskedMLP": "masked",
+    "PeriodicMLP": "periodic",
+    "ResidualConvNet": "resnet",
+    "ResidualMLP": "residual",
+}
+
+__all__ = ["MLP", "AttentionConvNet", "ConvNet", "MaskedMLP", "PeriodicMLP", "ResidualConvNet", "ResidualMLP"]
+
+# The options of this package are read by the command line's --help, which must not wait for torch.
+__getattr__ = lazily(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})

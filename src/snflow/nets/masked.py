@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from snflow.arguments import check_count
+from snflow.nets.activation import activation_module
+from snflow.nets.options import Activation
 
 
 @final
@@ -25,12 +27,15 @@ class MaskedMLP(nn.Module):
         depth: number of hidden layers.
         context_features: size of a context that every unit sees; 0 for none.
         residual: whether each hidden layer behind the first adds to the one before it.
+        activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
+        input_bound: the network sees x clamped to ±this, so that points far outside get what the nearest point inside
+            gets: a network of ReLUs would tell them ever larger numbers. ``None`` for no bound.
 
     Shapes:
-        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, P, D)``, zero at first.
+        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, P, D)``.
 
     Raises:
-        ConfigError: a count below one.
+        ConfigError: a count below one, or an unknown activation.
 
     References:
         Germain et al. (2015), MADE: masked autoencoder for distribution estimation; Papamakarios et al. (2017).
@@ -50,12 +55,16 @@ class MaskedMLP(nn.Module):
         depth: int = 2,
         context_features: int = 0,
         residual: bool = False,
+        activation: Activation = "relu",
+        input_bound: float | None = None,
     ) -> None:
         super().__init__()
         for option, count in (("features", features), ("outputs", outputs), ("width", width), ("depth", depth)):
             check_count("MaskedMLP", option, count)
+        self.activation = activation_module("MaskedMLP", activation)
         width = max(width, features)
         self.features, self.outputs, self.residual = features, outputs, residual
+        self.input_bound = input_bound
         # Without a context units that see no input at all would be constants: a bias is enough for that.
         lowest = 0 if context_features or features == 1 else 1
         degrees = lowest + torch.arange(width) * (features - lowest) // width
@@ -66,19 +75,20 @@ class MaskedMLP(nn.Module):
         self.hidden = nn.ModuleList(_Masked(degrees[:, None] >= degrees) for _ in range(depth - 1))
         self.last = _Masked((inputs[:, None] >= degrees).repeat_interleave(outputs, 0))
         self.context = nn.Linear(context_features, width, bias=False) if context_features else None
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y with shape ``(batch, P, D)``."""
-        h = self.first(x)
+        h = self.first(self._bounded(x))
         if self.context is not None:
             h = h + self.context(context)
         for layer in self.hidden:
-            further = layer(nn.functional.silu(h))
+            further = layer(self.activation(h))
             h = h + further if self.residual else further
-        y: Tensor = self.last(nn.functional.silu(h)).unflatten(1, (self.features, self.outputs))
+        y: Tensor = self.last(self.activation(h)).unflatten(1, (self.features, self.outputs))
         return y.transpose(1, 2)
+
+    def _bounded(self, x: Tensor) -> Tensor:
+        return x if self.input_bound is None else x.clamp(-self.input_bound, self.input_bound)
 
     def begin(self, batch: int, context: Tensor | None = None) -> list[list[Tensor]]:
         """What :meth:`step` remembers before the first step: for each hidden layer, its units so far."""
@@ -101,14 +111,14 @@ class MaskedMLP(nn.Module):
         """
         low, high = self.bounds[index], self.bounds[index + 1]
         layers = 1 + len(self.hidden)
-        h = self.first.part(slice(low, high), slice(0, index), x)
+        h = self.first.part(slice(low, high), slice(0, index), self._bounded(x))
         if len(seen) > layers:
             h = h + seen[layers][0][:, low:high]
-        active = _append(seen[0], nn.functional.silu(h))
+        active = _append(seen[0], self.activation(h))
         for number, layer in enumerate(self.hidden, 1):
             further = layer.part(slice(low, high), slice(0, high), active)  # type: ignore[operator]
             h = h + further if self.residual else further
-            active = _append(seen[number], nn.functional.silu(h))
+            active = _append(seen[number], self.activation(h))
         own = slice(index * self.outputs, (index + 1) * self.outputs)
         return self.last.part(own, slice(0, high), active)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snflow.nets.mlp import MLP
+from snflow.nets.options import Activation
 
 
 @final
@@ -20,12 +21,13 @@ class PeriodicMLP(nn.Module):
         width: features inside.
         depth: number of hidden layers.
         context_features: size of a context that is seen beside x; 0 for none.
+        activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
 
     Shapes:
-        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, O)``, zero at first.
+        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, O)``.
 
     Raises:
-        ConfigError: a count below one.
+        ConfigError: a count below one, or an unknown activation.
 
     Example:
         >>> import torch
@@ -33,9 +35,17 @@ class PeriodicMLP(nn.Module):
         torch.Size([4, 3])
     """
 
-    def __init__(self, features: int, outputs: int, width: int = 64, depth: int = 2, context_features: int = 0) -> None:
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        width: int = 64,
+        depth: int = 2,
+        context_features: int = 0,
+        activation: Activation = "relu",
+    ) -> None:
         super().__init__()
-        self.net = MLP(2 * features, outputs, width, depth, context_features)
+        self.net = MLP(2 * features, outputs, width, depth, context_features, activation=activation)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = net(x, context)."""

@@ -5,3 +5,4 @@ from snflow.testing.catalogue import CATALOGUE as CATALOGUE
 from snflow.testing.checks import CHECKS as CHECKS
 from snflow.testing.checks import ContractError as ContractError
 from snflow.testing.checks import check as check
+from snflow.testing.foreign import ForeignLayer as ForeignLayer

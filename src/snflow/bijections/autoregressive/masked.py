@@ -11,6 +11,7 @@ from snflow.arguments import check_choice
 from snflow.bijections.base import Bijection
 from snflow.bijections.transformers import Transformer
 from snflow.nets import MaskedMLP
+from snflow.nets.options import Activation
 
 InverseBy = Literal["steps", "jacobi"]
 """Element after element, or all elements at once until nothing moves."""
@@ -33,6 +34,8 @@ class Autoregressive(Bijection):
         depth: hidden layers of it.
         context_features: size of a context that every hᵢ sees; 0 for none.
         residual: whether the hidden layers add up.
+        activation: what stands between them, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
+        input_bound: the masked network sees x clamped to ±this; ``None`` for no bound.
         inverse_by: how the inverse is found.
 
     Shapes:
@@ -61,6 +64,8 @@ class Autoregressive(Bijection):
         depth: int = 2,
         context_features: int = 0,
         residual: bool = False,
+        activation: Activation = "relu",
+        input_bound: float | None = None,
         inverse_by: InverseBy = "steps",
     ) -> None:
         super().__init__()
@@ -69,7 +74,16 @@ class Autoregressive(Bijection):
         self.context_shape = (context_features,) if context_features else None
         self.features, self.inverse_by = features, inverse_by
         self.transformer = transformer
-        self.net = MaskedMLP(features, transformer.parameters_per_element, width, depth, context_features, residual)
+        self.net = MaskedMLP(
+            features,
+            transformer.parameters_per_element,
+            width,
+            depth,
+            context_features,
+            residual,
+            activation,
+            input_bound,
+        )
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_slope = self.transformer(x, self._said(x, context))

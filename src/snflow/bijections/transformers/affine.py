@@ -10,6 +10,8 @@ from torch import Tensor
 from snflow.bijections.transformers.base import Transformer
 from snflow.errors import ConfigError
 
+_LARGEST_GATE = 5.0
+
 
 @final
 class AdditiveTransformer(Transformer):
@@ -86,10 +88,11 @@ class AffineTransformer(Transformer):
 
 @final
 class GatedTransformer(Transformer):
-    """z = σ x + (1 − σ) m, log dz/dx = log σ, σ = sigmoid(h₀ + bias), m = h₁: an LSTM's update (Kingma et al. 2016).
+    """z = σ x + (1 − σ) m, log dz/dx = log σ, σ = sigmoid(c tanh(h₀/c) + bias), m = h₁ (Kingma et al. 2016).
 
-    σ is below one, so that what the layer says is blended in and no value explodes; it begins near one, where the layer
-    is near the identity. It is meant for the fast direction of an inverse autoregressive flow.
+    An LSTM's update: σ is below one, so that what the layer says is blended in and no value explodes; it begins near
+    one, where the layer is near the identity. It is meant for the fast direction of an inverse autoregressive flow.
+    The bound c = 5 is ours: a gate that closes on a far point cannot be opened again.
 
     Args:
         bias: added to h₀; the authors advise 1 or 2.
@@ -109,14 +112,17 @@ class GatedTransformer(Transformer):
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = σ x + (1 − σ) m."""
-        gate = torch.sigmoid(h[0] + self.bias)
-        log_slope = torch.nn.functional.logsigmoid(h[0] + self.bias)
+        log_slope = self._log_gate(h)
+        gate = log_slope.exp()
         return torch.lerp(h[1].expand_as(x), x, gate.expand_as(x)), log_slope.expand_as(x)
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = m + (z − m)/σ."""
-        log_slope = torch.nn.functional.logsigmoid(h[0] + self.bias)
+        log_slope = self._log_gate(h)
         return h[1] + (z - h[1]) * (-log_slope).exp(), (-log_slope).expand_as(z)
+
+    def _log_gate(self, h: Tensor) -> Tensor:
+        return torch.nn.functional.logsigmoid(_LARGEST_GATE * torch.tanh(h[0] / _LARGEST_GATE) + self.bias)
 
     def extra_repr(self) -> str:
         """Show the bias."""

@@ -17,6 +17,7 @@ from snflow.bijections.base import Shape
 from snflow.distributions import Flow
 from snflow.flows.vectors.assembling import assembled
 from snflow.flows.vectors.options import VectorMixing
+from snflow.nets.options import Activation
 
 
 def maf(
@@ -30,6 +31,7 @@ def maf(
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
+    activation: Activation = "relu",
     batch_norm: bool = False,
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
     logit_alpha: float = 1e-6,
@@ -46,6 +48,7 @@ def maf(
         width: features inside of each masked network.
         depth: hidden layers of it.
         residual: whether they add up.
+        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         batch_norm: whether an invertible batch normalization follows each layer.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
@@ -68,7 +71,7 @@ def maf(
 
     def layer(_: int, size: int) -> list[Bijection]:
         own: list[Bijection] = [
-            Autoregressive(size, AffineTransformer(), width, depth, context_features, residual),
+            Autoregressive(size, AffineTransformer(), width, depth, context_features, residual, activation),
         ]
         return [*own, BatchNorm(size)] if batch_norm else own
 
@@ -96,6 +99,7 @@ def iaf(
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
+    activation: Activation = "relu",
     gate_bias: float = 2.0,
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
     logit_alpha: float = 1e-6,
@@ -114,6 +118,7 @@ def iaf(
         width: features inside of each masked network.
         depth: hidden layers of it.
         residual: whether they add up.
+        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         gate_bias: what is added to each gate before its sigmoid.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
@@ -135,7 +140,9 @@ def iaf(
 
     def layer(_: int, size: int) -> list[Bijection]:
         return [
-            Inverse(Autoregressive(size, GatedTransformer(gate_bias), width, depth, context_features, residual)),
+            Inverse(
+                Autoregressive(size, GatedTransformer(gate_bias), width, depth, context_features, residual, activation)
+            ),
         ]
 
     return assembled(

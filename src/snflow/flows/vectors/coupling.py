@@ -12,6 +12,7 @@ from snflow.distributions import Flow
 from snflow.flows.vectors.assembling import assembled
 from snflow.flows.vectors.options import VectorMixing
 from snflow.nets import MLP
+from snflow.nets.options import Activation
 
 
 def nice(
@@ -25,6 +26,7 @@ def nice(
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
+    activation: Activation = "relu",
     base: Literal["normal", "diagonal_normal", "logistic"] = "logistic",
     logit_alpha: float = 1e-6,
 ) -> Flow:
@@ -40,6 +42,7 @@ def nice(
         width: features inside of each network.
         depth: hidden layers of it.
         residual: whether they add up.
+        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
 
@@ -61,7 +64,7 @@ def nice(
     def layer(number: int, size: int) -> list[Bijection]:
         mask = alternating(size, number)
         kept = int(mask.sum())
-        net = MLP(kept, size - kept, width, depth, context_features, residual)
+        net = MLP(kept, size - kept, width, depth, context_features, residual, activation)
         return [Coupling(mask, AdditiveTransformer(), net, context_features)]
 
     return assembled(

@@ -17,6 +17,7 @@ from snflow.bijections.base import Shape
 from snflow.distributions import Flow
 from snflow.flows.vectors.assembling import assembled
 from snflow.flows.vectors.options import VectorMixing
+from snflow.nets.options import Activation
 
 
 def naf(
@@ -30,6 +31,7 @@ def naf(
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
+    activation: Activation = "relu",
     units: int = 8,
     sigmoidal_layers: int = 2,
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
@@ -47,6 +49,7 @@ def naf(
         width: features inside of each masked network.
         depth: hidden layers of it.
         residual: whether they add up.
+        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         units: sigmoids in each layer of a monotone network.
         sigmoidal_layers: layers of it.
         base: the density of the latent.
@@ -69,7 +72,7 @@ def naf(
 
     def layer(_: int, size: int) -> list[Bijection]:
         transformer = SigmoidalTransformer(units, sigmoidal_layers)
-        return [Autoregressive(size, transformer, width, depth, context_features, residual)]
+        return [Autoregressive(size, transformer, width, depth, context_features, residual, activation)]
 
     return assembled(
         "flows.naf",
@@ -153,6 +156,7 @@ def umnn(
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
+    activation: Activation = "relu",
     embedding: int = 8,
     integrand_width: int = 32,
     nodes: int = 24,
@@ -171,6 +175,7 @@ def umnn(
         width: features inside of each masked network.
         depth: hidden layers of it.
         residual: whether they add up.
+        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         embedding: how many numbers the masked network tells each integrand.
         integrand_width: features inside of an integrand.
         nodes: of the quadrature rule.
@@ -194,7 +199,7 @@ def umnn(
 
     def layer(_: int, size: int) -> list[Bijection]:
         transformer = IntegralTransformer(embedding, integrand_width, nodes)
-        return [Autoregressive(size, transformer, width, depth, context_features, residual)]
+        return [Autoregressive(size, transformer, width, depth, context_features, residual, activation)]
 
     return assembled(
         "flows.umnn",
@@ -220,6 +225,7 @@ def sos(
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
+    activation: Activation = "relu",
     polynomials: int = 3,
     degree: int = 3,
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
@@ -237,6 +243,7 @@ def sos(
         width: features inside of each masked network.
         depth: hidden layers of it.
         residual: whether they add up.
+        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         polynomials: squared polynomials in each sum.
         degree: of each of them.
         base: the density of the latent.
@@ -259,7 +266,7 @@ def sos(
 
     def layer(_: int, size: int) -> list[Bijection]:
         transformer = SumOfSquaresTransformer(polynomials, degree)
-        return [Autoregressive(size, transformer, width, depth, context_features, residual)]
+        return [Autoregressive(size, transformer, width, depth, context_features, residual, activation)]
 
     return assembled(
         "flows.sos",

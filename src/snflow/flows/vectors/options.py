@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from snflow.nets.options import Activation
+
 VectorMixing = Literal["reverse", "random", "lu", "none"]
 """What stands between two layers: the features reversed, shuffled, mixed by a matrix in its LU form, or nothing."""
 
@@ -26,6 +28,8 @@ class VectorOptions:
     """Hidden layers of each network."""
     residual: bool = False
     """Whether the hidden layers of a network add up."""
+    activation: Activation = "relu"
+    """What stands between them: relu, which fits edges soonest, or the smooth silu, elu or tanh."""
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
     """The density of the latent."""
     logit_alpha: float = 1e-6

@@ -27,6 +27,7 @@ from snflow.errors import ConfigError
 from snflow.flows.vectors.assembling import assembled
 from snflow.flows.vectors.options import SplineName, VectorMixing
 from snflow.nets import MLP, PeriodicMLP
+from snflow.nets.options import Activation
 
 SplineKind = Literal["coupling", "autoregressive"]
 
@@ -49,6 +50,7 @@ def neural_spline(
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
+    activation: Activation = "relu",
     kind: SplineKind = "coupling",
     spline: SplineName = "rational_quadratic",
     bins: int = 8,
@@ -68,10 +70,12 @@ def neural_spline(
         width: features inside of each network.
         depth: hidden layers of it.
         residual: whether they add up.
+        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         kind: ``"coupling"`` or ``"autoregressive"``.
         spline: ``"rational_quadratic"``, ``"cubic"``, ``"quadratic"`` or ``"linear"``.
         bins: K.
-        tail_bound: half the side of the splines' box, outside of which they are the identity.
+        tail_bound: half-width B of the splines' box: outside [−B, B] they are the identity, and networks see the
+            nearest point inside.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
 
@@ -96,13 +100,12 @@ def neural_spline(
     def layer(number: int, size: int) -> list[Bijection]:
         transformer = _SPLINES[spline](bins, tail_bound)
         if kind == "autoregressive":
-            return [Autoregressive(size, transformer, width, depth, context_features, residual)]
+            return [Autoregressive(size, transformer, width, depth, context_features, residual, activation, tail_bound)]
         mask = alternating(size, number)
         kept = int(mask.sum())
         outputs = transformer.parameters_per_element * (size - kept)
-        return [
-            Coupling(mask, transformer, MLP(kept, outputs, width, depth, context_features, residual), context_features)
-        ]
+        net = MLP(kept, outputs, width, depth, context_features, residual, activation, tail_bound)
+        return [Coupling(mask, transformer, net, context_features)]
 
     return assembled(
         "flows.neural_spline",
@@ -124,6 +127,7 @@ def circular_spline(
     layers: int = 4,
     width: int = 64,
     depth: int = 2,
+    activation: Activation = "silu",
     bins: int = 8,
 ) -> Flow:
     """zᵢ = s(xᵢ; hᵢ) for angles in [−π, π), s a spline of the circle: periodic data, on a torus of D circles.
@@ -136,6 +140,7 @@ def circular_spline(
         layers: number of couplings, or of splines on a single angle.
         width: features inside of each network.
         depth: hidden layers of it.
+        activation: what stands between them, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         bins: pieces of each spline.
 
     Returns:
@@ -170,6 +175,7 @@ def circular_spline(
             continue
         mask = alternating(features, number)
         kept = int(mask.sum())
-        net = PeriodicMLP(kept, transformer.parameters_per_element * (features - kept), width, depth, context_features)
+        outputs = transformer.parameters_per_element * (features - kept)
+        net = PeriodicMLP(kept, outputs, width, depth, context_features, activation)
         chain.append(Coupling(mask, transformer, net, context_features))
     return Flow(Chain(chain), Uniform((features,), -math.pi, math.pi))
