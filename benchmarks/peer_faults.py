@@ -144,14 +144,14 @@ def own_layers() -> dict[str, Callable[[], snflow.Bijection]]:
     """The same kinds of layers of this library."""
     flows = snflow.flows
     kinds = {
-        "affine autoregressive": lambda: flows.maf(FEATURES, layers=1),
-        "spline, autoregressive": lambda: flows.neural_spline(FEATURES, kind="autoregressive", layers=1),
-        "spline, coupling": lambda: flows.neural_spline(FEATURES, layers=1),
-        "affine coupling": lambda: flows.nice(FEATURES, layers=2),
-        "sigmoidal": lambda: flows.naf(FEATURES, layers=1),
-        "block autoregressive": lambda: flows.bnaf(FEATURES, layers=1),
-        "integral of a network": lambda: flows.umnn(FEATURES, layers=1),
-        "sum of squares": lambda: flows.sos(FEATURES, layers=1),
+        "affine autoregressive": lambda: flows.maf(FEATURES, layers=1, width=16),
+        "spline, autoregressive": lambda: flows.neural_spline(FEATURES, kind="autoregressive", layers=1, width=16),
+        "spline, coupling": lambda: flows.neural_spline(FEATURES, layers=1, width=16),
+        "affine coupling": lambda: flows.realnvp(FEATURES, layers=2, width=16),
+        "sigmoidal": lambda: flows.naf(FEATURES, layers=1, width=8, units=4),
+        "block autoregressive": lambda: flows.bnaf(FEATURES, layers=1, block=4),
+        "integral of a network": lambda: flows.umnn(FEATURES, layers=1, width=8, integrand_width=8),
+        "sum of squares": lambda: flows.sos(FEATURES, layers=1, width=8),
     }
     return {name: lambda make=make: make().bijection for name, make in kinds.items()}
 
