@@ -208,9 +208,9 @@ STUDIES = {
     ),
     "tables": Study(
         "The flows on vectors: three tables of the UCI repository",
-        """The recipes `table_*`, their schedules stretched over fewer epochs: 40 on CCPP, 15 on MAGIC (without its class),
-        6 on CASP. **Short runs**, one seed, which deals the split too. NLL is of the data in their own units. CASP has a
-        column of whole numbers, where a density has no bound: there it says how sharp a flow becomes.""",
+        """The recipes `table_*` with fewer epochs: 40 on CCPP, 15 on MAGIC (without its class), 6 on CASP. **Short
+        runs**, one seed, which deals the split too. NLL is of the data in their own units. CASP has a column of whole
+        numbers, where a density has no bound: there it says how sharp a flow becomes.""",
         tuple(
             Run(f"{data}_{flow}", f"table_{flow}", options) for data, options in TABLES.items() for flow in VECTOR_FLOWS
         ),
