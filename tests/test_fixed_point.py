@@ -1,0 +1,108 @@
+"""Fixed points: found to tolerance or refused, each row by itself, with the gradients of the exact solution."""
+
+import pytest
+import torch
+
+from snflow.errors import ConvergenceError
+from snflow.numerics.fixed_point import anderson, implicit_fixed_point, picard
+
+SOLVERS = {"picard": picard, "anderson": anderson}
+
+
+def contraction(features=6, lipschitz=0.9, seed=0):
+    """x ↦ L/‖W‖ tanh(W x) + b: its Lipschitz constant is L at most."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(features, features, generator=generator, dtype=torch.float64)
+    weight = weight * (lipschitz / torch.linalg.matrix_norm(weight, 2))
+    bias = torch.randn(features, generator=generator, dtype=torch.float64)
+    return weight, bias
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("lipschitz", [0.0, 0.5, 0.97])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_contractions_settle(name, lipschitz, dtype):
+    for seed in range(20):
+        weight, bias = (part.to(dtype) for part in contraction(lipschitz=lipschitz, seed=seed))
+        x = SOLVERS[name](lambda x, w=weight, b=bias: torch.tanh(x @ w.T) + b, torch.zeros(5, 6, dtype=dtype))
+        error = (torch.tanh(x @ weight.T) + bias - x).abs().max()
+        assert error <= 20 * torch.finfo(dtype).eps * x.abs().max().clamp_min(1)
+
+
+def test_anderson_needs_far_fewer_evaluations():
+    weight, bias = contraction(lipschitz=0.99)
+    symmetric = (weight + weight.T) / 2
+    symmetric = 0.99 * symmetric / torch.linalg.matrix_norm(symmetric, 2)
+    counts = {}
+    for name, solver in SOLVERS.items():
+        count = 0
+
+        def function(x):
+            nonlocal count
+            count += 1
+            return x @ symmetric + bias
+
+        solver(function, torch.zeros(3, 6), tolerance=1e-10, iterations=10_000)
+        counts[name] = count
+    assert counts["anderson"] < counts["picard"] / 20
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_row_does_not_depend_on_the_others(name):
+    weight, bias = contraction()
+    bias = bias + torch.randn(4, 6)
+
+    def function(rows):
+        # products a row, so that the arithmetic of a row is the same in any batch
+        return lambda x: torch.tanh((x[:, None] * weight).sum(-1)) + bias[rows]
+
+    together = SOLVERS[name](function(slice(0, 4)), torch.zeros(4, 6))
+    alone = SOLVERS[name](function(slice(2, 3)), torch.zeros(1, 6))
+    torch.testing.assert_close(together[2:3], alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_rows_that_are_not_finite_stay_and_harm_no_other(name):
+    start = torch.zeros(3, 6)
+    start[1, 2] = torch.nan
+    weight, bias = contraction()
+    x = SOLVERS[name](lambda x: torch.tanh(x @ weight.T) + bias, start)
+    assert bool(x[1, 2].isnan())
+    assert bool(x[[0, 2]].isfinite().all())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_what_does_not_settle_is_an_error_that_counts(name):
+    def function(x):  # the first row contracts, the second has no fixed point
+        return torch.cat([x[:1] / 2, x[1:] + 1])
+
+    with pytest.raises(ConvergenceError, match=r"1 of 2 rows, .* up to "):
+        SOLVERS[name](function, torch.ones(2, 3), iterations=50)
+
+
+def test_anderson_finds_what_plain_iteration_runs_away_from():
+    x = anderson(lambda x: 3 - 2 * x, torch.zeros(2, 4))
+    torch.testing.assert_close(x, torch.ones(2, 4))
+    with pytest.raises(ConvergenceError):
+        picard(lambda x: 3 - 2 * x, torch.zeros(2, 4), iterations=100)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("shape", [(0, 6), (3, 0)])
+def test_nothing_is_solved_at_once(name, shape):
+    assert SOLVERS[name](lambda x: x + 1, torch.zeros(shape)).shape == shape
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_gradients_are_those_of_the_solution(name):
+    weight, bias = contraction(3)
+    weight.requires_grad_()
+    z = torch.randn(2, 3, requires_grad=True)
+
+    def solved(z, weight):
+        return implicit_fixed_point(lambda x: z - 0.9 * torch.tanh(x @ weight.T), z, solver=SOLVERS[name])
+
+    assert torch.autograd.gradcheck(solved, (z, weight))
+    with torch.no_grad():
+        assert not solved(z, weight).requires_grad
+    assert bias.shape == (3,)
