@@ -58,7 +58,20 @@ PAIRS = {
     "ccpp": (("table", ("--data.path", "uci/CCPP.csv")), ("30", "400")),
 }
 
-VECTOR_FLOWS = ("nice", "realnvp", "maf", "iaf", "neural_spline", "sos", "naf", "bnaf", "umnn")
+VECTOR_FLOWS = (
+    "nice",
+    "realnvp",
+    "maf",
+    "iaf",
+    "neural_spline",
+    "sos",
+    "naf",
+    "bnaf",
+    "umnn",
+    "planar",
+    "radial",
+    "sylvester",
+)
 TABLES = {
     "ccpp": ("--data.path", "uci/CCPP.csv", "--epochs", "40"),
     "magic": ("--data.path", "uci/magic04.data", "--data.drop_columns", "[10]", "--epochs", "15"),

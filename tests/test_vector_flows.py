@@ -26,6 +26,9 @@ SMALL = {
     "neural_spline": {"layers": 2, "width": 16, "bins": 4},
     "realnvp": {"layers": 3, "width": 16, "batch_norm": False},
     "nice": {"layers": 3, "width": 16},
+    "planar": {"layers": 3},
+    "radial": {"layers": 3},
+    "sylvester": {"layers": 2},
 }
 SPLINES = {
     f"neural_spline, {word}": {**SMALL["neural_spline"], "spline": word} for word in ("cubic", "quadratic", "linear")

@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from snflow.bijections import OrthogonalLinear as OrthogonalLinear
     from snflow.bijections import PeriodicConv2d as PeriodicConv2d
     from snflow.bijections import Permutation as Permutation
+    from snflow.bijections import Planar as Planar
     from snflow.bijections import PLUConv2d as PLUConv2d
     from snflow.bijections import QRLinear as QRLinear
     from snflow.bijections import QuadraticSplineTransformer as QuadraticSplineTransformer
+    from snflow.bijections import Radial as Radial
     from snflow.bijections import RationalQuadraticSpline as RationalQuadraticSpline
     from snflow.bijections import RationalQuadraticTransformer as RationalQuadraticTransformer
     from snflow.bijections import Scaling as Scaling
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from snflow.bijections import Squeeze as Squeeze
     from snflow.bijections import SumOfSquaresTransformer as SumOfSquaresTransformer
     from snflow.bijections import SVDLinear as SVDLinear
+    from snflow.bijections import Sylvester as Sylvester
     from snflow.bijections import Transformer as Transformer
     from snflow.bijections import TriangularLinear as TriangularLinear
     from snflow.bijections import Woodbury as Woodbury
@@ -97,9 +100,9 @@ _NAMES = {
         "Conv2d ConvExponential Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten "
         "GatedTransformer HouseholderLinear IntegralTransformer Inverse LULinear LeakyReLU "
         "LinearSplineTransformer LogisticMixtureTransformer Logit OrthogonalLinear PLUConv2d PeriodicConv2d "
-        "Permutation QRLinear QuadraticSplineTransformer RationalQuadraticSpline RationalQuadraticTransformer "
-        "SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split Squeeze SumOfSquaresTransformer "
-        "Transformer TriangularLinear Woodbury"
+        "Permutation Planar QRLinear QuadraticSplineTransformer Radial RationalQuadraticSpline "
+        "RationalQuadraticTransformer SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split Squeeze "
+        "SumOfSquaresTransformer Sylvester Transformer TriangularLinear Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution FoldedDensity Logistic NormalMixture StandardNormal "

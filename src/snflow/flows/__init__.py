@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from snflow.flows.vectors.monotone import naf as naf
     from snflow.flows.vectors.monotone import sos as sos
     from snflow.flows.vectors.monotone import umnn as umnn
+    from snflow.flows.vectors.residual import planar as planar
+    from snflow.flows.vectors.residual import radial as radial
+    from snflow.flows.vectors.residual import sylvester as sylvester
     from snflow.flows.vectors.spline import circular_spline as circular_spline
     from snflow.flows.vectors.spline import neural_spline as neural_spline
 
@@ -38,8 +41,11 @@ __all__ = [
     "neural_spline",
     "nice",
     "pair",
+    "planar",
+    "radial",
     "realnvp",
     "sos",
+    "sylvester",
     "umnn",
 ]
 
@@ -60,8 +66,11 @@ __getattr__ = lazily(
         "neural_spline": "snflow.flows.vectors.spline",
         "nice": "snflow.flows.vectors.coupling",
         "pair": "snflow.flows.pair_flow",
+        "planar": "snflow.flows.vectors.residual",
+        "radial": "snflow.flows.vectors.residual",
         "realnvp": "snflow.flows.realnvp_flow",
         "sos": "snflow.flows.vectors.monotone",
+        "sylvester": "snflow.flows.vectors.residual",
         "umnn": "snflow.flows.vectors.monotone",
     },
 )

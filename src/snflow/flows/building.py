@@ -27,6 +27,7 @@ from snflow.flows.vectors import options as vectors
 from snflow.flows.vectors.autoregressive import iaf, maf
 from snflow.flows.vectors.coupling import nice
 from snflow.flows.vectors.monotone import bnaf, naf, sos, umnn
+from snflow.flows.vectors.residual import planar, radial, sylvester
 from snflow.flows.vectors.spline import neural_spline
 
 _FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
@@ -44,6 +45,9 @@ _FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
     vectors.SOSOptions: sos,
     vectors.NeuralSplineOptions: neural_spline,
     vectors.NICEOptions: nice,
+    vectors.PlanarOptions: planar,
+    vectors.RadialOptions: radial,
+    vectors.SylvesterOptions: sylvester,
 }
 
 

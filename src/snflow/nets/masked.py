@@ -30,6 +30,7 @@ class MaskedMLP(nn.Module):
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         input_bound: the network sees x clamped to ±this, so that points far outside get what the nearest point inside
             gets: a network of ReLUs would tell them ever larger numbers. ``None`` for no bound.
+        zero_start: whether the outputs are zero at first, whatever x is.
 
     Shapes:
         x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, P, D)``.
@@ -57,6 +58,7 @@ class MaskedMLP(nn.Module):
         residual: bool = False,
         activation: Activation = "relu",
         input_bound: float | None = None,
+        zero_start: bool = False,
     ) -> None:
         super().__init__()
         for option, count in (("features", features), ("outputs", outputs), ("width", width), ("depth", depth)):
@@ -75,6 +77,9 @@ class MaskedMLP(nn.Module):
         self.hidden = nn.ModuleList(_Masked(degrees[:, None] >= degrees) for _ in range(depth - 1))
         self.last = _Masked((inputs[:, None] >= degrees).repeat_interleave(outputs, 0))
         self.context = nn.Linear(context_features, width, bias=False) if context_features else None
+        if zero_start:
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y with shape ``(batch, P, D)``."""

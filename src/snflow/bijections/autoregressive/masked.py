@@ -36,6 +36,7 @@ class Autoregressive(Bijection):
         residual: whether the hidden layers add up.
         activation: what stands between them, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         input_bound: the masked network sees x clamped to ±this; ``None`` for no bound.
+        zero_start: whether what it says is zero at first.
         inverse_by: how the inverse is found.
 
     Shapes:
@@ -66,6 +67,7 @@ class Autoregressive(Bijection):
         residual: bool = False,
         activation: Activation = "relu",
         input_bound: float | None = None,
+        zero_start: bool = False,
         inverse_by: InverseBy = "steps",
     ) -> None:
         super().__init__()
@@ -83,6 +85,7 @@ class Autoregressive(Bijection):
             residual,
             activation,
             input_bound,
+            zero_start,
         )
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,9 @@ from snflow.flows.vectors.assembling import assembled
 from snflow.flows.vectors.options import VectorMixing
 from snflow.nets.options import Activation
 
+_BOX = 5.0
+"""What the networks of a polynomial flow see of far points: the nearest one in this box."""
+
 
 def naf(
     features: int | Shape,
@@ -266,7 +269,20 @@ def sos(
 
     def layer(_: int, size: int) -> list[Bijection]:
         transformer = SumOfSquaresTransformer(polynomials, degree)
-        return [Autoregressive(size, transformer, width, depth, context_features, residual, activation)]
+        # polynomials of polynomials of an outlier overflow, unless they begin as the identity and see it clamped
+        return [
+            Autoregressive(
+                size,
+                transformer,
+                width,
+                depth,
+                context_features,
+                residual,
+                activation,
+                input_bound=_BOX,
+                zero_start=True,
+            )
+        ]
 
     return assembled(
         "flows.sos",

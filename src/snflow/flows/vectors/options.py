@@ -10,6 +10,9 @@ from snflow.nets.options import Activation
 VectorMixing = Literal["reverse", "random", "lu", "none"]
 """What stands between two layers: the features reversed, shuffled, mixed by a matrix in its LU form, or nothing."""
 
+SylvesterBasis = Literal["householder", "orthogonal", "triangular"]
+"""How the directions of a Sylvester layer are kept orthogonal."""
+
 SplineName = Literal["rational_quadratic", "cubic", "quadratic", "linear"]
 """The pieces of a spline."""
 
@@ -130,8 +133,55 @@ class NICEOptions(VectorOptions):
     """The density of the latent."""
 
 
+@dataclass(frozen=True)
+class PlanarOptions:
+    """Planar flow: each layer moves space along one direction."""
+
+    layers: int = 16
+    """Number of layers."""
+    mixing: VectorMixing = "none"
+    """What stands between two of them: reverse, random, lu or none."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 1e-6
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
+@dataclass(frozen=True)
+class RadialOptions(PlanarOptions):
+    """Radial flow: each layer moves space towards a point or away from it."""
+
+
+@dataclass(frozen=True)
+class SylvesterOptions:
+    """Sylvester flow: each layer is several planar ones at once."""
+
+    layers: int = 8
+    """Number of layers."""
+    units: int | None = None
+    """Planar flows in a layer, as many as features at most; null for all."""
+    basis: SylvesterBasis = "householder"
+    """How their directions are kept orthogonal: householder, orthogonal, or triangular for the features themselves."""
+    mixing: VectorMixing = "none"
+    """What stands between two of them: reverse, random, lu or none."""
+    base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
+    """The density of the latent."""
+    logit_alpha: float = 1e-6
+    """Margin α of the logit that opens the range of integer data: logit(α + (1 − 2α) x)."""
+
+
 VectorFlowOptions = (
-    MAFOptions | IAFOptions | NAFOptions | BNAFOptions | UMNNOptions | SOSOptions | NeuralSplineOptions | NICEOptions
+    MAFOptions
+    | IAFOptions
+    | NAFOptions
+    | BNAFOptions
+    | UMNNOptions
+    | SOSOptions
+    | NeuralSplineOptions
+    | NICEOptions
+    | PlanarOptions
+    | RadialOptions
+    | SylvesterOptions
 )
 
 VECTOR_FLOWS: dict[str, type[VectorFlowOptions]] = {
@@ -143,5 +193,8 @@ VECTOR_FLOWS: dict[str, type[VectorFlowOptions]] = {
     "sos": SOSOptions,
     "neural_spline": NeuralSplineOptions,
     "nice": NICEOptions,
+    "planar": PlanarOptions,
+    "radial": RadialOptions,
+    "sylvester": SylvesterOptions,
 }
 """The registered flows on vectors."""

@@ -1,0 +1,5 @@
+"""Layers that add to x: z = x + g(x), one-to-one by what bounds g."""
+
+from snflow.bijections.residual.planar import Planar as Planar
+from snflow.bijections.residual.planar import Radial as Radial
+from snflow.bijections.residual.sylvester import Sylvester as Sylvester

@@ -1,0 +1,146 @@
+"""Planar and radial flows."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snflow.arguments import check_count
+from snflow.bijections.base import Bijection
+from snflow.bijections.residual.parameters import ToldParameters
+from snflow.numerics.root_finding import implicit_inverse
+
+
+@final
+class Planar(Bijection):
+    """z = x + û tanh(wᵀx + b), log|det| = log(1 + û·w (1 − tanh²)): space moves along û, by the distance to a plane.
+
+    û = u + (softplus(u·w) − 1 − u·w) w/‖w‖² has û·w > −1, so that the map is one-to-one. Its inverse is the root of one
+    number a row: a with a + û·w tanh(a) = wᵀz + b, then x = z − û tanh(a). O(D) either way.
+
+    Args:
+        features: D.
+        context_features: size of a context that tells u, w and b by a linear map; 0 for none.
+
+    Shapes:
+        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a count below one.
+        ConvergenceError: the root was not found, in the inverse.
+
+    References:
+        Rezende & Mohamed (2015), Variational inference with normalizing flows, eq. 10-12 and appendix A.1.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Planar(3)
+        >>> x = torch.randn(4, 3)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_count("Planar", "features", features)
+        self.event_shape = (features,)
+        self.context_shape = (context_features,) if context_features else None
+        self.features = features
+        self.parameters_told = ToldParameters("Planar", 2 * features + 1, context_features)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        u, w, b, along = self._told(context)
+        height = torch.tanh((x * w).sum(1) + b)
+        return x + u * height[:, None], torch.log1p(along * (1 - height.square()))
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        u, w, b, along = self._told(context)
+        target = (z * w).sum(1) + b
+        along = along.expand_as(target)
+
+        def bent(a: Tensor) -> tuple[Tensor, Tensor]:
+            height = torch.tanh(a)
+            return a + along * height, torch.log1p(along * (1 - height.square()))
+
+        a, log_slope = implicit_inverse(bent, target, target - along.abs(), target + along.abs(), where="Planar")
+        return z - u * torch.tanh(a)[:, None], log_slope
+
+    def _told(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """û and w ``(batch or 1, D)``, b and û·w ``(batch or 1,)``."""
+        u, w, b = self.parameters_told(context).split([self.features, self.features, 1], 1)
+        product = (u * w).sum(1, keepdim=True)
+        along = F.softplus(product) - 1
+        u = u + (along - product) * w / w.square().sum(1, keepdim=True)
+        return u, w, b[:, 0], along[:, 0]
+
+
+@final
+class Radial(Bijection):
+    """z = x + β h (x − x₀), h = 1/(α + ‖x − x₀‖): space moves towards a point or away from it.
+
+    log|det| = (D − 1) log(1 + β h) + log(1 + α β h²). α = softplus(α̂) and β = softplus(β̂) − α keep it one-to-one. The
+    inverse is a quadratic equation for ‖x − x₀‖, solved in closed form. O(D) either way.
+
+    Args:
+        features: D.
+        context_features: size of a context that tells x₀, α and β by a linear map; 0 for none.
+
+    Shapes:
+        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a count below one.
+
+    References:
+        Rezende & Mohamed (2015), Variational inference with normalizing flows, eq. 13-14 and appendix A.2.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Radial(3)
+        >>> x = torch.randn(4, 3)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, features: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_count("Radial", "features", features)
+        self.event_shape = (features,)
+        self.context_shape = (context_features,) if context_features else None
+        self.features = features
+        self.parameters_told = ToldParameters("Radial", features + 2, context_features)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        centre, alpha, beta = self._told(context)
+        away = x - centre
+        radius = _norm(away)
+        return centre + away * (1 + beta / (alpha + radius))[:, None], self._log_det(radius, alpha, beta)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        centre, alpha, beta = self._told(context)
+        away = z - centre
+        image = _norm(away)
+        # r² + (α + β − R) r − α R = 0; of the two ways to write its root the one that subtracts no near numbers
+        half = (alpha + beta - image) / 2
+        root = (half.square() + alpha * image).sqrt()
+        radius = torch.where(half > 0, alpha * image / (half.abs() + root), half.abs() + root)
+        x = centre + away / (1 + beta / (alpha + radius))[:, None]
+        return x, -self._log_det(radius, alpha, beta)
+
+    def _log_det(self, radius: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+        near = 1 / (alpha + radius)
+        return (self.features - 1) * torch.log1p(beta * near) + torch.log1p(alpha * beta * near.square())
+
+    def _told(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x₀ ``(batch or 1, D)``, α and β ``(batch or 1,)``."""
+        centre, raw = self.parameters_told(context).split([self.features, 2], 1)
+        alpha, sum_of_both = F.softplus(raw).unbind(1)
+        return centre, alpha, sum_of_both - alpha
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    # the square root has no slope at zero: a point on the centre would get a NaN for a gradient
+    return vectors.square().sum(1).clamp_min(torch.finfo(vectors.dtype).tiny).sqrt()

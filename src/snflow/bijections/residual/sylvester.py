@@ -1,0 +1,139 @@
+"""Sylvester flows."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.arguments import check_choice, check_count
+from snflow.bijections.base import Bijection
+from snflow.bijections.residual.parameters import ToldParameters
+from snflow.errors import ConfigError
+from snflow.numerics.reflections import reflect
+from snflow.numerics.root_finding import implicit_inverse
+
+Basis = Literal["householder", "orthogonal", "triangular"]
+"""Columns of reflections, the orthogonal factor of a free matrix, or the features themselves, in either order."""
+
+
+@final
+class Sylvester(Bijection):
+    """z = x + Q R tanh(R̃ Qᵀx + b), log|det| = Σ log(1 + rᵢᵢ r̃ᵢᵢ (1 − tanh²)): M planar flows at once.
+
+    Q has M orthonormal columns, R and R̃ are upper triangular with diagonals in (−1, 1), so that the map is one-to-one
+    and its determinant costs O(M). The way back solves for Qᵀx from its last element to its first, the root of one
+    number each, M in all.
+
+    Args:
+        features: D.
+        units: M, D at most; D of them when ``None``.
+        basis: Q: ``"householder"`` by M reflections, ``"orthogonal"`` by the QR factors of a free matrix,
+            ``"triangular"`` for the first M features in their order: let a permutation stand between two layers.
+        context_features: size of a context that tells R, R̃ and b by a linear map; 0 for none. Q is the same for all.
+
+    Shapes:
+        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a count below one, more units than features, or an unknown basis.
+        ConvergenceError: a root was not found, in the inverse.
+
+    References:
+        van den Berg et al. (2018), Sylvester normalizing flows for variational inference, eq. 13-16 and theorem 2.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Sylvester(4, units=2)
+        >>> x = torch.randn(3, 4)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        units: int | None = None,
+        basis: Basis = "householder",
+        context_features: int = 0,
+    ) -> None:
+        super().__init__()
+        units = features if units is None else units
+        check_choice("Sylvester", "basis", basis, Basis)
+        for option, count in (("features", features), ("units", units)):
+            check_count("Sylvester", option, count)
+        if units > features:
+            raise ConfigError(
+                "Sylvester", expected=f"{features} units at most", got=str(units), fix="Q has orthonormal columns"
+            )
+        self.event_shape = (features,)
+        self.context_shape = (context_features,) if context_features else None
+        self.features, self.units, self.basis = features, units, basis
+        shape = {"householder": (units, features), "orthogonal": (features, units), "triangular": (0,)}[basis]
+        self.directions = nn.Parameter(torch.randn(shape)) if basis != "triangular" else None
+        self.parameters_told = ToldParameters("Sylvester", 2 * units * units + units, context_features)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        outer, inner, bias = self._told(context)
+        columns = self._columns(x)
+        y = x @ columns
+        height = torch.tanh((inner @ y[:, :, None])[:, :, 0] + bias)
+        moved = (outer @ height[:, :, None])[:, :, 0]
+        slopes = _diagonal(outer) * _diagonal(inner) * (1 - height.square())
+        return x + moved @ columns.T, torch.log1p(slopes).sum(1)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        outer, inner, bias = self._told(context)
+        columns = self._columns(z)
+        image = z @ columns
+        found: list[Tensor] = []
+        heights: list[Tensor] = []
+        log_slopes = torch.zeros_like(z[:, 0])
+        for unit in reversed(range(self.units)):
+            # what the later ones, found already, add inside and outside of the tanh
+            shift, offset = bias[:, unit].expand(z.shape[0]), torch.zeros_like(z[:, 0])
+            for later, (y, height) in enumerate(zip(reversed(found), reversed(heights), strict=True), unit + 1):
+                shift = shift + inner[:, unit, later] * y
+                offset = offset + outer[:, unit, later] * height
+            scale, weight = inner[:, unit, unit].expand_as(shift), outer[:, unit, unit].expand_as(shift)
+
+            def bent(
+                y: Tensor, shift: Tensor = shift, scale: Tensor = scale, weight: Tensor = weight
+            ) -> tuple[Tensor, Tensor]:
+                height = torch.tanh(scale * y + shift)
+                return y + weight * height, torch.log1p(weight * scale * (1 - height.square()))
+
+            target = image[:, unit] - offset
+            reach = weight.abs()
+            y, log_slope = implicit_inverse(bent, target, target - reach, target + reach, where="Sylvester")
+            found.append(y)
+            heights.append(torch.tanh(scale * y + shift))
+            log_slopes = log_slopes + log_slope
+        y = torch.stack(found[::-1], 1)
+        return z + (y - image) @ columns.T, log_slopes
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """Q with shape ``(D, M)``."""
+        unit = torch.eye(self.features, self.units, dtype=x.dtype, device=x.device)
+        if self.directions is None:
+            return unit
+        if self.basis == "householder":
+            return reflect(unit.T, self.directions).T
+        columns: Tensor = torch.linalg.qr(self.directions)[0]
+        return columns
+
+    def _told(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """R and R̃ ``(batch or 1, M, M)``, b ``(batch or 1, M)``."""
+        square = self.units * self.units
+        told: Tensor = self.parameters_told(context)
+        outer, inner, bias = told.split([square, square, self.units], 1)
+        return self._triangle(outer), self._triangle(inner), bias
+
+    def _triangle(self, flat: Tensor) -> Tensor:
+        free: Tensor = flat.unflatten(1, (self.units, self.units))
+        return free.triu(1) + torch.diag_embed(torch.tanh(_diagonal(free)))
+
+
+def _diagonal(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=1, dim2=2)

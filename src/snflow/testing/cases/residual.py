@@ -1,0 +1,15 @@
+"""Layers that add to x."""
+
+from snflow.bijections import Planar, Radial, Sylvester
+from snflow.testing.case import Case, perturbed
+
+CASES = {
+    "Planar": Case(perturbed(lambda: Planar(3), 0.5), (3,)),
+    "Planar (context)": Case(perturbed(lambda: Planar(3, 2), 0.5), (3,)),
+    "Planar (one feature)": Case(perturbed(lambda: Planar(1), 0.5), (1,)),
+    "Radial": Case(perturbed(lambda: Radial(3), 0.5), (3,)),
+    "Radial (context)": Case(perturbed(lambda: Radial(3, 2), 0.5), (3,)),
+    "Sylvester (Householder)": Case(perturbed(lambda: Sylvester(4, 3), 0.3), (4,)),
+    "Sylvester (orthogonal)": Case(perturbed(lambda: Sylvester(4, 2, "orthogonal"), 0.3), (4,)),
+    "Sylvester (triangular, context)": Case(perturbed(lambda: Sylvester(3, None, "triangular", 2), 0.3), (3,)),
+}
