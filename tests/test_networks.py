@@ -10,7 +10,7 @@ from snflow import Flow, SelfNormalizing, StandardNormal, flows, inverting, laye
 from snflow.errors import ConfigError, ConvergenceError, ShapeError
 from snflow.nets import ResidualMLP
 from snflow.numerics.jacobian import jacobian, jacobian_log_det, lanczos_log_det
-from snflow.selfnorm.networks.probes import draw_probes
+from snflow.numerics.probes import draw_probes
 from snflow.selfnorm.networks.surrogate import surrogate
 
 

@@ -17,10 +17,11 @@ from snflow import (
 )
 from snflow.errors import ConfigError
 from snflow.numerics.operators import ConvOperator, DenseOperator
+from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import Operators
 from snflow.selfnorm.tracking.kernels import least_squares_kernel
 from snflow.selfnorm.tracking.matrices import exact, newton, secant
-from snflow.selfnorm.tracking.residual import inverse_residual, rademacher
+from snflow.selfnorm.tracking.residual import inverse_residual
 
 
 def near_identity(size, scale, count=1):

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import Operators
 from snflow.selfnorm.options import LearnedInverse
 from snflow.selfnorm.tracking.kernels import least_squares_kernel
 from snflow.selfnorm.tracking.matrices import exact, newton, secant
-from snflow.selfnorm.tracking.residual import Residual, inverse_residual, rademacher
+from snflow.selfnorm.tracking.residual import Residual, inverse_residual
 
 Kind = Literal["newton", "secant", "exact", "least_squares"]
 

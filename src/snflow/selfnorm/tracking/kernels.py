@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from snflow.numerics.operators import ConvOperator, Operator
+from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import Operators
-from snflow.selfnorm.tracking.residual import rademacher
 
 OVERSAMPLING = 8
 """Equations for each unknown: with as many equations as unknowns the fit would follow the noise of the probes."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import Operators
 
 CONTRACTING = 0.7
@@ -35,27 +36,6 @@ class Residual:
     def finite(self) -> bool:
         """Whether both numbers are finite."""
         return math.isfinite(self.size) and math.isfinite(self.growth)
-
-
-def rademacher(count: int, event_shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """ν ∈ {−1, 1}ᴰ, independent: ``count`` random events with E ννᵀ = I.
-
-    Args:
-        count: how many.
-        event_shape: the shape of one.
-        like: gives the dtype and the device.
-
-    Returns:
-        The events, with shape ``(count, *event_shape)``, drawn from torch's global generator.
-
-    Example:
-        >>> rademacher(3, (2,), torch.zeros(())).abs()
-        tensor([[1., 1.],
-                [1., 1.],
-                [1., 1.]])
-    """
-    half = torch.full((count, *event_shape), 0.5, dtype=like.dtype, device=like.device)
-    return half.bernoulli_(0.5).mul_(2).sub_(1)
 
 
 def inverse_residual(

@@ -8,9 +8,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from snflow.selfnorm.tracking.residual import rademacher
-
 ProbeName = Literal["rademacher", "gaussian", "orthogonal"]
+
+
+def rademacher(count: int, event_shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """ν ∈ {−1, 1}ᴰ, independent: ``count`` random events with E ννᵀ = I.
+
+    Args:
+        count: how many.
+        event_shape: the shape of one.
+        like: gives the dtype and the device.
+
+    Returns:
+        The events, with shape ``(count, *event_shape)``, drawn from torch's global generator.
+
+    Example:
+        >>> rademacher(3, (2,), torch.zeros(())).abs()
+        tensor([[1., 1.],
+                [1., 1.],
+                [1., 1.]])
+    """
+    half = torch.full((count, *event_shape), 0.5, dtype=like.dtype, device=like.device)
+    return half.bernoulli_(0.5).mul_(2).sub_(1)
 
 
 def draw_probes(name: ProbeName, count: int, like: Tensor) -> Tensor:
