@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from snflow.bijections import HouseholderLinear as HouseholderLinear
     from snflow.bijections import IntegralTransformer as IntegralTransformer
     from snflow.bijections import Inverse as Inverse
+    from snflow.bijections import InvertibleResidual as InvertibleResidual
     from snflow.bijections import LeakyReLU as LeakyReLU
     from snflow.bijections import LinearSplineTransformer as LinearSplineTransformer
     from snflow.bijections import LogisticMixtureTransformer as LogisticMixtureTransformer
@@ -98,7 +99,7 @@ _NAMES = {
         "ActNorm AdditiveTransformer Affine AffineCoupling AffineTransformer Autoregressive "
         "AutoregressiveConv2d BatchNorm Bijection BlockAutoregressive CDF Chain CircularSplineTransformer "
         "Conv2d ConvExponential Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten "
-        "GatedTransformer HouseholderLinear IntegralTransformer Inverse LULinear LeakyReLU "
+        "GatedTransformer HouseholderLinear IntegralTransformer Inverse InvertibleResidual LULinear LeakyReLU "
         "LinearSplineTransformer LogisticMixtureTransformer Logit OrthogonalLinear PLUConv2d PeriodicConv2d "
         "Permutation Planar QRLinear QuadraticSplineTransformer Radial RationalQuadraticSpline "
         "RationalQuadraticTransformer SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split Squeeze "

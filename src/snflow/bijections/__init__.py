@@ -36,6 +36,7 @@ from snflow.bijections.normalization import BatchNorm as BatchNorm
 from snflow.bijections.reshaping import Flatten as Flatten
 from snflow.bijections.reshaping import Split as Split
 from snflow.bijections.reshaping import Squeeze as Squeeze
+from snflow.bijections.residual import InvertibleResidual as InvertibleResidual
 from snflow.bijections.residual import Planar as Planar
 from snflow.bijections.residual import Radial as Radial
 from snflow.bijections.residual import Sylvester as Sylvester

@@ -1,9 +1,22 @@
 """Layers that add to x."""
 
-from snflow.bijections import Planar, Radial, Sylvester
+from snflow.bijections import InvertibleResidual, Planar, Radial, Sylvester
+from snflow.nets import LipschitzDenseNet, LipschitzNet
 from snflow.testing.case import Case, perturbed
 
 CASES = {
+    "InvertibleResidual": Case(perturbed(lambda: InvertibleResidual(LipschitzNet((3,), 4), (3,)), 0.3), (3,)),
+    "InvertibleResidual (context)": Case(
+        perturbed(lambda: InvertibleResidual(LipschitzNet((2,), 4, context_features=2), (2,), context_shape=(2,)), 0.3),
+        (2,),
+    ),
+    "InvertibleResidual (dense)": Case(perturbed(lambda: InvertibleResidual(LipschitzDenseNet((2,), 2, 2), (2,))), (2,)),
+    "InvertibleResidual (dense images)": Case(
+        perturbed(lambda: InvertibleResidual(LipschitzDenseNet((1, 3, 2), 1, 1), (1, 3, 2))), (1, 3, 2)
+    ),
+    "InvertibleResidual (images)": Case(
+        perturbed(lambda: InvertibleResidual(LipschitzNet((2, 2, 2), 2, 1), (2, 2, 2))), (2, 2, 2)
+    ),
     "Planar": Case(perturbed(lambda: Planar(3), 0.5), (3,)),
     "Planar (context)": Case(perturbed(lambda: Planar(3, 2), 0.5), (3,)),
     "Planar (one feature)": Case(perturbed(lambda: Planar(1), 0.5), (1,)),
