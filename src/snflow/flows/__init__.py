@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from snflow.flows.conv_flow import conv as conv
     from snflow.flows.dense_flow import dense as dense
     from snflow.flows.flowpp_flow import flowpp as flowpp
+    from snflow.flows.freeform.residual import densenet as densenet
+    from snflow.flows.freeform.residual import residual as residual
     from snflow.flows.glow_flow import glow as glow
     from snflow.flows.pair_flow import pair as pair
     from snflow.flows.realnvp_flow import realnvp as realnvp
@@ -33,6 +35,7 @@ __all__ = [
     "circular_spline",
     "conv",
     "dense",
+    "densenet",
     "flowpp",
     "glow",
     "iaf",
@@ -44,6 +47,7 @@ __all__ = [
     "planar",
     "radial",
     "realnvp",
+    "residual",
     "sos",
     "sylvester",
     "umnn",
@@ -58,6 +62,7 @@ __getattr__ = lazily(
         "circular_spline": "snflow.flows.vectors.spline",
         "conv": "snflow.flows.conv_flow",
         "dense": "snflow.flows.dense_flow",
+        "densenet": "snflow.flows.freeform.residual",
         "flowpp": "snflow.flows.flowpp_flow",
         "glow": "snflow.flows.glow_flow",
         "iaf": "snflow.flows.vectors.autoregressive",
@@ -69,6 +74,7 @@ __getattr__ = lazily(
         "planar": "snflow.flows.vectors.residual",
         "radial": "snflow.flows.vectors.residual",
         "realnvp": "snflow.flows.realnvp_flow",
+        "residual": "snflow.flows.freeform.residual",
         "sos": "snflow.flows.vectors.monotone",
         "sylvester": "snflow.flows.vectors.residual",
         "umnn": "snflow.flows.vectors.monotone",

@@ -11,6 +11,8 @@ from snflow.distributions import Flow
 from snflow.flows.conv_flow import conv
 from snflow.flows.dense_flow import dense
 from snflow.flows.flowpp_flow import flowpp
+from snflow.flows.freeform import options as freeform
+from snflow.flows.freeform.residual import densenet, residual
 from snflow.flows.glow_flow import glow
 from snflow.flows.options import (
     ConvOptions,
@@ -48,6 +50,8 @@ _FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
     vectors.PlanarOptions: planar,
     vectors.RadialOptions: radial,
     vectors.SylvesterOptions: sylvester,
+    freeform.ResidualOptions: residual,
+    freeform.DenseNetOptions: densenet,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from snflow.flows.freeform.options import FREE_FORM_FLOWS, FreeFormOptions
 from snflow.flows.vectors.options import VECTOR_FLOWS, VectorFlowOptions
 from snflow.nets.options import Activation
 from snflow.selfnorm.options import LearnedInverse
@@ -164,7 +165,14 @@ class FlowPPOptions:
 
 
 FlowOptions = (
-    DenseOptions | ConvOptions | GlowOptions | PairOptions | RealNVPOptions | FlowPPOptions | VectorFlowOptions
+    DenseOptions
+    | ConvOptions
+    | GlowOptions
+    | PairOptions
+    | RealNVPOptions
+    | FlowPPOptions
+    | VectorFlowOptions
+    | FreeFormOptions
 )
 
 FLOWS: dict[str, type[FlowOptions]] = {
@@ -175,5 +183,6 @@ FLOWS: dict[str, type[FlowOptions]] = {
     "realnvp": RealNVPOptions,
     "flowpp": FlowPPOptions,
     **VECTOR_FLOWS,
+    **FREE_FORM_FLOWS,
 }
 """The registered flows: the word after ``flow: {name: …}`` in a recipe, and its options."""

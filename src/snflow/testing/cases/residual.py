@@ -10,7 +10,9 @@ CASES = {
         perturbed(lambda: InvertibleResidual(LipschitzNet((2,), 4, context_features=2), (2,), context_shape=(2,)), 0.3),
         (2,),
     ),
-    "InvertibleResidual (dense)": Case(perturbed(lambda: InvertibleResidual(LipschitzDenseNet((2,), 2, 2), (2,))), (2,)),
+    "InvertibleResidual (dense)": Case(
+        perturbed(lambda: InvertibleResidual(LipschitzDenseNet((2,), 2, 2), (2,))), (2,)
+    ),
     "InvertibleResidual (dense images)": Case(
         perturbed(lambda: InvertibleResidual(LipschitzDenseNet((1, 3, 2), 1, 1), (1, 3, 2))), (1, 3, 2)
     ),
