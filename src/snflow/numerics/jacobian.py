@@ -88,6 +88,32 @@ def jacobian(function: Map, x: Tensor) -> Tensor:
     return columns.flatten(2).permute(1, 2, 0)
 
 
+def jacobian_of(value: Tensor, x: Tensor) -> Tensor:
+    """J, one matrix a row, of a value that was made from x under autograd: D vector-Jacobian products.
+
+    For few elements it is the fastest way in training, where the value is needed too.
+
+    Args:
+        value: f(x), row by row, with shape ``(batch, *event)`` and a graph that leads to x.
+        x: where, with shape ``(batch, *event)``, D elements in each event.
+
+    Returns:
+        The Jacobians, with shape ``(batch, D, D)``, differentiable where gradients are on.
+
+    Example:
+        >>> x = torch.tensor([[3.0, 4.0]], requires_grad=True)
+        >>> jacobian_of(x.square(), x).detach()
+        tensor([[[6., 0.],
+                 [0., 8.]]])
+    """
+    graph = torch.is_grad_enabled()
+    units = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).view(-1, *x.shape[1:])
+    rows = [
+        torch.autograd.grad(value, x, unit.expand_as(x), create_graph=graph, retain_graph=True)[0] for unit in units
+    ]
+    return torch.stack(rows, 1).flatten(2)
+
+
 def jacobian_log_det(function: Map, x: Tensor) -> Tensor:
     """log|det J_f(x)| in nats, with shape ``(batch,)``: exact, O(D³) a row.
 

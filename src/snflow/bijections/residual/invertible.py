@@ -12,7 +12,7 @@ from snflow.arguments import check_choice, check_count
 from snflow.bijections.base import Bijection, Shape
 from snflow.errors import ConfigError, ShapeError
 from snflow.numerics.fixed_point import implicit_fixed_point
-from snflow.numerics.jacobian import Map, jacobian_log_det
+from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of
 from snflow.numerics.log_det_series import roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
 
@@ -99,13 +99,13 @@ class InvertibleResidual(Bijection):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         g = self._map(context)
         if self._takes_jacobian():
-            return x + g(x), self._exact(g, x)
+            return self._exact(g, x)
         change, log_det = self._estimated(g, x)
         return x + change, log_det
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, g = self._decode(z, context), self._map(context)
-        return x, -(self._exact(g, x) if self._takes_jacobian() else self._estimated(g, x)[1])
+        return x, -(self._exact(g, x) if self._takes_jacobian() else self._estimated(g, x))[1]
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         g = self._map(context)
@@ -126,8 +126,19 @@ class InvertibleResidual(Bijection):
     def _takes_jacobian(self) -> bool:
         return self.series == "exact" if self.training else self.small
 
-    def _exact(self, g: Map, x: Tensor) -> Tensor:
-        return jacobian_log_det(lambda v: v + g(v), x)
+    def _exact(self, g: Map, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z and its log-determinant, from the full Jacobian."""
+        if not len(x):
+            return x + g(x), x.new_zeros(0)
+        if x[0].numel() > _SMALL:
+            return x + g(x), jacobian_log_det(lambda v: v + g(v), x)
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = x if x.requires_grad else x.detach().requires_grad_()
+            z = at + g(at)
+            with torch.set_grad_enabled(differentiable):
+                log_det: Tensor = torch.linalg.slogdet(jacobian_of(z, at)).logabsdet
+        return (z, log_det) if differentiable else (z.detach(), log_det)
 
     def _estimated(self, g: Map, x: Tensor) -> tuple[Tensor, Tensor]:
         if not len(x):

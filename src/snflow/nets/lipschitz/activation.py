@@ -42,7 +42,8 @@ class LipSwish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """y, with the shape of x."""
-        return x * torch.sigmoid(F.softplus(self.sharpness) * x) / _SWISH_SLOPE
+        sharpness = F.softplus(self.sharpness)
+        return F.silu(sharpness * x) * (1 / (_SWISH_SLOPE * sharpness))
 
 
 @final

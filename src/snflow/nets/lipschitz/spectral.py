@@ -42,8 +42,8 @@ class _Spectral(nn.Module, ABC):
                 self.direction.copy_(self._turned(self.weight, self.direction))
 
     @abstractmethod
-    def _map(self, weight: Tensor, x: Tensor) -> Tensor:
-        """W x."""
+    def _map(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """W x + b."""
 
     @abstractmethod
     def _transposed(self, weight: Tensor, y: Tensor) -> Tensor:
@@ -51,9 +51,8 @@ class _Spectral(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W x / max(1, σ/c) + b."""
-        size = self.norm()
-        y = self._map(self.weight, x) / (size / self.bound).clamp_min(1)
-        return y + self.bias.view(-1, *(1 for _ in y.shape[2:]))
+        # the weight is scaled, not the result: it is smaller than a batch of them
+        return self._map(self.weight / (self.norm() / self.bound).clamp_min(1), x, self.bias)
 
     def norm(self) -> Tensor:
         """σ(W) ≈ uᵀ W v, a scalar, with its gradient u vᵀ."""
@@ -131,11 +130,11 @@ class SpectralLinear(_Spectral):
     def __init__(self, features: int, outputs: int, bound: float = 1.0) -> None:
         for option, count in (("features", features), ("outputs", outputs)):
             check_count("SpectralLinear", option, count)
-        weight = torch.randn(outputs, features) / features**0.5
+        weight = nn.init.orthogonal_(torch.empty(outputs, features))
         super().__init__(weight, outputs, torch.randn(1, features), bound)
 
-    def _map(self, weight: Tensor, x: Tensor) -> Tensor:
-        return F.linear(x, weight)
+    def _map(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.linear(x, weight, bias)
 
     def _transposed(self, weight: Tensor, y: Tensor) -> Tensor:
         return y @ weight
@@ -183,11 +182,11 @@ class SpectralConv2d(_Spectral):
         for option, count in (("channels", channels), ("outputs", outputs), ("image_size", min(image_size))):
             check_count("SpectralConv2d", option, count)
         check_kernel("SpectralConv2d", kernel_size)
-        weight = torch.randn(outputs, channels, kernel_size, kernel_size) / (kernel_size * channels**0.5)
+        weight = nn.init.orthogonal_(torch.empty(outputs, channels, kernel_size, kernel_size))
         super().__init__(weight, outputs, torch.randn(1, channels, *image_size), bound)
 
-    def _map(self, weight: Tensor, x: Tensor) -> Tensor:
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    def _map(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
     def _transposed(self, weight: Tensor, y: Tensor) -> Tensor:
         return F.conv_transpose2d(y, weight, padding=weight.shape[-1] // 2)
