@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from snflow.bijections import BlockAutoregressive as BlockAutoregressive
     from snflow.bijections import Chain as Chain
     from snflow.bijections import CircularSplineTransformer as CircularSplineTransformer
+    from snflow.bijections import ContinuousFlow as ContinuousFlow
     from snflow.bijections import Conv2d as Conv2d
     from snflow.bijections import ConvExponential as ConvExponential
     from snflow.bijections import Coupling as Coupling
@@ -98,12 +99,13 @@ _NAMES = {
     "snflow.bijections": (
         "ActNorm AdditiveTransformer Affine AffineCoupling AffineTransformer Autoregressive "
         "AutoregressiveConv2d BatchNorm Bijection BlockAutoregressive CDF Chain CircularSplineTransformer "
-        "Conv2d ConvExponential Coupling CubicSplineTransformer Dense Elementwise EmergingConv2d Flatten "
-        "GatedTransformer HouseholderLinear IntegralTransformer Inverse InvertibleResidual LULinear LeakyReLU "
-        "LinearSplineTransformer LogisticMixtureTransformer Logit OrthogonalLinear PLUConv2d PeriodicConv2d "
-        "Permutation Planar QRLinear QuadraticSplineTransformer Radial RationalQuadraticSpline "
-        "RationalQuadraticTransformer SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split Squeeze "
-        "SumOfSquaresTransformer Sylvester Transformer TriangularLinear Woodbury"
+        "ContinuousFlow Conv2d ConvExponential Coupling CubicSplineTransformer Dense Elementwise "
+        "EmergingConv2d Flatten GatedTransformer HouseholderLinear IntegralTransformer Inverse "
+        "InvertibleResidual LULinear LeakyReLU LinearSplineTransformer LogisticMixtureTransformer Logit "
+        "OrthogonalLinear PLUConv2d PeriodicConv2d Permutation Planar QRLinear QuadraticSplineTransformer "
+        "Radial RationalQuadraticSpline RationalQuadraticTransformer SVDLinear Scaling SigmoidalTransformer "
+        "SmoothLeakyReLU Split Squeeze SumOfSquaresTransformer Sylvester Transformer TriangularLinear "
+        "Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution FoldedDensity Logistic NormalMixture StandardNormal "

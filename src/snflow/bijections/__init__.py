@@ -4,6 +4,7 @@ from snflow.bijections.autoregressive import Autoregressive as Autoregressive
 from snflow.bijections.autoregressive import BlockAutoregressive as BlockAutoregressive
 from snflow.bijections.base import Bijection as Bijection
 from snflow.bijections.chain import Chain as Chain
+from snflow.bijections.continuous import ContinuousFlow as ContinuousFlow
 from snflow.bijections.conv import AutoregressiveConv2d as AutoregressiveConv2d
 from snflow.bijections.conv import Conv2d as Conv2d
 from snflow.bijections.conv import ConvExponential as ConvExponential

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snflow.nets.periodic import PeriodicMLP as PeriodicMLP
     from snflow.nets.residual import ResidualMLP as ResidualMLP
     from snflow.nets.resnet import ResidualConvNet as ResidualConvNet
+    from snflow.nets.velocity import VelocityNet as VelocityNet
 
 _HOMES = {
     "AttentionConvNet": "attention",
@@ -35,6 +36,7 @@ _HOMES = {
     "ResidualMLP": "residual",
     "SpectralConv2d": "lipschitz",
     "SpectralLinear": "lipschitz",
+    "VelocityNet": "velocity",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "ResidualMLP",
     "SpectralConv2d",
     "SpectralLinear",
+    "VelocityNet",
 ]
 
 # The options of this package are read by the command line's --help, which must not wait for torch.

@@ -25,6 +25,7 @@ class Case:
         sample: draws data events in the layer's domain from a batch shape, ``torch.randn`` unless told otherwise.
         round_trip: largest error of a round trip in float64, relative to max(1, |x|).
         log_det: largest error of a log-determinant against autodiff's Jacobian in float64, in nats.
+        rows: largest dependence of a row on the rows beside it; not zero only where a solver's steps are shared.
         single: largest difference between float32 and float64, relative to max(1, |value|).
         smooth: whether the map is differentiable everywhere that ``sample`` reaches with probability one.
     """
@@ -34,6 +35,7 @@ class Case:
     sample: Sampler = torch.randn
     round_trip: float = 1e-9
     log_det: float = 1e-8
+    rows: float = 0.0
     single: float = 1e-4
     smooth: bool = True
 

@@ -1,0 +1,81 @@
+"""The velocity of a continuous flow."""
+
+from __future__ import annotations
+
+import itertools
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.arguments import check_count, check_kernel
+from snflow.nets.activation import activation_module
+from snflow.nets.options import Activation
+
+
+@final
+class VelocityNet(nn.Module):
+    """hᵢ = φ((Wᵢ hᵢ₋₁ + bᵢ) ⊙ σ(Aᵢ s) + Bᵢ s), s = (t, context): a network that time and context open, close and shift.
+
+    The last layer begins at zero, so that a flow begins as the identity.
+
+    Args:
+        event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
+        width: features, or channels, inside.
+        depth: hidden layers.
+        kernel_size: for images, the side of the kernels, odd.
+        context_features: size of a context; 0 for none.
+        activation: φ, smooth: ``"tanh"``, ``"silu"`` or ``"elu"``; a ``"relu"`` makes adaptive solvers slow.
+
+    Shapes:
+        x, y: ``(batch, *event_shape)``; t: a scalar; context: ``(batch, context_features)``.
+
+    Raises:
+        ConfigError: a count below one, an even kernel, or an unknown activation.
+
+    References:
+        Grathwohl et al. (2019), FFJORD, appendix B.1 (concatsquash layers).
+
+    Example:
+        >>> import torch
+        >>> VelocityNet((3,))(torch.randn(4, 3), torch.tensor(0.5)).abs().sum()
+        tensor(0., grad_fn=<SumBackward0>)
+    """
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        width: int = 64,
+        depth: int = 2,
+        kernel_size: int = 3,
+        context_features: int = 0,
+        activation: Activation = "tanh",
+    ) -> None:
+        super().__init__()
+        for option, count in (("width", width), ("depth", depth)):
+            check_count("VelocityNet", option, count)
+        check_kernel("VelocityNet", kernel_size)
+        sizes = [event_shape[0], *[width] * depth, event_shape[0]]
+        pairs = list(itertools.pairwise(sizes))
+        if len(event_shape) == 1:
+            self.maps = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
+        else:
+            self.maps = nn.ModuleList(nn.Conv2d(a, b, kernel_size, padding=kernel_size // 2) for a, b in pairs)
+        self.gates = nn.ModuleList(nn.Linear(1 + context_features, b) for _, b in pairs)
+        self.shifts = nn.ModuleList(nn.Linear(1 + context_features, b, bias=False) for _, b in pairs)
+        self.activation = activation_module("VelocityNet", activation)
+        for last in (*self.maps[-1].parameters(), *self.shifts[-1].parameters()):
+            nn.init.zeros_(last)
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity of x at time t."""
+        told = t.to(x).reshape(1, 1)
+        if context is not None:
+            told = torch.cat([told.expand(len(context), 1), context], 1)
+        h = x
+        for number, (layer, gate, shift) in enumerate(zip(self.maps, self.gates, self.shifts, strict=True)):
+            opened, moved = torch.sigmoid(gate(told)), shift(told)
+            if h.dim() == 4:
+                opened, moved = opened[..., None, None], moved[..., None, None]
+            h = torch.addcmul(moved, layer(h if number == 0 else self.activation(h)), opened)
+        return h
