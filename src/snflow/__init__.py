@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from snflow import nets as nets
     from snflow import variational as variational
     from snflow.bijections import CDF as CDF
+    from snflow.bijections import GDN as GDN
     from snflow.bijections import ActNorm as ActNorm
     from snflow.bijections import AdditiveTransformer as AdditiveTransformer
     from snflow.bijections import Affine as Affine
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from snflow.bijections import EmergingConv2d as EmergingConv2d
     from snflow.bijections import Flatten as Flatten
     from snflow.bijections import GatedTransformer as GatedTransformer
+    from snflow.bijections import Gaussianization as Gaussianization
+    from snflow.bijections import GeneralizedSylvester as GeneralizedSylvester
     from snflow.bijections import HouseholderLinear as HouseholderLinear
     from snflow.bijections import IntegralTransformer as IntegralTransformer
     from snflow.bijections import Inverse as Inverse
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from snflow.bijections import LogisticMixtureTransformer as LogisticMixtureTransformer
     from snflow.bijections import Logit as Logit
     from snflow.bijections import LULinear as LULinear
+    from snflow.bijections import MaskedResidualConv2d as MaskedResidualConv2d
     from snflow.bijections import OrthogonalLinear as OrthogonalLinear
     from snflow.bijections import PeriodicConv2d as PeriodicConv2d
     from snflow.bijections import Permutation as Permutation
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     from snflow.bijections import SumOfSquaresTransformer as SumOfSquaresTransformer
     from snflow.bijections import SVDLinear as SVDLinear
     from snflow.bijections import Sylvester as Sylvester
+    from snflow.bijections import TanhTransformer as TanhTransformer
     from snflow.bijections import Transformer as Transformer
     from snflow.bijections import TriangularLinear as TriangularLinear
     from snflow.bijections import Woodbury as Woodbury
@@ -100,12 +105,12 @@ _NAMES = {
         "ActNorm AdditiveTransformer Affine AffineCoupling AffineTransformer Autoregressive "
         "AutoregressiveConv2d BatchNorm Bijection BlockAutoregressive CDF Chain CircularSplineTransformer "
         "ContinuousFlow Conv2d ConvExponential Coupling CubicSplineTransformer Dense Elementwise "
-        "EmergingConv2d Flatten GatedTransformer HouseholderLinear IntegralTransformer Inverse "
-        "InvertibleResidual LULinear LeakyReLU LinearSplineTransformer LogisticMixtureTransformer Logit "
-        "OrthogonalLinear PLUConv2d PeriodicConv2d Permutation Planar QRLinear QuadraticSplineTransformer "
-        "Radial RationalQuadraticSpline RationalQuadraticTransformer SVDLinear Scaling SigmoidalTransformer "
-        "SmoothLeakyReLU Split Squeeze SumOfSquaresTransformer Sylvester Transformer TriangularLinear "
-        "Woodbury"
+        "EmergingConv2d Flatten GDN GatedTransformer Gaussianization GeneralizedSylvester HouseholderLinear "
+        "IntegralTransformer Inverse InvertibleResidual LULinear LeakyReLU LinearSplineTransformer "
+        "LogisticMixtureTransformer Logit MaskedResidualConv2d OrthogonalLinear PLUConv2d PeriodicConv2d "
+        "Permutation Planar QRLinear QuadraticSplineTransformer Radial RationalQuadraticSpline "
+        "RationalQuadraticTransformer SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split Squeeze "
+        "SumOfSquaresTransformer Sylvester TanhTransformer Transformer TriangularLinear Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution FoldedDensity Logistic NormalMixture StandardNormal "

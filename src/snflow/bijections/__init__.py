@@ -9,6 +9,7 @@ from snflow.bijections.conv import AutoregressiveConv2d as AutoregressiveConv2d
 from snflow.bijections.conv import Conv2d as Conv2d
 from snflow.bijections.conv import ConvExponential as ConvExponential
 from snflow.bijections.conv import EmergingConv2d as EmergingConv2d
+from snflow.bijections.conv import MaskedResidualConv2d as MaskedResidualConv2d
 from snflow.bijections.conv import PeriodicConv2d as PeriodicConv2d
 from snflow.bijections.conv import PLUConv2d as PLUConv2d
 from snflow.bijections.conv import Woodbury as Woodbury
@@ -32,11 +33,14 @@ from snflow.bijections.linear import Permutation as Permutation
 from snflow.bijections.linear import QRLinear as QRLinear
 from snflow.bijections.linear import SVDLinear as SVDLinear
 from snflow.bijections.linear import TriangularLinear as TriangularLinear
+from snflow.bijections.normalization import GDN as GDN
 from snflow.bijections.normalization import ActNorm as ActNorm
 from snflow.bijections.normalization import BatchNorm as BatchNorm
+from snflow.bijections.normalization import Gaussianization as Gaussianization
 from snflow.bijections.reshaping import Flatten as Flatten
 from snflow.bijections.reshaping import Split as Split
 from snflow.bijections.reshaping import Squeeze as Squeeze
+from snflow.bijections.residual import GeneralizedSylvester as GeneralizedSylvester
 from snflow.bijections.residual import InvertibleResidual as InvertibleResidual
 from snflow.bijections.residual import Planar as Planar
 from snflow.bijections.residual import Radial as Radial
@@ -53,4 +57,5 @@ from snflow.bijections.transformers import QuadraticSplineTransformer as Quadrat
 from snflow.bijections.transformers import RationalQuadraticTransformer as RationalQuadraticTransformer
 from snflow.bijections.transformers import SigmoidalTransformer as SigmoidalTransformer
 from snflow.bijections.transformers import SumOfSquaresTransformer as SumOfSquaresTransformer
+from snflow.bijections.transformers import TanhTransformer as TanhTransformer
 from snflow.bijections.transformers import Transformer as Transformer

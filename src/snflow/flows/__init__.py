@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from snflow.flows.conv_flow import conv as conv
     from snflow.flows.dense_flow import dense as dense
     from snflow.flows.flowpp_flow import flowpp as flowpp
+    from snflow.flows.freeform.continuous import ffjord as ffjord
+    from snflow.flows.freeform.gaussianization import gaussianization as gaussianization
+    from snflow.flows.freeform.mintnet import mintnet as mintnet
     from snflow.flows.freeform.residual import densenet as densenet
     from snflow.flows.freeform.residual import residual as residual
     from snflow.flows.glow_flow import glow as glow
@@ -36,10 +39,13 @@ __all__ = [
     "conv",
     "dense",
     "densenet",
+    "ffjord",
     "flowpp",
+    "gaussianization",
     "glow",
     "iaf",
     "maf",
+    "mintnet",
     "naf",
     "neural_spline",
     "nice",
@@ -75,6 +81,9 @@ __getattr__ = lazily(
         "radial": "snflow.flows.vectors.residual",
         "realnvp": "snflow.flows.realnvp_flow",
         "residual": "snflow.flows.freeform.residual",
+        "ffjord": "snflow.flows.freeform.continuous",
+        "gaussianization": "snflow.flows.freeform.gaussianization",
+        "mintnet": "snflow.flows.freeform.mintnet",
         "sos": "snflow.flows.vectors.monotone",
         "sylvester": "snflow.flows.vectors.residual",
         "umnn": "snflow.flows.vectors.monotone",

@@ -12,6 +12,9 @@ from snflow.flows.conv_flow import conv
 from snflow.flows.dense_flow import dense
 from snflow.flows.flowpp_flow import flowpp
 from snflow.flows.freeform import options as freeform
+from snflow.flows.freeform.continuous import ffjord
+from snflow.flows.freeform.gaussianization import gaussianization, gaussianize
+from snflow.flows.freeform.mintnet import mintnet
 from snflow.flows.freeform.residual import densenet, residual
 from snflow.flows.glow_flow import glow
 from snflow.flows.options import (
@@ -52,6 +55,9 @@ _FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
     vectors.SylvesterOptions: sylvester,
     freeform.ResidualOptions: residual,
     freeform.DenseNetOptions: densenet,
+    freeform.FFJORDOptions: ffjord,
+    freeform.MintNetOptions: mintnet,
+    freeform.GaussianizationOptions: gaussianization,
 }
 
 
@@ -72,6 +78,7 @@ def build(options: FlowOptions, dataset: Dataset) -> Flow:
         ConfigError, ShapeError: the options do not fit the data.
     """
     fixed: list[Bijection] = [Affine.standardizing(dataset.train)] if dataset.levels is None else []
-    return _FUNCTIONS[type(options)](
+    flow = _FUNCTIONS[type(options)](
         dataset.event_shape, quantized=dataset.levels, preprocessing=fixed, **asdict(options)
     )
+    return gaussianize(flow, dataset.train) if isinstance(options, freeform.GaussianizationOptions) else flow

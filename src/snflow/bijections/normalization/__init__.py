@@ -2,3 +2,5 @@
 
 from snflow.bijections.normalization.actnorm import ActNorm as ActNorm
 from snflow.bijections.normalization.batchnorm import BatchNorm as BatchNorm
+from snflow.bijections.normalization.gaussianization import Gaussianization as Gaussianization
+from snflow.bijections.normalization.gdn import GDN as GDN

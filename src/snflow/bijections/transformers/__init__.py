@@ -15,3 +15,4 @@ from snflow.bijections.transformers.rational_quadratic import (
 )
 from snflow.bijections.transformers.sigmoidal import LogisticMixtureTransformer as LogisticMixtureTransformer
 from snflow.bijections.transformers.sigmoidal import SigmoidalTransformer as SigmoidalTransformer
+from snflow.bijections.transformers.tanh import TanhTransformer as TanhTransformer

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from snflow.bijections import (
+    GDN,
     Affine,
     Bijection,
     Chain,
     Conv2d,
     Dense,
     Flatten,
+    Gaussianization,
     Inverse,
     LeakyReLU,
     Logit,
@@ -19,8 +21,14 @@ from snflow.bijections import (
     SmoothLeakyReLU,
     Squeeze,
 )
+from snflow.bijections.normalization.gaussianization import RotationName
 from snflow.selfnorm import SelfNormalizingConv2d
 from snflow.testing.case import Case, perturbed
+
+
+def _fitted(rotation: RotationName) -> Bijection:
+    layer = Gaussianization(3, 6, rotation)
+    return layer.fit(torch.randn(400, 3) @ torch.randn(3, 3) + torch.rand(400, 3).exp())
 
 
 def _unit(*size: int, dtype: torch.dtype) -> Tensor:
@@ -45,6 +53,10 @@ def _mixed() -> Bijection:
 
 
 CASES: dict[str, Case] = {
+    "GDN": Case(perturbed(lambda: GDN(2)), (2, 2, 1)),
+    "GDN (vectors)": Case(perturbed(lambda: GDN(3, vectors=True, alpha=1.5, epsilon=0.5)), (3,)),
+    "Gaussianization": Case(perturbed(lambda: _fitted("random")), (3,)),
+    "Gaussianization (PCA)": Case(perturbed(lambda: _fitted("pca")), (3,)),
     "Affine": Case(lambda: Affine(torch.randn(3), torch.tensor([0.5, -2.0, 3.0])), (3,)),
     "Chain": Case(perturbed(_mixed, 0.05), (1, 4, 4)),
     "Chain (empty)": Case(lambda: Chain([]), (3,)),

@@ -6,6 +6,7 @@ from snflow.bijections import (
     AutoregressiveConv2d,
     ConvExponential,
     EmergingConv2d,
+    MaskedResidualConv2d,
     PeriodicConv2d,
     PLUConv2d,
     Woodbury,
@@ -18,6 +19,10 @@ CASES: dict[str, Case] = {
         perturbed(lambda: AutoregressiveConv2d(2, 5, "backward", bias=False)), (2, 2, 3)
     ),
     "AutoregressiveConv2d (1×1)": Case(perturbed(lambda: AutoregressiveConv2d(3, 1)), (3, 2, 2)),
+    "MaskedResidualConv2d": Case(perturbed(lambda: MaskedResidualConv2d(2, 2), 0.2), (2, 2, 3)),
+    "MaskedResidualConv2d (reverse, context)": Case(
+        perturbed(lambda: MaskedResidualConv2d(1, 3, reverse=True, context_features=2), 0.2), (1, 3, 2)
+    ),
     "ConvExponential": Case(perturbed(lambda: ConvExponential(2), 0.05), (2, 4, 5)),
     "ConvExponential (5×5 on 2×3)": Case(perturbed(lambda: ConvExponential(2, 5), 0.03), (2, 2, 3)),
     "EmergingConv2d": Case(perturbed(lambda: EmergingConv2d(2)), (2, 4, 4)),

@@ -1,10 +1,14 @@
 """Layers that add to x."""
 
-from snflow.bijections import InvertibleResidual, Planar, Radial, Sylvester
+from snflow.bijections import GeneralizedSylvester, InvertibleResidual, Planar, Radial, Sylvester
 from snflow.nets import LipschitzDenseNet, LipschitzNet
 from snflow.testing.case import Case, perturbed
 
 CASES = {
+    "GeneralizedSylvester": Case(perturbed(lambda: GeneralizedSylvester(3, 2, 6, 1, activation="tanh"), 0.3), (3,)),
+    "GeneralizedSylvester (context)": Case(
+        perturbed(lambda: GeneralizedSylvester(2, 2, 6, 1, 2, activation="tanh"), 0.3), (2,)
+    ),
     "InvertibleResidual": Case(perturbed(lambda: InvertibleResidual(LipschitzNet((3,), 4), (3,)), 0.3), (3,)),
     "InvertibleResidual (context)": Case(
         perturbed(lambda: InvertibleResidual(LipschitzNet((2,), 4, context_features=2), (2,), context_shape=(2,)), 0.3),
