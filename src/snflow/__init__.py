@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from snflow.bijections import Radial as Radial
     from snflow.bijections import RationalQuadraticSpline as RationalQuadraticSpline
     from snflow.bijections import RationalQuadraticTransformer as RationalQuadraticTransformer
+    from snflow.bijections import Reversible as Reversible
     from snflow.bijections import Scaling as Scaling
     from snflow.bijections import SigmoidalTransformer as SigmoidalTransformer
     from snflow.bijections import SmoothLeakyReLU as SmoothLeakyReLU
@@ -109,8 +110,8 @@ _NAMES = {
         "IntegralTransformer Inverse InvertibleResidual LULinear LeakyReLU LinearSplineTransformer "
         "LogisticMixtureTransformer Logit MaskedResidualConv2d OrthogonalLinear PLUConv2d PeriodicConv2d "
         "Permutation Planar QRLinear QuadraticSplineTransformer Radial RationalQuadraticSpline "
-        "RationalQuadraticTransformer SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split Squeeze "
-        "SumOfSquaresTransformer Sylvester TanhTransformer Transformer TriangularLinear Woodbury"
+        "RationalQuadraticTransformer Reversible SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split "
+        "Squeeze SumOfSquaresTransformer Sylvester TanhTransformer Transformer TriangularLinear Woodbury"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution FoldedDensity Logistic NormalMixture StandardNormal "

@@ -45,6 +45,7 @@ from snflow.bijections.residual import InvertibleResidual as InvertibleResidual
 from snflow.bijections.residual import Planar as Planar
 from snflow.bijections.residual import Radial as Radial
 from snflow.bijections.residual import Sylvester as Sylvester
+from snflow.bijections.reversible import Reversible as Reversible
 from snflow.bijections.transformers import AdditiveTransformer as AdditiveTransformer
 from snflow.bijections.transformers import AffineTransformer as AffineTransformer
 from snflow.bijections.transformers import CircularSplineTransformer as CircularSplineTransformer

@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.inversion import InverseMethod, inverting
 from snflow.distributions.base import BaseDensity
 from snflow.distributions.dequantization import Dequantization
 from snflow.distributions.facade import FlowDistribution
 from snflow.errors import ConfigError, ContextError, DeviceError, ShapeError
-from snflow.selfnorm.inversion import InverseMethod, inverting
 
 
 @final

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from snflow.lazy import lazily
 
 if TYPE_CHECKING:
+    from snflow.bijections.inversion import InverseMethod as InverseMethod
+    from snflow.bijections.inversion import inverting as inverting
     from snflow.selfnorm.angle import gradient_angles as gradient_angles
     from snflow.selfnorm.conv import SelfNormalizingConv2d as SelfNormalizingConv2d
     from snflow.selfnorm.dense import SelfNormalizingDense as SelfNormalizingDense
     from snflow.selfnorm.diagnostics import LayerDiagnostics as LayerDiagnostics
     from snflow.selfnorm.diagnostics import layer_diagnostics as layer_diagnostics
     from snflow.selfnorm.diagnostics import refresh_inverses as refresh_inverses
-    from snflow.selfnorm.inversion import InverseMethod as InverseMethod
-    from snflow.selfnorm.inversion import inverting as inverting
     from snflow.selfnorm.networks import SelfNormalizing as SelfNormalizing
     from snflow.selfnorm.options import LearnedInverse as LearnedInverse
     from snflow.selfnorm.self_normalizing import SelfNormalizingMap as SelfNormalizingMap

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Shape, ShapePattern
+from snflow.bijections.inversion import InverseMethod
 from snflow.bijections.linear.linear_map import LinearMap
 from snflow.numerics.events import sum_event
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.krylov import refine
 from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import GradientRule, Operators, self_normalized
-from snflow.selfnorm.inversion import InverseMethod
 from snflow.selfnorm.multiplier import update_multiplier
 from snflow.selfnorm.options import LearnedInverse
 from snflow.selfnorm.tracking.follow import Layer, Step, refit, repair, track

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from snflow.arguments import check_count
 from snflow.bijections import Bijection
+from snflow.bijections.inversion import InverseMethod, inverting
 from snflow.distributions import BaseDensity
 from snflow.errors import ConfigError
 from snflow.numerics.events import sum_event
-from snflow.selfnorm.inversion import InverseMethod, inverting
 
 
 @final

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from snflow.arguments import check_choice, check_count, check_weight
 from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.inversion import InverseMethod
 from snflow.errors import ConvergenceError, ShapeError
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
 from snflow.numerics.krylov import gmres
 from snflow.numerics.probes import ProbeName, draw_probes
-from snflow.selfnorm.inversion import InverseMethod
 from snflow.selfnorm.networks.surrogate import surrogate
 
 NewtonStep = Callable[[Tensor, Tensor], Tensor]

@@ -17,7 +17,9 @@ from snflow.bijections import (
     Inverse,
     LeakyReLU,
     Logit,
+    Planar,
     RationalQuadraticSpline,
+    Reversible,
     SmoothLeakyReLU,
     Squeeze,
 )
@@ -53,6 +55,10 @@ def _mixed() -> Bijection:
 
 
 CASES: dict[str, Case] = {
+    "Reversible": Case(perturbed(lambda: Reversible([Dense(3), SmoothLeakyReLU(), Dense(3)])), (3,)),
+    "Reversible (context)": Case(
+        perturbed(lambda: Reversible([Planar(2, 2), SmoothLeakyReLU(), Planar(2, 2)]), 0.3), (2,)
+    ),
     "GDN": Case(perturbed(lambda: GDN(2)), (2, 2, 1)),
     "GDN (vectors)": Case(perturbed(lambda: GDN(3, vectors=True, alpha=1.5, epsilon=0.5)), (3,)),
     "Gaussianization": Case(perturbed(lambda: _fitted("random")), (3,)),
