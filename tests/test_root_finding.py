@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snflow.errors import ConvergenceError
-from snflow.numerics.root_finding import invert_increasing
+from snflow.numerics.root_finding import bisect, chandrupatla, implicit_inverse, invert_increasing
 
 
 def cubic(x):
@@ -134,3 +134,107 @@ def test_carries_no_gradient():
 
 def test_empty():
     assert invert_increasing(cubic, torch.empty(0, 3), torch.empty(0, 3), torch.empty(0, 3)).shape == (0, 3)
+
+
+def newton(function, z, lower, upper):
+    """The safeguarded Newton iteration, its slopes by autodiff."""
+
+    def value_and_slope(x):
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            value = function(at)
+            return value.detach(), torch.autograd.grad(value.sum(), at)[0]
+
+    return invert_increasing(value_and_slope, z, lower, upper)
+
+
+SOLVERS = {"newton": newton, "bisection": bisect, "chandrupatla": chandrupatla}
+
+
+def family(kind, count):
+    """Random increasing functions, one an element."""
+    a, b, c = torch.randn(3, count)
+    steepness = (3 * torch.randn(count)).exp()
+    if kind == "mixed":  # a line, a bend and a cubic
+        return lambda x: steepness * x + 5 * torch.tanh(3 * b * (x - c)) * b.sign() + a.square() * x**3
+    if kind == "flat":  # slopes from 1e-9 upwards, a plateau in the middle
+        return lambda x: 1e-9 * x + torch.sign(x - c) * ((x - c).abs() - 1).clamp_min(0) ** 3
+    if kind == "steep":  # slopes up to 1e8, and a power of nine
+        return lambda x: 1e8 * torch.tanh(1e3 * (x - c)) + (x - a) ** 9
+    if kind == "kinked":
+        return lambda x: torch.where(x < c, 1e-4 * (x - c), 1e4 * (x - c)) + a
+    return lambda x: torch.exp((0.3 * steepness).clamp_max(3) * x) - torch.exp(-x) + a  # both tails explode
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("kind", ["mixed", "flat", "steep", "kinked", "exponential"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_thousand_random_functions_are_inverted_or_refused(solver, kind, far):
+    """The bracket may lie anywhere; f just below and just above the root is on either side of z."""
+    torch.manual_seed(7)
+    count = 1000
+    function = family(kind, count)
+    z = function(2 * torch.randn(count))
+    lower = 20 * torch.randn(count) if far else torch.full((count,), -15.0)
+    upper = lower + (torch.rand(count) if far else 30.0)
+    x = SOLVERS[solver](function, z, lower, upper)
+    width = 1e-12 * x.abs().clamp_min(1e-3)
+    near = (function(x) - z).abs() <= 1e-12 * z.abs().clamp_min(1e-6)
+    around = (function(x - width) <= z) & (z <= function(x + width))
+    assert bool((near | around).all())
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_is_not_reached_is_an_error_and_not_a_number(solver):
+    z = torch.tensor([0.5, 3.0, -0.2, -7.0])
+    ends = torch.full((4,), -1.0), torch.full((4,), 1.0)
+    with pytest.raises(ConvergenceError, match=r"none for 2 of 4 elements, \|f\(x\) - z\| up to 6"):
+        SOLVERS[solver](torch.tanh, z, *ends)
+    with pytest.raises(ConvergenceError, match="none for 4 of 4 elements"):
+        SOLVERS[solver](lambda x: -x, z + 20, *ends)  # it decreases
+    with pytest.raises(ConvergenceError, match="elements"):
+        SOLVERS[solver](lambda x: x * torch.nan, z, *ends)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_elements_do_not_see_each_other_and_infinities_stay(solver):
+    def function(x):
+        return x**3 + x
+
+    z = torch.tensor([10.0, torch.nan, torch.inf, -3.0, 0.0])
+    ends = torch.full((5,), -1.0), torch.full((5,), 1.0)
+    x = SOLVERS[solver](function, z, *ends)
+    alone = SOLVERS[solver](function, z[3:4], ends[0][3:4], ends[1][3:4])
+    assert torch.equal(x[3:4], alone)
+    assert torch.isnan(x[1])
+    assert float(x[2]) == math.inf
+    torch.testing.assert_close(function(x)[[0, 3, 4]], z[[0, 3, 4]])
+
+
+@pytest.mark.parametrize("solver", ["newton", "bisection", "chandrupatla"])
+def test_gradients_of_the_root_are_those_of_the_inverse(solver):
+    scale = torch.tensor(1.5, requires_grad=True)
+    z = torch.randn(6, requires_grad=True)
+
+    def inverse(z, scale):
+        def function(x):
+            return scale * x + torch.tanh(x), (scale + 1 - torch.tanh(x) ** 2).log()
+
+        x, log_slope = implicit_inverse(function, z, z - 1, z + 1, where="test", solver=solver)
+        return torch.stack([x, log_slope])
+
+    assert torch.autograd.gradcheck(inverse, (z, scale))
+
+
+def test_chandrupatla_needs_few_evaluations_where_the_function_is_smooth():
+    counts = {}
+    for name, solver in (("bisection", bisect), ("chandrupatla", chandrupatla)):
+        calls = []
+
+        def counted(x, calls=calls):
+            calls.append(1)
+            return x**3 + x
+
+        solver(counted, torch.tensor([10.0, 0.3]), torch.zeros(2), torch.full((2,), 4.0))
+        counts[name] = len(calls)
+    assert counts["chandrupatla"] < 20 < 45 < counts["bisection"]
