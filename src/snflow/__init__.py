@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from snflow.bijections import Transformer as Transformer
     from snflow.bijections import TriangularLinear as TriangularLinear
     from snflow.bijections import Woodbury as Woodbury
+    from snflow.bijections import inverting as inverting
     from snflow.distributions import BaseDensity as BaseDensity
     from snflow.distributions import DiagonalNormal as DiagonalNormal
     from snflow.distributions import Flow as Flow
@@ -95,7 +96,6 @@ if TYPE_CHECKING:
     from snflow.selfnorm import SelfNormalizingDense as SelfNormalizingDense
     from snflow.selfnorm import SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d
     from snflow.selfnorm import gradient_angles as gradient_angles
-    from snflow.selfnorm import inverting as inverting
     from snflow.selfnorm import layer_diagnostics as layer_diagnostics
     from snflow.selfnorm import refresh_inverses as refresh_inverses
 
@@ -111,7 +111,7 @@ _NAMES = {
         "LogisticMixtureTransformer Logit MaskedResidualConv2d OrthogonalLinear PLUConv2d PeriodicConv2d "
         "Permutation Planar QRLinear QuadraticSplineTransformer Radial RationalQuadraticSpline "
         "RationalQuadraticTransformer Reversible SVDLinear Scaling SigmoidalTransformer SmoothLeakyReLU Split "
-        "Squeeze SumOfSquaresTransformer Sylvester TanhTransformer Transformer TriangularLinear Woodbury"
+        "Squeeze SumOfSquaresTransformer Sylvester TanhTransformer Transformer TriangularLinear Woodbury inverting"
     ),
     "snflow.distributions": (
         "BaseDensity DiagonalNormal Flow FlowDistribution FoldedDensity Logistic NormalMixture StandardNormal "
@@ -119,7 +119,7 @@ _NAMES = {
     ),
     "snflow.selfnorm": (
         "LearnedInverse SelfNormalizing SelfNormalizingConv2d SelfNormalizingDense SelfNormalizingStridedConv2d "
-        "gradient_angles inverting layer_diagnostics refresh_inverses"
+        "gradient_angles layer_diagnostics refresh_inverses"
     ),
 }
 _SUBPACKAGES = ("data", "errors", "flows", "nets", "testing", "variational")

@@ -24,6 +24,8 @@ from snflow.bijections.elementwise import RationalQuadraticSpline as RationalQua
 from snflow.bijections.elementwise import Scaling as Scaling
 from snflow.bijections.elementwise import SmoothLeakyReLU as SmoothLeakyReLU
 from snflow.bijections.inverse import Inverse as Inverse
+from snflow.bijections.inversion import InverseMethod as InverseMethod
+from snflow.bijections.inversion import inverting as inverting
 from snflow.bijections.linear import Dense as Dense
 from snflow.bijections.linear import HouseholderLinear as HouseholderLinear
 from snflow.bijections.linear import LinearMap as LinearMap

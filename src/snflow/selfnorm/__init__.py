@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from snflow.lazy import lazily
 
 if TYPE_CHECKING:
-    from snflow.bijections.inversion import InverseMethod as InverseMethod
-    from snflow.bijections.inversion import inverting as inverting
     from snflow.selfnorm.angle import gradient_angles as gradient_angles
     from snflow.selfnorm.conv import SelfNormalizingConv2d as SelfNormalizingConv2d
     from snflow.selfnorm.dense import SelfNormalizingDense as SelfNormalizingDense
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from snflow.selfnorm.strided import SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d
 
 _HOMES = {
-    "InverseMethod": "inversion",
     "LayerDiagnostics": "diagnostics",
     "LearnedInverse": "options",
     "SelfNormalizing": "networks",
@@ -30,13 +27,11 @@ _HOMES = {
     "SelfNormalizingMap": "self_normalizing",
     "SelfNormalizingStridedConv2d": "strided",
     "gradient_angles": "angle",
-    "inverting": "inversion",
     "layer_diagnostics": "diagnostics",
     "refresh_inverses": "diagnostics",
 }
 
 __all__ = [
-    "InverseMethod",
     "LayerDiagnostics",
     "LearnedInverse",
     "SelfNormalizing",
@@ -45,7 +40,6 @@ __all__ = [
     "SelfNormalizingMap",
     "SelfNormalizingStridedConv2d",
     "gradient_angles",
-    "inverting",
     "layer_diagnostics",
     "refresh_inverses",
 ]

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snflow.bijections import inverting
 from snflow.bijections.inversion import InverseMethod
 from snflow.distributions import Flow
-from snflow.selfnorm import inverting
 
 _SHOWN = 16
 _POINTS = 2000

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snflow.bijections import inverting
 from snflow.bijections.inversion import InverseMethod
 from snflow.data import Dataset
 from snflow.distributions import Flow
 from snflow.flows import build
-from snflow.selfnorm import inverting
 from snflow.training.config.recipe import Recipe
 from snflow.training.engine.guard import gradient_norm
 from snflow.training.engine.optimizer import adam
