@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -80,11 +81,11 @@ class MaskedResidualConv2d(Bijection):
         self.weights = nn.ParameterList(
             torch.randn(a, b, kernel_size, kernel_size) * (0.5 / (b * kernel_size**2)) ** 0.5 for a, b in fans
         )
-        # softplus of them are the weights by which a pixel sees itself: of order one for each group together
+        # softplus of them are the weights by which a pixel sees itself: 1 over the groups that are summed, at first
         self.diagonals = nn.ParameterList(
-            torch.randn(a // channels, b // channels, channels) * 0.1 - (1 + (b // channels) ** 0.5) for a, b in fans
+            torch.full((a // channels, b // channels, channels), math.log(math.expm1(channels / b))) for a, b in fans
         )
-        self.biases = nn.ParameterList(torch.zeros(inner) for _ in range(2))
+        self.biases = nn.ParameterList(torch.randn(inner) for _ in range(2))
         self.raw_scale = nn.Parameter(torch.full((channels,), 0.5413))  # softplus of it is one
         self.told = nn.Linear(context_features, inner, bias=False) if context_features else None
         before = torch.zeros(channels, channels, kernel_size * kernel_size)
@@ -110,12 +111,15 @@ class MaskedResidualConv2d(Bijection):
         with torch.no_grad():
             least = _SHARE * self._largest_slope()[:, None, None]
 
+            # 64 roundings of float32; in float64 the rounding of a steep f is more than that, and 1e-12 is enough
+            tolerance = max(64 * torch.finfo(z.dtype).eps, 1e-12)
+
             def step(x: Tensor) -> Tensor:
                 image, diagonal = self._through(x, context, kernels)
                 return x - (image - z) / torch.maximum(diagonal, least)
 
             start = z / (self._scale()[:, None, None] + least) if len(z) else z
-            solution = picard(step, start, where="MaskedResidualConv2d", iterations=2000)
+            solution = picard(step, start, where="MaskedResidualConv2d", tolerance=tolerance, iterations=2000)
         if not (torch.is_grad_enabled() and len(z)):
             return self._ordered(solution)
         residual = z - self._through(solution, context, kernels)[0]
