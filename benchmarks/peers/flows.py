@@ -19,10 +19,14 @@ class Model(nn.Module):
     """A trainable density of one of the libraries: ``log_prob(x)`` ``(batch,)`` in nats, ``sample(n)``."""
 
     def __init__(
-        self, module: nn.Module, log_prob: Callable[[Tensor], Tensor], sample: Callable[[int], Tensor]
+        self,
+        module: nn.Module,
+        log_prob: Callable[[Tensor], Tensor],
+        sample: Callable[[int], Tensor],
+        after_step: Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
-        self.module, self._log_prob, self._sample = module, log_prob, sample
+        self.module, self._log_prob, self._sample, self._after_step = module, log_prob, sample, after_step
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats, ``(batch,)``."""
@@ -31,6 +35,11 @@ class Model(nn.Module):
     def sample(self, count: int) -> Tensor:
         """Draw points, ``(count, features)``."""
         return self._sample(count)
+
+    def after_step(self) -> None:
+        """Do what the library asks for behind every step of the optimizer."""
+        if self._after_step is not None:
+            self._after_step()
 
     def parameters_trained(self) -> int:
         """How many numbers are trained."""
@@ -52,6 +61,10 @@ def snflow_model(kind: str, features: int) -> Model:
             flow = snflow.flows.neural_spline(features, kind="autoregressive", mixing="reverse", **spline)
         case "spline_coupling":
             flow = snflow.flows.neural_spline(features, kind="coupling", mixing="none", **spline)
+        case "residual":
+            flow = snflow.flows.residual(features, act_norm=False, **shared)
+        case "ffjord":
+            flow = snflow.flows.ffjord(features, width=WIDTH, depth=2, trace="exact")
         case _:
             raise ValueError(kind)
     return Model(flow, flow.log_prob, flow.sample)
@@ -84,6 +97,8 @@ def zuko_model(kind: str, features: int) -> Model:
                 zuko.distributions.DiagNormal, torch.zeros(features), torch.ones(features), buffer=True
             )
             flow = zuko.flows.Flow(transforms, normal)
+        case "ffjord":
+            flow = zuko.flows.CNF(features, hidden_features=(WIDTH, WIDTH), atol=1e-5, rtol=1e-5)
         case _:
             raise ValueError(kind)
     return Model(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
@@ -160,18 +175,25 @@ def normflows_model(kind: str, features: int) -> Model:
                         features, 1, WIDTH, num_bins=BINS, tail_bound=int(BOUND), reverse_mask=bool(i % 2)
                     )
                 )
+            case "residual":
+                net = nf.nets.LipschitzMLP([features, WIDTH, WIDTH, features], init_zeros=False)
+                layers.append(nf.flows.Residual(net, brute_force=features == 2))  # exact, as ours is there
     flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(features, trainable=False), layers)
-    return Model(flow, flow.log_prob, lambda n: flow.sample(n)[0])
+    after = (lambda: nf.utils.update_lipschitz(flow, 5)) if kind == "residual" else None
+    return Model(flow, flow.log_prob, lambda n: flow.sample(n)[0], after)
 
 
 def torchflows_model(kind: str, features: int) -> Model:
     """Build a kind of flow with torchflows."""
+    from torchflows.bijections.base import BijectiveComposition
+    from torchflows.bijections.continuous.ffjord import FFJORD
     from torchflows.bijections.finite.autoregressive.architectures import (
         MAF,
         CouplingRQNSF,
         MaskedAutoregressiveRQNSF,
         RealNVP,
     )
+    from torchflows.bijections.finite.residual.iterative import ResFlowBlock, SpectralLinear
     from torchflows.flows import Flow
 
     networks = {"n_layers": LAYERS, "conditioner_kwargs": {"n_hidden": WIDTH, "n_layers": 3, "nonlinearity": nn.ReLU}}
@@ -185,13 +207,35 @@ def torchflows_model(kind: str, features: int) -> Model:
             bijection = MaskedAutoregressiveRQNSF((features,), **networks, **spline)
         case "spline_coupling":
             bijection = CouplingRQNSF((features,), **networks, **spline)
+        case "residual":
+            blocks: list[nn.Module] = []
+            for _ in range(LAYERS):
+                # its own network has as many layers as the option says features
+                net = nn.Sequential(
+                    SpectralLinear(features, WIDTH),
+                    nn.Tanh(),
+                    SpectralLinear(WIDTH, WIDTH),
+                    nn.Tanh(),
+                    SpectralLinear(WIDTH, features),
+                )
+                blocks.append(ResFlowBlock((features,), g=net))
+            bijection = BijectiveComposition(blocks)
+        case "ffjord":
+            # two hidden layers: one more than the option says; fixed steps of order four, an estimated trace
+            bijection = FFJORD((features,), nn_kwargs={"hidden_size": WIDTH, "n_hidden_layers": 1})
         case _:
             raise ValueError(kind)
     flow = Flow(bijection)
     return Model(flow, flow.log_prob, lambda n: flow.sample((n,)))
 
 
-KINDS = ("maf", "realnvp", "spline_autoregressive", "spline_coupling")
+KINDS = ("maf", "realnvp", "spline_autoregressive", "spline_coupling", "residual", "ffjord")
+
+HAVE: dict[str, tuple[str, ...]] = {
+    "residual": ("snflow", "normflows", "torchflows"),
+    "ffjord": ("snflow", "zuko", "torchflows"),
+}
+"""Kinds that not every library has."""
 
 LIBRARIES: dict[str, Callable[[str, int], Model]] = {
     "snflow": snflow_model,
