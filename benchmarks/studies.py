@@ -233,4 +233,11 @@ STUDIES = {
         """The recipes `toy_*`, whole, one seed. NLL is of the points as they are.""",
         tuple(Run(flow, f"toy_{flow}") for flow in VECTOR_FLOWS),
     ),
+    "freeform": Study(
+        "Residual, continuous, masked and Gaussianizing flows: two moons, a table, the digits",
+        """The recipes `toy_*`, `table_*` (CCPP) and `digits_*`, whole, one seed. NLL is of the points as they are.""",
+        tuple(Run(f"toy_{flow}", f"toy_{flow}") for flow in FREE_FORM_FLOWS)
+        + tuple(Run(f"table_{flow}", f"table_{flow}") for flow in FREE_FORM_FLOWS)
+        + tuple(Run(f"digits_{flow}", f"digits_{flow}") for flow in ("residual", "ffjord", "mintnet")),
+    ),
 }

@@ -1,7 +1,7 @@
-"""Layers that add to x."""
+"""Layers that add to x, once or all the time."""
 
-from snflow.bijections import GeneralizedSylvester, InvertibleResidual, Planar, Radial, Sylvester
-from snflow.nets import LipschitzDenseNet, LipschitzNet
+from snflow.bijections import ContinuousFlow, GeneralizedSylvester, InvertibleResidual, Planar, Radial, Sylvester
+from snflow.nets import LipschitzDenseNet, LipschitzNet, VelocityNet
 from snflow.testing.case import Case, perturbed
 
 CASES = {
@@ -31,4 +31,32 @@ CASES = {
     "Sylvester (Householder)": Case(perturbed(lambda: Sylvester(4, 3), 0.3), (4,)),
     "Sylvester (orthogonal)": Case(perturbed(lambda: Sylvester(4, 2, "orthogonal"), 0.3), (4,)),
     "Sylvester (triangular, context)": Case(perturbed(lambda: Sylvester(3, None, "triangular", 2), 0.3), (3,)),
+    # steps of its own choice are no differentiable function: tests/test_continuous.py has its gradients
+    "ContinuousFlow (adaptive, adjoint)": Case(
+        perturbed(lambda: ContinuousFlow(VelocityNet((2,), 4), (2,), tolerance=1e-9), 0.3),
+        (2,),
+        round_trip=1e-7,
+        log_det=1e-7,
+        rows=1e-7,
+        smooth=False,
+    ),
+    "ContinuousFlow (context)": Case(
+        perturbed(
+            lambda: ContinuousFlow(
+                VelocityNet((2,), 4, 1, context_features=2), (2,), context_shape=(2,), solver="rk4", adjoint=False
+            ),
+            0.3,
+        ),
+        (2,),
+        round_trip=1e-6,
+        log_det=1e-6,
+    ),
+    "ContinuousFlow (images)": Case(
+        perturbed(
+            lambda: ContinuousFlow(VelocityNet((1, 2, 2), 2, 1), (1, 2, 2), solver="rk4", steps=10, adjoint=False), 0.3
+        ),
+        (1, 2, 2),
+        round_trip=1e-5,
+        log_det=1e-5,
+    ),
 }

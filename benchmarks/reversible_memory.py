@@ -1,0 +1,72 @@
+"""Peak memory of a training step by depth, plain and reversible, each in a process of its own.
+
+.venv/bin/python benchmarks/reversible_memory.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+DEPTHS, ROWS, FEATURES, WIDTH = (4, 16, 64), 10_000, 64, 64
+OUT = Path("results/memory")
+
+STEP = """
+import resource, sys, torch
+from snflow import AffineTransformer, Chain, Coupling, Reversible
+from snflow.bijections.coupling import alternating
+from snflow.nets import MLP
+torch.set_num_threads(1)
+kind, depth, rows, features, width = sys.argv[1], *map(int, sys.argv[2:])
+half = features // 2
+masks = [alternating(features, number % 2) for number in range(depth)]
+chain = Chain([Coupling(mask, AffineTransformer(), MLP(half, 2 * half, width)) for mask in masks])
+flow = Reversible(chain) if kind == "reversible" else chain
+def step(count):
+    z, log_det = flow(torch.randn(count, features))
+    (0.5 * z.square().sum(1) - log_det).mean().backward()
+step(2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(rows)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def peak(kind: str, depth: int) -> float:
+    """Mebibytes by which the peak of a step stands above the program with its weights and gradients."""
+    words = [sys.executable, "-c", STEP, kind, *map(str, (depth, ROWS, FEATURES, WIDTH))]
+    # freed tensors go back to the system at once: what is measured is what lives
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    return int(done.stdout) / 1024
+
+
+def main() -> None:
+    """Measure and write the page."""
+    rows = [{"kind": kind, "depth": d, "mib": peak(kind, d)} for kind in ("plain", "reversible") for d in DEPTHS]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    OUT.mkdir(parents=True, exist_ok=True)
+    facts = {"commit": commit, "torch": torch.__version__, "machine": platform.machine(), "cores": os.cpu_count()}
+    (OUT / "runs.jsonl").write_text("\n".join(json.dumps(line) for line in ({"machine": facts}, *rows)) + "\n")
+    found = {(row["kind"], row["depth"]): row["mib"] for row in rows}
+    lines = "\n".join(f"| {d} | {found['plain', d]:.0f} | {found['reversible', d]:.0f} |" for d in DEPTHS)
+    (OUT / "README.md").write_text(f"""# Peak memory by depth: a chain, and the same one reversible
+
+Affine couplings on {FEATURES} features, networks of two hidden layers of {WIDTH}, {ROWS:,} rows in float32: MiB by
+which the peak of one forward and backward pass stands above the program with its weights and gradients. Written by
+`python benchmarks/reversible_memory.py` at commit `{commit:.12}`, torch {torch.__version__}.
+
+| couplings | `Chain` | `Reversible` |
+|---|---|---|
+{lines}
+""")
+
+
+if __name__ == "__main__":
+    main()
