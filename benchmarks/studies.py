@@ -72,6 +72,7 @@ VECTOR_FLOWS = (
     "radial",
     "sylvester",
 )
+FREE_FORM_FLOWS = ("residual", "densenet", "ffjord", "mintnet", "gaussianization")
 TABLES = {
     "ccpp": ("--data.path", "uci/CCPP.csv", "--epochs", "40"),
     "magic": ("--data.path", "uci/magic04.data", "--data.drop_columns", "[10]", "--epochs", "15"),
