@@ -65,7 +65,7 @@ def main() -> None:
     (OUT / "README.md").write_text(f"""# Peak memory by depth: a chain, and the same one reversible
 
 Act-norm, affine coupling, permutation on {FEATURES} features, networks of two hidden layers of {WIDTH}, {ROWS:,} rows in
-float32: MiB by which the peak of one forward and backward pass stands above the program with its weights and gradients.
+float32: MiB by which the peak of one forward and backward pass stands above the program with weights and gradients.
 Written by `python benchmarks/reversible_memory.py` at commit `{commit:.12}`, torch {torch.__version__}.
 
 | couplings | `Chain` | `Reversible` |
