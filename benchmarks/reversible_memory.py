@@ -64,7 +64,7 @@ def main() -> None:
     lines = "\n".join(f"| {d} | {found['plain', d]:.0f} | {found['reversible', d]:.0f} |" for d in DEPTHS)
     (OUT / "README.md").write_text(f"""# Peak memory by depth: a chain, and the same one reversible
 
-Act-norm, affine coupling, permutation on {FEATURES} features, networks of two hidden layers of {WIDTH}, {ROWS:,} rows in
+Act-norm, affine coupling, permutation on {FEATURES} features, two hidden layers of {WIDTH}, {ROWS:,} rows in
 float32: MiB by which the peak of one forward and backward pass stands above the program with weights and gradients.
 Written by `python benchmarks/reversible_memory.py` at commit `{commit:.12}`, torch {torch.__version__}.
 
