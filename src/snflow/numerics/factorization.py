@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,23 @@ from snflow.errors import NotInvertibleError, NumericalWarning
 
 LEAST_ACCURACY = 1e-2
 """The relative error of a solve, condition number × machine epsilon, above which it is worth a warning."""
+
+
+class Factor(Protocol):
+    """What a factorisation of A offers, however it was made."""
+
+    @property
+    def log_abs_det(self) -> Tensor:
+        """log|det A| in nats, a scalar in float64."""
+        ...
+
+    def solve(self, rows: Tensor) -> Tensor:
+        """Solve A x = y for each row y of ``rows`` ``(m, n)``; the result has the dtype of ``rows``."""
+        ...
+
+    def solve_transposed(self, rows: Tensor) -> Tensor:
+        """Solve Aᵀ x = y for each row y of ``rows`` ``(m, n)``; the result has the dtype of ``rows``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,12 +78,7 @@ class LUFactor:
                 got=f"a {'singular' if finite else 'non-finite'} {len(matrix)}×{len(matrix)} matrix",
                 fix="go back to an earlier checkpoint; train with a smaller learning rate or a larger penalty weight",
             )
-        condition = float(sizes.amax() / sizes.amin())
-        if condition * torch.finfo(factors.dtype).eps > LEAST_ACCURACY:
-            message = (
-                f"{owner}: a weight with a condition number of about {condition:.0e}: its inverse is mostly rounding"
-            )
-            warnings.warn(message, NumericalWarning, stacklevel=2)
+        warn_of_condition(float(sizes.amax() / sizes.amin()), owner)
         return cls(factors, pivots, log_abs_det)
 
     def solve(self, rows: Tensor) -> Tensor:
@@ -79,3 +92,10 @@ class LUFactor:
     def _solve(self, rows: Tensor, *, adjoint: bool) -> Tensor:
         solution: Tensor = torch.linalg.lu_solve(self.factors, self.pivots, rows.double().mT, adjoint=adjoint)
         return solution.mT.to(rows.dtype)
+
+
+def warn_of_condition(condition: float, owner: str) -> None:
+    """Warn where a condition number leaves fewer than two digits of float64 to a solve."""
+    if condition * torch.finfo(torch.float64).eps > LEAST_ACCURACY:
+        message = f"{owner}: a weight with a condition number of about {condition:.0e}: its inverse is mostly rounding"
+        warnings.warn(message, NumericalWarning, stacklevel=3)

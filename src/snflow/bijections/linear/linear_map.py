@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape, ShapePattern
-from snflow.numerics.factorization import LUFactor
+from snflow.numerics.factorization import Factor
 from snflow.numerics.implicit import implicit_solution, known_value
 from snflow.numerics.operators import Operator
 
@@ -47,7 +47,7 @@ class LinearMap(Bijection):
         self.register_buffer("log_det_value", torch.zeros(()))
         self.register_buffer("log_det_shape", torch.zeros(len(event_shape), dtype=torch.long))
         self._known_shape: Shape | None = None
-        self._factors: dict[str, tuple[Shape, Tensor, LUFactor]] = {}
+        self._factors: dict[str, tuple[Shape, Tensor, Factor]] = {}
         self.register_load_state_dict_post_hook(_forget_known_shape)
 
     @abstractmethod
@@ -107,14 +107,9 @@ class LinearMap(Bijection):
         weight: Tensor = getattr(self, name)
         copies = self.operator.copies(event_shape)
         value = (copies * self._factor(name, event_shape).log_abs_det).to(weight.dtype)
+        return known_value(weight, value, lambda w: self.operator.log_abs_det(w, event_shape))
 
-        def differentiable(w: Tensor) -> Tensor:
-            log_abs_det: Tensor = torch.linalg.slogdet(self.operator.block(w, event_shape))[1]
-            return copies * log_abs_det
-
-        return known_value(weight, value, differentiable)
-
-    def _factor(self, name: str, event_shape: Shape) -> LUFactor:
+    def _factor(self, name: str, event_shape: Shape) -> Factor:
         """The factorisation of one block of A, made anew when the weight or the event shape has changed."""
         weight: Tensor = getattr(self, name).detach()
         kept = self._factors.get(name)
@@ -123,7 +118,7 @@ class LinearMap(Bijection):
             comparable = seen.dtype == weight.dtype and seen.device == weight.device
             if shape == event_shape and comparable and torch.equal(seen, weight):
                 return factor
-        factor = LUFactor.of(self.operator.block(weight, event_shape), self.label)
+        factor = self.operator.factor(weight, event_shape, self.label)
         self._factors[name] = event_shape, weight.clone(), factor
         if name == "weight":
             self.log_det_value.copy_(self.operator.copies(event_shape) * factor.log_abs_det)

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from snflow.numerics.factorization import Factor
+
 
 class Operator(Protocol):
     """A(w): a square linear operator on events that is itself linear in its weight w.
@@ -41,6 +43,14 @@ class Operator(Protocol):
 
     def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """Return one diagonal block of the matrix of A(w), with shape ``(n, n)``, differentiable in the weight."""
+        ...
+
+    def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
+        """Factorise one diagonal block in float64, in the cheapest way that is stable; ``owner`` is for errors."""
+        ...
+
+    def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """log|det A(w)| of all blocks in nats, a scalar, exact and differentiable in the weight, in that same way."""
         ...
 
     def copies(self, event_shape: tuple[int, ...]) -> int:

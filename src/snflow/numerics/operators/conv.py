@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from snflow.numerics.factorization import Factor, LUFactor
+from snflow.numerics.operators.conv_rows import RowFactor, conv_log_abs_det, shifts
+
 
 @dataclass(frozen=True)
 class ConvOperator:
@@ -102,11 +105,28 @@ class ConvOperator:
         if self.kernel_size == 1:
             return full[:, :, 0, 0]
         channels, height, width = event_shape
-        rows, columns = (_shifts(full, size, self.dilation) for size in (height, width))
+        rows, columns = (shifts(full, size, self.dilation) for size in (height, width))
         across = torch.einsum("oiab,bxu->oiaxu", full, columns)
         matrix: Tensor = torch.einsum("oiaxu,ayv->oyxivu", across, rows)
         size = channels * height * width
         return matrix.reshape(size, size)
+
+    def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
+        """P A = L U of the C×C matrix of a 1×1 kernel; of T(w) by image rows, or whole where that is not stable."""
+        if self.kernel_size > 1:
+            by_rows = RowFactor.of(self._ungrouped(weight), self.dilation, event_shape, owner)
+            if by_rows is not None:
+                return by_rows
+        return LUFactor.of(self.block(weight, event_shape), owner)
+
+    def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """H·W log|det w| of a 1×1 kernel; log|det T(w)| by image rows, or from T(w) where that is not stable."""
+        if self.kernel_size > 1:
+            by_rows = conv_log_abs_det(self._ungrouped(weight), self.dilation, event_shape)
+            if by_rows is not None:
+                return by_rows
+        log_abs_det: Tensor = torch.linalg.slogdet(self.block(weight, event_shape))[1]
+        return self.copies(event_shape) * log_abs_det
 
     def copies(self, event_shape: tuple[int, ...]) -> int:
         """H·W for a 1×1 kernel, which acts on each pixel alone; else one."""
@@ -154,10 +174,3 @@ def resized(kernel: Tensor, kernel_size: int) -> Tensor:
     """
     margin = (kernel_size - kernel.shape[-1]) // 2
     return functional.pad(kernel, (margin, margin, margin, margin)) if margin else kernel
-
-
-def _shifts(weight: Tensor, size: int, dilation: int) -> Tensor:
-    """The 0/1 matrices of the taps along one axis: S[a, y, v] = 1 where pixel v lies at tap a of output y."""
-    taps = dilation * (torch.arange(weight.shape[-1], device=weight.device) - weight.shape[-1] // 2)
-    pixels = torch.arange(size, device=weight.device)
-    return (pixels[None, :, None] + taps[:, None, None] == pixels[None, None, :]).to(weight.dtype)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from snflow.numerics.factorization import Factor, LUFactor
+
 
 @dataclass(frozen=True)
 class DenseOperator:
@@ -48,6 +50,15 @@ class DenseOperator:
     def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """W itself."""
         return weight
+
+    def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
+        """P W = L U."""
+        return LUFactor.of(weight, owner)
+
+    def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """log|det W|."""
+        log_abs_det: Tensor = torch.linalg.slogdet(weight)[1]
+        return log_abs_det
 
     def copies(self, event_shape: tuple[int, ...]) -> int:
         """One."""

@@ -1,0 +1,162 @@
+"""The matrix of a zero-padded convolution as a block-banded Toeplitz matrix: one block a row of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snflow.numerics.block_toeplitz import BlockToeplitz, BlockToeplitzFactor
+from snflow.numerics.factorization import warn_of_condition
+
+_FEWEST = 3
+"""Block rows below which the whole matrix is as cheap."""
+
+
+def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> BlockToeplitz | None:
+    """T(w), its rows and columns ordered by image row, then channel, then column: block-tridiagonal and Toeplitz.
+
+    Rows of the image that reach each other through the kernel, d(k − 1)/2 of them, make one block, so that only
+    neighbours meet. Images that are wider than high are taken by columns: the fewer pixels in a block, the cheaper.
+
+    Args:
+        kernel: w without groups, with shape ``(C, C, k, k)``, k odd and above one.
+        dilation: d.
+        event_shape: ``(C, height, width)``.
+
+    Returns:
+        The blocks, differentiable in the kernel, or ``None`` where fewer than three block rows gain nothing.
+
+    Example:
+        >>> import torch
+        >>> matrix = row_matrix(torch.ones(1, 1, 3, 3), 1, (1, 4, 2))
+        >>> matrix.diagonal, matrix.size
+        (tensor([[1., 1.],
+                [1., 1.]]), 8)
+    """
+    channels, height, width = event_shape
+    if width > height:
+        kernel, height, width = kernel.mT, width, height
+    reach = dilation * (kernel.shape[-1] // 2)
+    if height < _FEWEST * reach:
+        return None
+    within = torch.einsum("oiab,bxu->aoxiu", kernel, shifts(kernel, width, dilation))
+    # rows 0 … 3·reach of the image, seen from the middle block
+    taps = shifts(kernel, 3 * reach, dilation)[:, reach : 2 * reach].unflatten(2, (3, reach))
+    size = reach * channels * width
+    blocks = torch.einsum("aoxiu,aysv->syoxviu", within, taps).reshape(3, size, size)
+    return BlockToeplitz(blocks[0], blocks[1], blocks[2], height * channels * width)
+
+
+def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> Tensor | None:
+    """log|det T(w)| in nats, O(H (C W)³) instead of O((C H W)³), differentiable; ``None`` where it would be unstable.
+
+    Args:
+        kernel: w without groups, with shape ``(C, C, k, k)``.
+        dilation: of the kernel.
+        event_shape: ``(C, height, width)``.
+
+    Returns:
+        A scalar, found in float64, in the dtype of the kernel.
+
+    Example:
+        >>> import torch
+        >>> kernel = torch.zeros(1, 1, 3, 3)
+        >>> kernel[0, 0, 1, 1] = 2.0
+        >>> conv_log_abs_det(kernel, 1, (1, 4, 4)) / 16
+        tensor(0.6931)
+    """
+    matrix = row_matrix(kernel.double(), dilation, event_shape)
+    if matrix is None:
+        return None
+    detached = BlockToeplitz(matrix.lower.detach(), matrix.diagonal.detach(), matrix.upper.detach(), matrix.size)
+    if BlockToeplitzFactor.of(detached) is None:
+        return None
+    return matrix.log_abs_det().to(kernel.dtype)
+
+
+@dataclass(frozen=True)
+class RowFactor:
+    """T(w) factorised by image rows, for events in their usual order.
+
+    Attributes:
+        inner: the factorisation.
+        event_shape: ``(C, height, width)``.
+
+    Example:
+        >>> import torch
+        >>> kernel = torch.zeros(1, 1, 3, 3)
+        >>> kernel[0, 0, 1, 1] = 2.0
+        >>> RowFactor.of(kernel, 1, (1, 4, 2), "an example").solve(torch.ones(1, 8))
+        tensor([[0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000]])
+    """
+
+    inner: BlockToeplitzFactor
+    event_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, kernel: Tensor, dilation: int, event_shape: tuple[int, ...], owner: str) -> RowFactor | None:
+        """Factorise, or return ``None`` where there are too few rows or it is not stable.
+
+        Warns:
+            NumericalWarning: fewer than two digits are left to a solve.
+        """
+        matrix = row_matrix(kernel.detach().double(), dilation, event_shape)
+        inner = None if matrix is None else BlockToeplitzFactor.of(matrix)
+        if inner is None:
+            return None
+        warn_of_condition(inner.condition(), owner)
+        return cls(inner, event_shape)
+
+    @property
+    def log_abs_det(self) -> Tensor:
+        """log|det T(w)| in nats, a scalar."""
+        return self.inner.log_abs_det
+
+    def solve(self, rows: Tensor) -> Tensor:
+        """T(w)⁻¹ y for each flat image y of ``rows`` ``(m, C·H·W)``."""
+        return self._usual(self.inner.solve(self._by_rows(rows)))
+
+    def solve_transposed(self, rows: Tensor) -> Tensor:
+        """T(w)⁻ᵀ y for each flat image y of ``rows`` ``(m, C·H·W)``."""
+        return self._usual(self.inner.solve_transposed(self._by_rows(rows)))
+
+    @property
+    def _order(self) -> tuple[int, int, int, int]:
+        """Batch, the longer side, channels, the shorter side."""
+        _, height, width = self.event_shape
+        return (0, 3, 1, 2) if width > height else (0, 2, 1, 3)
+
+    def _by_rows(self, rows: Tensor) -> Tensor:
+        images: Tensor = rows.unflatten(1, self.event_shape)
+        return images.permute(self._order).flatten(1)
+
+    def _usual(self, rows: Tensor) -> Tensor:
+        sizes = (len(rows), *self.event_shape)
+        order = self._order
+        images: Tensor = rows.unflatten(1, [sizes[axis] for axis in order[1:]])
+        back = [order.index(axis) for axis in range(4)]
+        return images.permute(back).flatten(1)
+
+
+def shifts(like: Tensor, size: int, dilation: int) -> Tensor:
+    """The 0/1 matrices of the taps along one axis: S[a, y, v] = 1 where pixel v lies at tap a of output y.
+
+    Args:
+        like: a kernel, for its side, dtype and device.
+        size: pixels along the axis.
+        dilation: pixels between two taps.
+
+    Returns:
+        Matrices with shape ``(k, size, size)``.
+
+    Example:
+        >>> import torch
+        >>> shifts(torch.zeros(1, 1, 3, 3), 2, 1)[0]
+        tensor([[0., 0.],
+                [1., 0.]])
+    """
+    taps = dilation * (torch.arange(like.shape[-1], device=like.device) - like.shape[-1] // 2)
+    pixels = torch.arange(size, device=like.device)
+    return (pixels[None, :, None] + taps[:, None, None] == pixels[None, None, :]).to(like.dtype)
