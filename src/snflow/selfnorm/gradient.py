@@ -118,7 +118,7 @@ class _SelfNormalized(torch.autograd.Function):
         rule: GradientRule,
     ) -> tuple[Tensor, Tensor, Tensor]:
         s = operators.forward.product(weight, x)
-        error = operators.inverse.product(inverse_weight, s) - x if rule.penalized else None
+        error = operators.inverse.product(inverse_weight, s, x, -1.0) if rule.penalized else None
         squared = x.new_zeros(x.shape[0]) if error is None else sum_event(error.square())
         ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes)
         ctx.operators, ctx.rule = operators, rule
@@ -135,24 +135,26 @@ class _SelfNormalized(torch.autograd.Function):
         event_shape = tuple(x.shape[1:])
 
         grad_x = a.transposed_product(weight, grad_s)
-        into_weight = rule.weight_share * grad_s
+        into_weight: Tensor | None = None
         into_inverse: Tensor | None = None
-        if ctx.needs_input_grad[2]:
-            into_inverse = -rule.inverse_share * grad_x
         cycle: Tensor | None = None
         if error is not None:
             # Both penalties are quadratic: their gradients start from −2λ c_b times an error.
             scale = (-2 * penalty_weight * grad_log_det).reshape(-1, *[1] * (x.dim() - 1))
             pull = scale * error
-            if into_inverse is not None and rule.penalized_inverse:
-                into_inverse = into_inverse + pull
+            if ctx.needs_input_grad[2] and rule.penalized_inverse:
+                into_inverse = pull.sub(grad_x, alpha=rule.inverse_share)
             if rule.penalized_weight:
-                into_weight = into_weight + g.transposed_product(inverse_weight, pull)
+                into_weight = g.transposed_product(inverse_weight, pull, grad_s, rule.weight_share)
             if rule.symmetric_penalty:
                 # A(w) A(r) s − s = A(w) (A(r) s − x), since s = A(w) x
                 cycle = scale * a.product(weight, error)
                 if into_inverse is not None and rule.penalized_inverse:
                     into_inverse = into_inverse + a.transposed_product(weight, cycle)
+
+        into_weight = rule.weight_share * grad_s if into_weight is None else into_weight
+        if into_inverse is None and ctx.needs_input_grad[2]:
+            into_inverse = -rule.inverse_share * grad_x
 
         grad_weight = a.weight_gradient(weight, x, into_weight)
         grad_weight.addcmul_(a.trace_gradient(inverse_weight, event_shape), rule.weight_share * total)

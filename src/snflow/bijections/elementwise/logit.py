@@ -45,13 +45,15 @@ class Logit(Bijection):
         self.alpha = alpha
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        outside = (x < 0) | (x > 1)
         inner = x.clamp(0, 1)
+        size = math.prod(x.shape[1:])
+        outside = (inner != x).reshape(len(x), size).any(1)
+        low, high = x.new_tensor(self.alpha), x.new_tensor(1 - self.alpha)
         # each logarithm from its own side: 1 − p has no digits left where p is close to one
-        log_p = torch.log(self.alpha + (1 - 2 * self.alpha) * inner)
-        log_q = torch.log(self.alpha + (1 - 2 * self.alpha) * (1 - inner))
-        log_slope = math.log1p(-2 * self.alpha) - log_p - log_q
-        return log_p - log_q, sum_event(torch.where(outside, -math.inf, log_slope))
+        log_p, log_q = torch.lerp(low, high, inner).log(), torch.lerp(high, low, inner).log()
+        log_det = size * math.log1p(-2 * self.alpha) - sum_event(log_p + log_q)
+        # added, so that what is not a number stays so
+        return log_p - log_q, log_det + torch.where(outside, -math.inf, 0.0).to(x.dtype)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x = ((torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)).clamp(0, 1)

@@ -59,8 +59,8 @@ class SmoothLeakyReLU(Bijection):
 
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         # beyond 40 softplus(x) rounds to x in float64; torch's default of 20 is off by 2e-9
-        value = self.alpha * x + (1 - self.alpha) * F.softplus(x, threshold=40.0)
-        return value, self.alpha + (1 - self.alpha) * torch.sigmoid(x)
+        value = torch.add(self.alpha * x, F.softplus(x, threshold=40.0), alpha=1 - self.alpha)
+        return value, torch.add(x.new_tensor(self.alpha), torch.sigmoid(x), alpha=1 - self.alpha)
 
     def extra_repr(self) -> str:
         """Show the slope."""

@@ -21,12 +21,12 @@ class Operator(Protocol):
         """Whether A(w)⁻¹ is A(r) for some r, so that :meth:`matrices` can be inverted in place of the operator."""
         ...
 
-    def product(self, weight: Tensor, x: Tensor) -> Tensor:
-        """A(w) x, with the shape of x ``(batch, *event)``."""
+    def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
+        """A(w) x + times · plus, with the shape of x ``(batch, *event)``, in one go where the backend can."""
         ...
 
-    def transposed_product(self, weight: Tensor, v: Tensor) -> Tensor:
-        """A(w)ᵀ v, with the shape of v ``(batch, *event)``."""
+    def transposed_product(self, weight: Tensor, v: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
+        """A(w)ᵀ v + times · plus, with the shape of v ``(batch, *event)``."""
         ...
 
     def weight_gradient(self, weight: Tensor, x: Tensor, v: Tensor) -> Tensor:

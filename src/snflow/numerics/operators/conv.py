@@ -46,13 +46,15 @@ class ConvOperator:
         """The inverse of a 1×1 convolution is a 1×1 convolution; that of a larger one is no convolution."""
         return self.kernel_size == 1
 
-    def product(self, weight: Tensor, x: Tensor) -> Tensor:
-        """w ⋆ x."""
-        return functional.conv2d(x, weight, padding=self.padding, dilation=self.dilation, groups=self.groups)
+    def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
+        """w ⋆ x + times · plus."""
+        z = functional.conv2d(x, weight, padding=self.padding, dilation=self.dilation, groups=self.groups)
+        return z if plus is None else z.add(plus, alpha=times)
 
-    def transposed_product(self, weight: Tensor, v: Tensor) -> Tensor:
-        """T(w)ᵀ v."""
-        return functional.conv_transpose2d(v, weight, padding=self.padding, dilation=self.dilation, groups=self.groups)
+    def transposed_product(self, weight: Tensor, v: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
+        """T(w)ᵀ v + times · plus."""
+        u = functional.conv_transpose2d(v, weight, padding=self.padding, dilation=self.dilation, groups=self.groups)
+        return u if plus is None else u.add(plus, alpha=times)
 
     def weight_gradient(self, weight: Tensor, x: Tensor, v: Tensor) -> Tensor:
         """∂/∂w Σ_b ⟨v_b, w ⋆ x_b⟩."""

@@ -27,13 +27,13 @@ class DenseOperator:
         """The inverse of a matrix is a matrix."""
         return True
 
-    def product(self, weight: Tensor, x: Tensor) -> Tensor:
-        """W x."""
-        return functional.linear(x, weight)
+    def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
+        """W x + times · plus."""
+        return functional.linear(x, weight) if plus is None else torch.addmm(plus, x, weight.mT, beta=times)
 
-    def transposed_product(self, weight: Tensor, v: Tensor) -> Tensor:
-        """Wᵀ v."""
-        return v @ weight
+    def transposed_product(self, weight: Tensor, v: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
+        """Wᵀ v + times · plus."""
+        return v @ weight if plus is None else torch.addmm(plus, v, weight, beta=times)
 
     def weight_gradient(self, weight: Tensor, x: Tensor, v: Tensor) -> Tensor:
         """Σ_b v_b x_bᵀ."""
