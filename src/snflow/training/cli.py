@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from snflow.errors import ConfigError, SnflowError, nearest
+from snflow.training.allocator import keep_freed_memory
 from snflow.training.commands.evaluate import evaluate
 from snflow.training.commands.fit import fit
 from snflow.training.commands.recipes import recipes
@@ -85,5 +86,11 @@ def _help() -> None:
     parser.print_help()
 
 
+def command() -> int:
+    """Run the words of this process: what the console script ``snflow`` is. The process is ours, its memory too."""
+    keep_freed_memory()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())
