@@ -115,8 +115,8 @@ def time_rows(rows: Sequence[Row], changes: Mapping[str, Any], seconds: float, d
     for row in rows:
         recipe = recipe_of(row, changes)
         shape, levels = EVENTS[recipe.data_name]
-        flows.append((recipe, _built(recipe, shape, levels, device)))
-    steps = [_timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
+        flows.append((recipe, built(recipe, shape, levels, device)))
+    steps = [timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
     interleaved(steps, seconds, device)
     found = [
         {"row": row.name, "batch_ms": step.median_ms, "steps": len(step.seconds)}
@@ -134,15 +134,15 @@ def time_dimensions(
     found: dict[str, list[tuple[int, float]]] = {row.name: [] for row in rows}
     for dimension in range(FIRST_DIMENSION, largest + 1, DIMENSION_STEP):
         recipes = [recipe_of(row, changes) for row in rows]
-        flows = [(recipe, _built(recipe, (dimension,), None, device)) for recipe in recipes]
-        steps = [_timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
+        flows = [(recipe, built(recipe, (dimension,), None, device)) for recipe in recipes]
+        steps = [timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
         interleaved(steps, seconds, device)
         for row, step in zip(rows, steps, strict=True):
             found[row.name].append((dimension, step.median_ms))
     return found
 
 
-def _built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: str) -> tuple[Flow, Tensor]:
+def built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: str) -> tuple[Flow, Tensor]:
     """The recipe's flow for events of that shape, and a batch of random ones."""
     generator = torch.Generator().manual_seed(0)
     size = (BATCH, *shape)
@@ -155,7 +155,7 @@ def _built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: s
     return flow.to(device), (rows.to(flow.base.dtype) if levels is None else rows).to(device)
 
 
-def _timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
+def timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
     """Objective, gradient, norm and Adam's step, as the training loop takes them in the first epoch of the warm-up."""
     options = recipe.optimizer
     parameters = [p for p in flow.parameters() if p.requires_grad]

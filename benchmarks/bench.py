@@ -1,0 +1,103 @@
+"""How fast: each row's contenders in turns, medians, against a floor, the exact gradient or a peer.
+
+python benchmarks/bench.py --seconds 3 --rows '*' --out results/bench
+
+The peers are measured where they are installed beside snflow: `pip install zuko nflows normflows torchflows`. Nothing
+else may run on the machine. Rows that were measured before are kept, those that are named are measured anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import warnings
+from fnmatch import fnmatch
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from speed import linear, vectors
+
+ROWS = (*linear.ROWS, *vectors.ROWS)
+SHORT = ("dense_784", "dense_step", "conv_sample", "conv_log_det_32", "spline", "maf_step_16")
+"""What `make bench` measures."""
+
+
+def main() -> None:
+    """Measure what is asked for, then write the page of all there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each contender")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rows", default="", help="patterns of names, separated by commas")
+    parser.add_argument("--full", action="store_true", help="every row, not the short form")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")  # those of the peers
+    patterns = arguments.rows.split(",") if arguments.rows else ["*"] if arguments.full else list(SHORT)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "runs.jsonl"
+    found = {row["row"]: row for row in map(json.loads, file.read_text().splitlines())} if file.exists() else {}
+    for row in ROWS:
+        if any(fnmatch(row.name, pattern) for pattern in patterns):
+            record = row.measure(arguments.seconds) | _facts(arguments)
+            found[row.name] = record
+            shown = ", ".join(f"{name} {ms:.3g}" for name, ms in record["median_ms"].items())
+            print(f"{row.name:26} {shown} ms", flush=True)
+            for demand in record["demands"]:
+                print(f"{'':26} {demand['demand']}: {demand['ratio']:.2f} {'met' if demand['met'] else 'MISSED'}")
+            ordered = [found[one.name] for one in ROWS if one.name in found]
+            file.write_text("".join(json.dumps(one) + "\n" for one in ordered))
+            (arguments.out / "README.md").write_text(page(ordered))
+
+
+def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    names = ("snflow", "torch", "zuko", "nflows", "normflows", "torchflows")
+    return {
+        "command": f"python benchmarks/bench.py {' '.join(sys.argv[1:])}",
+        "commit": git.stdout.strip(),
+        "versions": {name: found for name in names if (found := installed(name))},
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": arguments.threads,
+    }
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The Markdown table."""
+    versions = ", ".join(f"{name} {found}" for name, found in sorted(rows[-1]["versions"].items()))
+    commits = ", ".join(sorted({f"`{row['commit']:.12}`" for row in rows}))
+    text = f"""# Speed
+
+Medians in milliseconds; the contenders of a row took turns in one process. {rows[-1]["threads"]} threads, {rows[-1]["cores"]} cores ({rows[-1]["machine"]}),
+at commit {commits}; {versions}. `runs.jsonl` has each row's command, quartiles and how often it was measured. A row
+that misses what was asked for says so.
+
+| what | ms | asked for | measured | |
+|---|---|---|---|---|
+"""
+    for row in rows:
+        shown = "; ".join(f"{name} {ms:.3g}" for name, ms in row["median_ms"].items())
+        demands = row["demands"] or [{"demand": "–", "ratio": float("nan"), "met": True}]
+        for number, demand in enumerate(demands):
+            what, ms = (row["what"], shown) if number == 0 else ("", "")
+            state = "" if demand["met"] else "**missed**"
+            text += f"| {what} | {ms} | {demand['demand']} | {demand['ratio']:.2f} | {state} |\n"
+    return text
+
+
+if __name__ == "__main__":
+    main()
