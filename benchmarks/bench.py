@@ -82,7 +82,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     commits = ", ".join(sorted({f"`{row['commit']:.12}`" for row in rows}))
     text = f"""# Speed
 
-Medians in milliseconds; the contenders of a row took turns in one process. {rows[-1]["threads"]} threads, {rows[-1]["cores"]} cores ({rows[-1]["machine"]}),
+Medians in milliseconds; the contenders of a row took turns in one process. {rows[-1]["threads"]} threads,
+{rows[-1]["cores"]} cores ({rows[-1]["machine"]}),
 at commit {commits}; {versions}. `runs.jsonl` has each row's command, quartiles and how often it was measured. A row
 that misses what was asked for says so.
 

@@ -11,19 +11,18 @@ from torch import Tensor, nn
 
 from snflow.arguments import check_count, check_kernel
 from snflow.errors import ConfigError
+from snflow.numerics.krylov import leading_direction
 
-_FIRST_ITERATIONS = 50
-"""Power iterations when a layer is made, so that training begins with a good direction."""
-_MOST_ITERATIONS = 2000
-"""Power iterations at most for one weight in ``eval()``; they end when the direction stands still."""
+_MOST_CYCLES = 100
+"""Krylov spaces at most for one weight in ``eval()``; they end when the norm is known to the root of the rounding."""
 
 
 class _Spectral(nn.Module, ABC):
-    """W / max(1, σ(W)/c), with the largest singular value by power iteration.
+    """W / max(1, σ(W)/c), with the largest singular value by power iteration and Lanczos' method.
 
-    In ``train()`` the direction is carried on by one iteration for each new weight; in ``eval()`` it is iterated until
-    it stands still, once a weight, so that the bound holds up to rounding. Between two changes of the weight the layer
-    is one fixed map, which iterations that call it again and again rely on.
+    In ``train()`` the direction is carried on by one power iteration for each new weight; in ``eval()`` it is found by
+    Lanczos' method once a weight, so that the bound holds to the root of the rounding. Between two changes of the
+    weight the layer is one fixed map, which iterations that call it again and again rely on.
     """
 
     direction: Tensor
@@ -38,8 +37,7 @@ class _Spectral(nn.Module, ABC):
         self.register_buffer("direction", direction / direction.norm())
         self._known: dict[bool, tuple[Tensor, Tensor]] = {}
         with torch.no_grad():
-            for _ in range(_FIRST_ITERATIONS):
-                self.direction.copy_(self._turned(self.weight, self.direction))
+            self.direction.copy_(self._leading(self.weight, cycles=1, tolerance=0.0))
 
     @abstractmethod
     def _map(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -84,15 +82,14 @@ class _Spectral(nn.Module, ABC):
 
     def _settled(self, weight: Tensor) -> Tensor:
         """The direction in which W stretches most."""
-        v = self.direction
-        # the error of the norm is the square of the direction's
-        still = torch.finfo(v.dtype).eps ** 0.6
-        for _ in range(_MOST_ITERATIONS):
-            following = self._turned(weight, v)
-            if float((following - v).abs().amax()) <= still:
-                return following
-            v = following
-        return v
+        still = torch.finfo(weight.dtype).eps ** 0.5
+        return self._leading(weight, cycles=_MOST_CYCLES, tolerance=still)
+
+    def _leading(self, weight: Tensor, cycles: int, tolerance: float) -> Tensor:
+        def gram(v: Tensor) -> Tensor:
+            return self._transposed(weight, self._map(weight, v))
+
+        return leading_direction(gram, self.direction, cycles=cycles, tolerance=tolerance)
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out what is known of a weight: it is found again."""

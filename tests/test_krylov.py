@@ -1,0 +1,46 @@
+"""Lanczos' method finds the largest singular value where power iteration has not yet."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from snflow.nets.lipschitz.spectral import SpectralConv2d
+from snflow.numerics.krylov import leading_direction
+
+
+def stretch(matrix, **options):
+    start = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(1), dtype=matrix.dtype)
+    return float((matrix @ leading_direction(lambda v: matrix.mT @ (matrix @ v), start, **options)).norm())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (40, 40), (200, 150)])
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
+def test_it_is_the_spectral_norm(size, tolerance):
+    matrix = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    largest = float(torch.linalg.matrix_norm(matrix, 2))
+    assert stretch(matrix, cycles=100, tolerance=tolerance) == pytest.approx(largest, rel=tolerance)
+
+
+def test_singular_values_that_lie_close_together():
+    values = torch.linspace(0.9, 1.0, 300)
+    turn = torch.linalg.qr(torch.randn(300, 300, generator=torch.Generator().manual_seed(0)))[0]
+    matrix = turn * values @ turn.mT
+    assert stretch(matrix, cycles=100, tolerance=1e-6) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_maps_without_a_direction_give_the_start_back():
+    start = torch.tensor([0.6, 0.8])
+    assert torch.equal(leading_direction(torch.zeros_like, start), start)
+    assert torch.equal(leading_direction(lambda v: v * torch.nan, start), start)
+
+
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_a_wide_convolution_keeps_its_bound(outputs):
+    layer = SpectralConv2d(3, outputs, (6, 5), bound=0.9).eval()
+    with torch.no_grad():
+        layer.weight.mul_(4)
+        units = torch.eye(90).view(90, 3, 6, 5)
+        matrix = (layer(units) - functional.conv2d(torch.zeros(1, 3, 6, 5), layer.weight, padding=1)).flatten(1)
+    assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(0.9, abs=1e-7)
