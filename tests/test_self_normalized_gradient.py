@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from snflow import SelfNormalizingConv2d, SelfNormalizingDense
-from snflow.numerics.operators import ConvOperator
+from snflow.numerics.operators import ConvOperator, DenseOperator, dense
 
 SCALINGS = {"nats": 1.0, "bits/dim": 1 / (5 * 0.6931471805599453), "× 1024": 1024.0}
 DENSE_SHAPES = [(1, 1), (7, 5), (3, 16)]
@@ -172,6 +172,16 @@ def test_dense_gradient_with_the_true_inverse_is_half_the_exact_one():
     layer.eval()
     nonlinear_loss(*layer(x), 1.0).backward()
     close(2 * half, layer.weight.grad)
+
+
+@pytest.mark.parametrize("features", [3, 4, 7])
+def test_trace_terms_of_large_matrices_are_added_strip_by_strip(features, monkeypatch):
+    into, other, scale = torch.randn(features, features), torch.randn(features, features), torch.tensor(-0.3)
+    wanted = into - 0.3 * other.mT
+    monkeypatch.setattr(dense, "_STRIPS_FROM", 4)
+    monkeypatch.setattr(dense, "_STRIP", 2)
+    DenseOperator().add_trace_gradient(into, other, scale, (features,))
+    torch.testing.assert_close(into, wanted, rtol=0, atol=1e-15)
 
 
 def test_bias_of_the_gradient_falls_linearly_with_the_error_of_the_inverse():

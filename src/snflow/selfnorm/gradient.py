@@ -157,7 +157,7 @@ class _SelfNormalized(torch.autograd.Function):
             into_inverse = -rule.inverse_share * grad_x
 
         grad_weight = a.weight_gradient(weight, x, into_weight)
-        grad_weight.addcmul_(a.trace_gradient(inverse_weight, event_shape), rule.weight_share * total)
+        a.add_trace_gradient(grad_weight, inverse_weight, rule.weight_share * total, event_shape)
         if probes is not None:
             grad_weight.addcmul_(
                 _neumann(weight, inverse_weight, probes, ctx.operators, rule), rule.weight_share * total
@@ -168,7 +168,7 @@ class _SelfNormalized(torch.autograd.Function):
         grad_inverse: Tensor | None = None
         if into_inverse is not None:
             grad_inverse = g.weight_gradient(inverse_weight, s, into_inverse)
-            grad_inverse.addcmul_(g.trace_gradient(weight, event_shape), -rule.inverse_share * total)
+            g.add_trace_gradient(grad_inverse, weight, -rule.inverse_share * total, event_shape)
         return grad_x, grad_weight, grad_inverse, None, None, None, None, None
 
 

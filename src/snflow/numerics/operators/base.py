@@ -41,6 +41,10 @@ class Operator(Protocol):
         """∂/∂w tr(A(w) A(r)) for r = ``other``: what stands in for ∂log|det A(w)|/∂w when A(r) ≈ A(w)⁻¹."""
         ...
 
+    def add_trace_gradient(self, into: Tensor, other: Tensor, scale: Tensor, event_shape: tuple[int, ...]) -> None:
+        """Add scale · :meth:`trace_gradient` to ``into``, in place; the scale has no dimensions."""
+        ...
+
     def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """Return one diagonal block of the matrix of A(w), with shape ``(n, n)``, differentiable in the weight."""
         ...

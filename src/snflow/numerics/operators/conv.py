@@ -74,6 +74,10 @@ class ConvOperator:
         """
         return resized(self.transpose(other), self.kernel_size) * self.multiplicity(other, event_shape)
 
+    def add_trace_gradient(self, into: Tensor, other: Tensor, scale: Tensor, event_shape: tuple[int, ...]) -> None:
+        """Into += scale · flip(r) ⊙ m."""
+        into.addcmul_(self.trace_gradient(other, event_shape), scale)
+
     def multiplicity(self, like: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """m[a, b] = (H − d|a − p|)(W − d|b − p|): at how many pixels each tap of a padded kernel meets the image.
 

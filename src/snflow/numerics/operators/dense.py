@@ -10,6 +10,10 @@ from torch.nn import functional
 
 from snflow.numerics.factorization import Factor, LUFactor
 
+_STRIPS_FROM, _STRIP = 2048, 128
+"""A large matrix read down its columns misses the processor's caches at every number. Copied strip by strip first, it
+does not: adding Rᵀ took a quarter of the time for D = 3072 and half of it for 2048, and longer for 1568 and fewer."""
+
 
 @dataclass(frozen=True)
 class DenseOperator:
@@ -46,6 +50,16 @@ class DenseOperator:
     def trace_gradient(self, other: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """∂/∂W tr(W R) = Rᵀ."""
         return other.mT
+
+    def add_trace_gradient(self, into: Tensor, other: Tensor, scale: Tensor, event_shape: tuple[int, ...]) -> None:
+        """Into += scale · Rᵀ."""
+        size = len(other)
+        if size < _STRIPS_FROM or other.device.type != "cpu":
+            into.addcmul_(other.mT, scale)
+            return
+        for first in range(0, size, _STRIP):
+            strip = slice(first, first + _STRIP)
+            into[strip].addcmul_(other[:, strip].contiguous().mT, scale)
 
     def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """W itself."""
