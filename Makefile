@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types env clean
+.PHONY: demo test bench lint types env clean
 
 env: $(STAMP)
 
@@ -21,6 +21,10 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest
+
+# The short form; --full measures every row, and the peers where they are installed.
+bench: env
+	$(BIN)/python benchmarks/bench.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from snflow.training.allocator import keep_freed_memory
 from speed import linear, vectors
 
 ROWS = (*linear.ROWS, *vectors.ROWS)
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as `snflow fit` does; everybody's, the peers' too
     warnings.simplefilter("ignore")  # those of the peers
     patterns = arguments.rows.split(",") if arguments.rows else ["*"] if arguments.full else list(SHORT)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -83,9 +85,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     text = f"""# Speed
 
 Medians in milliseconds; the contenders of a row took turns in one process. {rows[-1]["threads"]} threads,
-{rows[-1]["cores"]} cores ({rows[-1]["machine"]}),
-at commit {commits}; {versions}. `runs.jsonl` has each row's command, quartiles and how often it was measured. A row
-that misses what was asked for says so.
+{rows[-1]["cores"]} cores ({rows[-1]["machine"]}), at commit {commits}; {versions}. Freed memory is kept for the next step,
+as `snflow fit` keeps it, for all of them. `runs.jsonl` has each row's command, quartiles and how often it was measured.
+A row that misses what was asked for says so.
 
 | what | ms | asked for | measured | |
 |---|---|---|---|---|
