@@ -85,9 +85,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     text = f"""# Speed
 
 Medians in milliseconds; the contenders of a row took turns in one process. {rows[-1]["threads"]} threads,
-{rows[-1]["cores"]} cores ({rows[-1]["machine"]}), at commit {commits}; {versions}. Freed memory is kept for the next step,
-as `snflow fit` keeps it, for all of them. `runs.jsonl` has each row's command, quartiles and how often it was measured.
-A row that misses what was asked for says so.
+{rows[-1]["cores"]} cores ({rows[-1]["machine"]}), at commit {commits}; {versions}. Freed memory is kept
+for the next step, as `snflow fit` keeps it, for all of them. `runs.jsonl` has each row's command, quartiles and how
+often it was measured. A row that misses what was asked for says so.
 
 | what | ms | asked for | measured | |
 |---|---|---|---|---|
