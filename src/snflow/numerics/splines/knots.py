@@ -56,3 +56,26 @@ def take(table: Tensor, index: Tensor) -> Tensor:
     if table.dim() == index.dim():
         return table.gather(0, index)
     return table.gather(0, index.unsqueeze(0)).squeeze(0)
+
+
+def take_ends(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The entries of the knots to the left and to the right of each point, by one look into the table.
+
+    Args:
+        table: an entry a knot, with shape ``(K + 1, *event)`` where the batch shares it, or ``(K + 1, batch, *event)``.
+        index: the bin, from 0 to K − 1, with shape ``(batch, *event)``.
+
+    Returns:
+        Both with the shape of the index.
+
+    Example:
+        >>> import torch
+        >>> left, right = take_ends(torch.tensor([[-1.0], [0.0], [1.0]]), torch.tensor([[1]]))
+        >>> left.item(), right.item()
+        (0.0, 1.0)
+    """
+    following = index + 1
+    shared = table.dim() == index.dim()
+    both = table.gather(0, torch.cat([index, following]) if shared else torch.stack([index, following]))
+    left, right = both.view(2, *index.shape).unbind(0)
+    return left, right

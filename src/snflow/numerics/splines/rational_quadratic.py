@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snflow.numerics.splines.knots import bin_of, rising, take
+from snflow.numerics.splines.knots import bin_of, rising, take_ends
 
 
 class SplineKnots(NamedTuple):
@@ -151,14 +151,9 @@ def inverse_spline(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
 def _bin(points: Tensor, knots: Tensor, spline_: SplineKnots) -> _Bin:
     """Look up the bin of each point, found among ``knots``, the x or the y of the spline."""
     index = bin_of(points, knots)
-    return _Bin(
-        take(spline_.x[:-1], index),
-        take(spline_.x.diff(dim=0), index),
-        take(spline_.y[:-1], index),
-        take(spline_.y.diff(dim=0), index),
-        take(spline_.slopes[:-1], index),
-        take(spline_.slopes[1:], index),
-    )
+    left, right = take_ends(spline_.x, index)
+    lower, upper = take_ends(spline_.y, index)
+    return _Bin(left, right - left, lower, upper - lower, *take_ends(spline_.slopes, index))
 
 
 def _interpolate(share: Tensor, bin_: _Bin) -> tuple[Tensor, Tensor]:
