@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,9 +46,6 @@ class Row:
     what: str
     make: Callable[[], dict[str, Callable[[], object]]]
     demands: Sequence[Demand] = ()
-    full: bool = False
-    """Only in the whole table, not in the short one."""
-    facts: dict[str, Any] = field(default_factory=dict)
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Take the contenders in turns; medians and quartiles in milliseconds."""
