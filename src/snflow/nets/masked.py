@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import final
 
 import torch
@@ -127,6 +128,61 @@ class MaskedMLP(nn.Module):
         own = slice(index * self.outputs, (index + 1) * self.outputs)
         return self.last.part(own, slice(0, high), active)
 
+    def walk(self, like: Tensor, context: Tensor | None = None) -> MaskedWalk:
+        """:meth:`begin` and :meth:`step` where no gradient is wanted: see :class:`MaskedWalk`."""
+        return MaskedWalk(self, like, context)
+
+
+@final
+class MaskedWalk:
+    """yᵢ of a :class:`MaskedMLP` for i = 0, 1, …: in place and without gradients, about twice as fast as its steps.
+
+    What does not change from input to input (masked weights and their rows, the places of the units) is laid out once;
+    a unit that is not known yet is zero.
+
+    Args:
+        net: the network.
+        like: a tensor with the batch, the dtype and the device of the inputs, with shape ``(batch, D)``.
+        context: with shape ``(batch, context_features)``.
+    """
+
+    @torch.no_grad()
+    def __init__(self, net: MaskedMLP, like: Tensor, context: Tensor | None = None) -> None:
+        layers: list[_Masked] = [net.first, *net.hidden]
+        sizes = [high - low for low, high in itertools.pairwise(net.bounds)]
+        left = len(net.first.bias) - sum(sizes)  # units that no output sees
+        self._net = net
+        self._inputs = like.new_zeros(like.shape[0], net.features)
+        self._columns = self._inputs.split(1, 1)
+        self._units = [like.new_zeros(like.shape[0], len(net.first.bias)) for _ in layers]
+        self._places = [units.split([*sizes, left], 1) for units in self._units]
+        self._weights = [layer.masked.mT.split([*sizes, left], 1) for layer in layers]
+        self._biases = [layer.bias.split([*sizes, left]) for layer in layers]
+        self._last = net.last.masked.mT.split(net.outputs, 1), net.last.bias.split(net.outputs)
+        self._said = None if net.context is None else net.context(context).split([*sizes, left], 1)
+
+    @torch.no_grad()
+    def outputs(self, index: int) -> Tensor:
+        """The outputs of input ``index``, ``(batch, P)``; ask for 0, 1, …, and :meth:`put` each in between."""
+        net, below = self._net, self._inputs
+        h: Tensor | None = None
+        if len(self._biases[0][index]):
+            for number, units in enumerate(self._units):
+                further = torch.addmm(self._biases[number][index], below, self._weights[number][index])
+                if h is None:
+                    h = further if self._said is None else further + self._said[index]
+                else:
+                    h = h + further if net.residual else further
+                self._places[number][index].copy_(net.activation(h))
+                below = units
+        weights, biases = self._last
+        return torch.addmm(biases[index], self._units[-1], weights[index])
+
+    @torch.no_grad()
+    def put(self, index: int, x: Tensor) -> None:
+        """Say what input ``index`` is, with shape ``(batch, 1)``."""
+        self._columns[index].copy_(self._net._bounded(x))
+
 
 class _Masked(nn.Linear):
     """y = (W ⊙ M) x + b, with the variance of a dense layer of as many inputs as the mask lets through."""
@@ -142,7 +198,12 @@ class _Masked(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """y = (W ⊙ M) x + b."""
-        return nn.functional.linear(input, self.weight * self.mask, self.bias)
+        return nn.functional.linear(input, self.masked, self.bias)
+
+    @property
+    def masked(self) -> Tensor:
+        """W ⊙ M."""
+        return self.weight * self.mask
 
     def part(self, rows: slice, columns: slice, x: Tensor) -> Tensor:
         """Rows of y from the first columns of x, which are all that these rows see."""

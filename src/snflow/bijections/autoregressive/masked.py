@@ -96,6 +96,8 @@ class Autoregressive(Bijection):
         if self.inverse_by == "jacobi":
             # A pass carries a gradient one element further, as it does a value: with gradients there are D more passes.
             return self._passes(z, self._jacobi(z, context), context, self.features if torch.is_grad_enabled() else 1)
+        if not torch.is_grad_enabled():
+            return self._walk(z, context)
         known, slopes = z.new_zeros(z.shape[0], 0), []
         seen = self.net.begin(z.shape[0], context)
         for index in range(self.features):
@@ -104,6 +106,15 @@ class Autoregressive(Bijection):
             known = torch.cat([known, x], 1)
             slopes.append(log_slope)
         return known, torch.cat(slopes, 1).sum(1)
+
+    def _walk(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        walk, found, slopes = self.net.walk(z, context), [], []
+        for index, column in enumerate(z.split(1, 1)):
+            x, log_slope = self.transformer.inverse(column, walk.outputs(index).t().unsqueeze(2))
+            walk.put(index, x)
+            found.append(x)
+            slopes.append(log_slope)
+        return torch.cat(found, 1), torch.cat(slopes, 1).sum(1)
 
     @torch.no_grad()
     def _jacobi(self, z: Tensor, context: Tensor | None) -> Tensor:

@@ -70,16 +70,18 @@ class AffineTransformer(Transformer):
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = x exp(s) + t."""
-        s = self._log_scale(h)
-        return torch.addcmul(h[1], x, s.exp()), s.expand_as(x)
+        s, shift = self._scale_and_shift(h)
+        return torch.addcmul(shift, x, s.exp()), s.expand_as(x)
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = (z − t) exp(−s)."""
-        s = self._log_scale(h)
-        return (z - h[1]) * (-s).exp(), (-s).expand_as(z)
+        s, shift = self._scale_and_shift(h)
+        return (z - shift) * (-s).exp(), (-s).expand_as(z)
 
-    def _log_scale(self, h: Tensor) -> Tensor:
-        return self.largest_log_scale * torch.tanh(h[0] / self.largest_log_scale)
+    def _scale_and_shift(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        # unbind, not h[0] and h[1]: one node of the graph, whose gradient is one stack and no sum of padded halves
+        free, shift = h.unbind()
+        return self.largest_log_scale * torch.tanh(free / self.largest_log_scale), shift
 
     def extra_repr(self) -> str:
         """Show the bound."""
