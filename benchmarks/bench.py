@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from snflow.training.allocator import keep_freed_memory
-from speed import linear, vectors
+from speed import images, linear, vectors
 
-ROWS = (*linear.ROWS, *vectors.ROWS)
+ROWS = (*linear.ROWS, *vectors.ROWS, *images.ROWS)
 SHORT = ("dense_784", "dense_step", "conv_sample", "conv_log_det_32", "spline", "maf_step_16")
 """What `make bench` measures."""
 

@@ -112,6 +112,16 @@ STUDIES = {
             for name, options in TRACKINGS.items()
         ),
     ),
+    "wall_time": Study(
+        "Wall time to the likelihood of six exact epochs: two dense layers on MNIST",
+        """The recipe `mnist_dense_newton` at a peak rate of 1e-3 with cosine decay to the end and no warm-up: exact
+        gradients for 6 epochs, tracking for 6, 5 and 4. **Short runs**, one seed. The seconds are those of the
+        training steps.""",
+        tuple(
+            Run(f"{name}_{epochs}", "mnist_dense_newton", (*TRACKINGS[name], "--epochs", str(epochs)))
+            for name, epochs in (("exact", 6), ("newton", 6), ("newton", 5), ("newton", 4))
+        ),
+    ),
     "tracking_conv": Study(
         "Tracking the inverse: nine convolutions on MNIST",
         """The recipe `mnist_conv_newton`, 2 epochs with one of warm-up. **Short runs**, one seed.""",

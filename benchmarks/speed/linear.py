@@ -13,7 +13,7 @@ from snflow.bijections import inverting
 from snflow.numerics.operators import ConvOperator
 from snflow.training.reproduce.carrying_out import recipe_of
 from snflow.training.reproduce.targets import TARGETS
-from snflow.training.reproduce.timing import built, timed_training
+from snflow.training.reproduce.timing import Timed, built, timed_training
 from speed.row import Demand, Row, backward_of
 
 BATCH = 100
@@ -55,14 +55,27 @@ def training(rows: tuple[str, ...]) -> dict[str, Callable[[], object]]:
     for row in TARGETS["table3"].rows:
         if row.name in rows:
             recipe = recipe_of(row, {})
-            timed = timed_training(recipe, *built(recipe, (1, 28, 28), 256, "cpu"))
-
-            def act(timed: Any = timed) -> None:
-                timed.before()
-                timed.act()
-
-            found[row.name] = act
+            found[row.name] = _with_restore(timed_training(recipe, *built(recipe, (1, 28, 28), 256, "cpu")))
     return found
+
+
+def training_on_vectors(dimension: int) -> dict[str, Callable[[], object]]:
+    """The same step of figure 4's rows: two dense layers on vectors of ``dimension``."""
+    found: dict[str, Callable[[], object]] = {}
+    for row in TARGETS["figure4"].rows:
+        recipe = recipe_of(row, {})
+        timed = timed_training(recipe, *built(recipe, (dimension,), None, "cpu"))
+        found[row.name] = _with_restore(timed)
+    return found
+
+
+def _with_restore(timed: Timed) -> Callable[[], object]:
+    def act() -> None:
+        if timed.before is not None:
+            timed.before()
+        timed.act()
+
+    return act
 
 
 def sampling(recipe_row: str) -> dict[str, Callable[[], object]]:
@@ -151,6 +164,12 @@ ROWS = (
             Demand(("dense_snf",), "dense_relative", 1.6, at_least=False),
             Demand(("dense_newton",), "dense_relative", 1.6, at_least=False),
         ),
+    ),
+    Row(
+        "dense_step_3072",
+        "training step, two dense layers on vectors, D = 3072, optimizer in",
+        lambda: training_on_vectors(3072),
+        (Demand(("exact",), "newton", 1 / 0.15), Demand(("exact",), "snf", 1 / 0.15)),
     ),
     Row(
         "conv_step",

@@ -35,7 +35,7 @@ class Demand:
     def __str__(self) -> str:
         """E.g. ``exact / self-normalizing ≥ 3``."""
         over = self.over[0] if len(self.over) == 1 else "fastest peer"
-        return f"{over} / {self.under} {'≥' if self.at_least else '≤'} {self.bound:g}"
+        return f"{over} / {self.under} {'≥' if self.at_least else '≤'} {self.bound:.3g}"
 
 
 @dataclass(frozen=True)
