@@ -112,6 +112,16 @@ STUDIES = {
             for name, options in TRACKINGS.items()
         ),
     ),
+    "penalty_samples": Study(
+        "The penalty on some rows of a batch: two dense layers on MNIST",
+        """The recipe `mnist_dense_snf`, 3 epochs at a peak rate of 3e-4 with one epoch of warm-up, batches of 100, the
+        penalty on all rows, on 50, 25 and 10 drawn anew each step. **Short runs**, one seed. The seconds are those of
+        the training steps.""",
+        tuple(
+            Run(f"rows_{name}", "mnist_dense_snf", ("--epochs", "3", *GENTLE, "--flow.penalty_samples", value))
+            for name, value in (("all", "null"), ("50", "50"), ("25", "25"), ("10", "10"))
+        ),
+    ),
     "wall_time": Study(
         "Wall time to the likelihood of six exact epochs: two dense layers on MNIST",
         """The recipe `mnist_dense_newton` at a peak rate of 1e-3 with cosine decay to the end and no warm-up: exact

@@ -58,6 +58,7 @@ def self_normalized(
     operators: Operators,
     rule: GradientRule,
     probes: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """s = A(w) x and a log-determinant whose gradient is self-normalized.
 
@@ -82,10 +83,13 @@ def self_normalized(
         operators: A of w and A of r.
         rule: the shares and options.
         probes: ν, with shape ``(probes, *event)``; needed for Neumann terms only.
+        rows: the numbers of k rows of the batch ``(k,)`` on which alone the penalty is taken, times batch/k: where
+            they are drawn at random, its gradient is right on average. ``None`` for all rows.
 
     Returns:
         s ``(batch, *event)``, log_det ``(batch,)`` in nats, and the squared reconstruction error
-        ‖A(r) A(w) x − x‖² ``(batch,)``, without gradient; zeros where the rule has no penalty.
+        ‖A(r) A(w) x − x‖² ``(batch,)``, or ``(k,)`` of the given rows, without gradient; zeros where the rule has no
+        penalty.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, eq. 8–11, eq. 15–16, A.1, A.2, eq. 28–30.
@@ -99,7 +103,7 @@ def self_normalized(
         (tensor([2., 2.]), tensor([0., 0., 0.]))
     """
     s, log_det, error = _SelfNormalized.apply(
-        x, weight, inverse_weight, penalty_weight, log_det_value, probes, operators, rule
+        x, weight, inverse_weight, penalty_weight, log_det_value, probes, rows, operators, rule
     )
     return s, log_det, error
 
@@ -114,13 +118,14 @@ class _SelfNormalized(torch.autograd.Function):
         penalty_weight: Tensor,
         log_det_value: Tensor,
         probes: Tensor | None,
+        rows: Tensor | None,
         operators: Operators,
         rule: GradientRule,
     ) -> tuple[Tensor, Tensor, Tensor]:
         s = operators.forward.product(weight, x)
-        error = operators.inverse.product(inverse_weight, s, x, -1.0) if rule.penalized else None
+        error = operators.inverse.product(inverse_weight, _of(s, rows), _of(x, rows), -1.0) if rule.penalized else None
         squared = x.new_zeros(x.shape[0]) if error is None else sum_event(error.square())
-        ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes)
+        ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes, rows)
         ctx.operators, ctx.rule = operators, rule
         ctx.mark_non_differentiable(squared)
         return s, log_det_value.to(x.dtype).expand(x.shape[0]).clone(), squared
@@ -128,7 +133,7 @@ class _SelfNormalized(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, s, error, weight, inverse_weight, penalty_weight, probes = ctx.saved_tensors
+        x, s, error, weight, inverse_weight, penalty_weight, probes, rows = ctx.saved_tensors
         a, g, rule = ctx.operators.forward, ctx.operators.inverse, ctx.rule
         grad_s, grad_log_det, _ = grads
         total = grad_log_det.sum()
@@ -140,17 +145,20 @@ class _SelfNormalized(torch.autograd.Function):
         cycle: Tensor | None = None
         if error is not None:
             # Both penalties are quadratic: their gradients start from −2λ c_b times an error.
-            scale = (-2 * penalty_weight * grad_log_det).reshape(-1, *[1] * (x.dim() - 1))
+            counted = -2 * penalty_weight * (x.shape[0] / error.shape[0])
+            scale = (counted * _of(grad_log_det, rows)).reshape(-1, *[1] * (x.dim() - 1))
             pull = scale * error
             if ctx.needs_input_grad[2] and rule.penalized_inverse:
-                into_inverse = pull.sub(grad_x, alpha=rule.inverse_share)
-            if rule.penalized_weight:
+                into_inverse = _add(pull, rows, grad_x, -rule.inverse_share)
+            if rule.penalized_weight and rows is None:
                 into_weight = g.transposed_product(inverse_weight, pull, grad_s, rule.weight_share)
+            elif rule.penalized_weight:
+                into_weight = _add(g.transposed_product(inverse_weight, pull), rows, grad_s, rule.weight_share)
             if rule.symmetric_penalty:
                 # A(w) A(r) s − s = A(w) (A(r) s − x), since s = A(w) x
                 cycle = scale * a.product(weight, error)
                 if into_inverse is not None and rule.penalized_inverse:
-                    into_inverse = into_inverse + a.transposed_product(weight, cycle)
+                    into_inverse = _add(a.transposed_product(weight, cycle), rows, into_inverse, 1.0)
 
         into_weight = rule.weight_share * grad_s if into_weight is None else into_weight
         if into_inverse is None and ctx.needs_input_grad[2]:
@@ -163,13 +171,22 @@ class _SelfNormalized(torch.autograd.Function):
                 _neumann(weight, inverse_weight, probes, ctx.operators, rule), rule.weight_share * total
             )
         if cycle is not None and rule.penalized_weight:
-            grad_weight += a.weight_gradient(weight, error + x, cycle)
+            grad_weight += a.weight_gradient(weight, error + _of(x, rows), cycle)
 
         grad_inverse: Tensor | None = None
         if into_inverse is not None:
             grad_inverse = g.weight_gradient(inverse_weight, s, into_inverse)
             g.add_trace_gradient(grad_inverse, weight, -rule.inverse_share * total, event_shape)
-        return grad_x, grad_weight, grad_inverse, None, None, None, None, None
+        return grad_x, grad_weight, grad_inverse, None, None, None, None, None, None
+
+
+def _of(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
+
+
+def _add(some: Tensor, rows: Tensor | None, to: Tensor, factor: float) -> Tensor:
+    """``factor * to``, with ``some`` added in its rows."""
+    return torch.add(some, to, alpha=factor) if rows is None else (factor * to).index_add_(0, rows, some)
 
 
 def _neumann(

@@ -23,6 +23,9 @@ class LearnedInverse:
     """Also penalise ‖f(g(z)) − z‖²."""
     penalty_only_inverse: bool = False
     """Keep the penalty from the forward weights, so that only the learned inverse follows."""
+    penalty_samples: int | None = None
+    """Rows of a batch, drawn anew each step, on which the penalty is taken, and counted for the others too: an unbiased
+    estimate of its gradient for less work. null: all of them."""
     inverse_tracking: TrackingName = "penalty"
     """How g follows: by gradients of the penalty (the paper), or by newton or secant steps of its own."""
     tracking_tolerance: float = 0.1
@@ -65,6 +68,8 @@ class LearnedInverse:
             self.neumann_terms is None or self.neumann_terms >= 0,
             "a whole number of at least 0, or null",
         )
+        samples = self.penalty_samples
+        require("penalty_samples", samples is None or samples >= 1, "a whole number of at least 1, or null")
         require("multiplier_average", 0 <= self.multiplier_average < 1, "a number in [0, 1)")
         check_choice("flow", "inverse_tracking", self.inverse_tracking, TrackingName)
         check_choice("flow", "multiplier", self.multiplier, MultiplierName)
@@ -76,6 +81,7 @@ class LearnedInverseArguments(TypedDict, total=False):
     penalty_weight: float
     symmetric_penalty: bool
     penalty_only_inverse: bool
+    penalty_samples: int | None
     inverse_tracking: TrackingName
     tracking_tolerance: float
     tracking_probes: int

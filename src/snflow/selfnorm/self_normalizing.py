@@ -45,8 +45,8 @@ class SelfNormalizingMap(LinearMap):
         learned: the options.
         inverse_method: the way back; :func:`~snflow.inverting` sets it for a whole flow.
         refine_tolerance: the relative residual at which ``"refined"`` stops; ``None`` is about what the dtype holds.
-        reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch, a scalar; over its first eight rows
-            where nothing is penalised.
+        reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch, a scalar; over the rows that are
+            penalised where some are, over its first eight where none is.
         repairs: how often the guard had to step in, a scalar.
         tracking_steps: how often r was moved by a step of its own, the guard's left out, a scalar.
     """
@@ -192,9 +192,16 @@ class SelfNormalizingMap(LinearMap):
             self.operators,
             self.rule,
             probes,
+            self._penalized_rows(x),
         )
         self._note_error(x.detach(), s.detach(), error)
         return s, log_det
+
+    def _penalized_rows(self, x: Tensor) -> Tensor | None:
+        count = self.learned.penalty_samples
+        if count is None or count >= x.shape[0] or not self.rule.penalized:
+            return None
+        return torch.randperm(x.shape[0], device=x.device)[:count]
 
     @torch.no_grad()
     def _note_error(self, x: Tensor, s: Tensor, error: Tensor) -> None:

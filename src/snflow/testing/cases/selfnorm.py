@@ -23,6 +23,9 @@ CASES: dict[str, Case] = {
         perturbed(lambda: SelfNormalizingConv2d(2, inverse_tracking="newton")), (2, 4, 5)
     ),
     "SelfNormalizingDense": Case(perturbed(lambda: SelfNormalizingDense(5)), (5,)),
+    "SelfNormalizingDense (penalty on two rows)": Case(
+        perturbed(lambda: SelfNormalizingDense(5, penalty_samples=2)), (5,)
+    ),
     "SelfNormalizingDense (newton, Neumann)": Case(
         perturbed(lambda: SelfNormalizingDense(5, inverse_tracking="newton", neumann_terms=2)), (5,)
     ),
