@@ -255,3 +255,26 @@ class TestLayer:
     def test_wrong_options(self, options, message):
         with pytest.raises(ConfigError, match=message):
             RationalQuadraticSpline((3,), **options)
+
+
+def test_kept_knots_follow_every_change_of_the_parameters():
+    torch.manual_seed(0)
+    layer = RationalQuadraticSpline((3,)).eval()
+    z = torch.randn(5, 3)
+    with torch.no_grad():
+        layer.decode(z)
+        for parameter in layer.parameters():
+            parameter.data.add_(torch.randn_like(parameter))  # what no version counter sees
+        fresh = RationalQuadraticSpline((3,)).eval()
+        fresh.load_state_dict(layer.state_dict())
+        assert torch.equal(layer.decode(z), fresh.decode(z))
+        assert torch.equal(layer(z)[0], fresh(z)[0])
+        assert torch.equal(layer.float().decode(z.float()), fresh.float().decode(z.float()))
+    assert layer(z.float())[0].requires_grad
+
+
+def test_decode_is_the_inverse_without_its_log_det():
+    torch.manual_seed(0)
+    layer = RationalQuadraticSpline((3,)).eval()
+    z = 8 * torch.randn(50, 3)
+    assert torch.equal(layer.decode(z), layer.inverse(z)[0])

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from snflow.bijections.base import Bijection, Shape
 from snflow.errors import ConfigError
 from snflow.numerics.events import sum_event
-from snflow.numerics.splines.rational_quadratic import SplineKnots, inverse_spline, spline, spline_knots
+from snflow.numerics.splines.rational_quadratic import (
+    SplineKnots,
+    inverse_spline,
+    inverse_spline_value,
+    spline,
+    spline_knots,
+)
 
 
 @final
@@ -61,6 +67,7 @@ class RationalQuadraticSpline(Bijection):
         self.bins, self.tail_bound = bins, tail_bound
         self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
         self._check_options()
+        self._kept: tuple[tuple[Tensor, ...], SplineKnots] | None = None
         self.widths = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins))
         self.heights = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins))
         self.slopes = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins - 1))
@@ -73,16 +80,38 @@ class RationalQuadraticSpline(Bijection):
         x, log_derivative = inverse_spline(z, self._knots())
         return x, sum_event(log_derivative)
 
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return inverse_spline_value(z, self._knots())
+
     def _knots(self) -> SplineKnots:
+        """The knots; without gradients those of the last time, while the parameters are what they were then."""
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+            return self._knots_of(self.widths, self.heights, self.slopes)
+        now = (self.widths.detach(), self.heights.detach(), self.slopes.detach())
+        if self._kept is not None:
+            seen, knots = self._kept
+            if all(a.dtype == b.dtype and a.device == b.device for a, b in zip(seen, now, strict=True)):
+                # values, not version counters: an edit of `.data` and a fused optimizer's step leave those alone
+                if all(torch.equal(a, b) for a, b in zip(seen, now, strict=True)):
+                    return knots
+        knots = self._knots_of(*now)
+        self._kept = tuple(tensor.clone() for tensor in now), knots
+        return knots
+
+    def _knots_of(self, widths: Tensor, heights: Tensor, slopes: Tensor) -> SplineKnots:
         return spline_knots(
-            self.widths,
-            self.heights,
-            self.slopes,
+            widths,
+            heights,
+            slopes,
             bound=self.tail_bound,
             min_width=self.min_bin_width,
             min_height=self.min_bin_height,
             min_slope=self.min_derivative,
         )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the knots out of copies and pickles: they are made anew on demand."""
+        return {**self.__dict__, "_kept": None}
 
     def _check_options(self) -> None:
         smallest = max(self.min_bin_width, self.min_bin_height)

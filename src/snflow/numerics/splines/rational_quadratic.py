@@ -131,6 +131,31 @@ def inverse_spline(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
         True
     """
     outside = z.abs() > knots.bound
+    x, share, bin_ = _solved(z, knots)
+    return torch.where(outside, z, x), torch.where(outside, 0.0, -_interpolate(share, bin_)[1])
+
+
+def inverse_spline_value(z: Tensor, knots: SplineKnots) -> Tensor:
+    """x = s⁻¹(z) alone, elementwise: what sampling needs.
+
+    Args:
+        z: with shape ``(batch, *event)``.
+        knots: as in :func:`spline`.
+
+    Returns:
+        x, with the shape of z.
+
+    Example:
+        >>> import torch
+        >>> knots = spline_knots(torch.zeros(4), torch.zeros(4), torch.zeros(3), bound=2.0)
+        >>> inverse_spline_value(torch.tensor([1.5, 3.0]), knots)
+        tensor([1.5000, 3.0000])
+    """
+    return torch.where(z.abs() > knots.bound, z, _solved(z, knots)[0])
+
+
+def _solved(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor, _Bin]:
+    """x, its share ξ of the width of its bin, and the bin, for z clamped to the box."""
     inner = z.clamp(-knots.bound, knots.bound)
     bin_ = _bin(inner, knots.y, knots)
     theta = (inner - bin_.y) / bin_.height
@@ -144,8 +169,7 @@ def inverse_spline(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
     rising = b >= 0
     share = torch.where(rising, 2 * c, sum_) / torch.where(rising, sum_, 2 * a)
     share = share.clamp(0, 1)
-    x = torch.addcmul(bin_.x, bin_.width, share)
-    return torch.where(outside, z, x), torch.where(outside, 0.0, -_interpolate(share, bin_)[1])
+    return torch.addcmul(bin_.x, bin_.width, share), share, bin_
 
 
 def _bin(points: Tensor, knots: Tensor, spline_: SplineKnots) -> _Bin:
