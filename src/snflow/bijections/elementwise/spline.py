@@ -90,10 +90,10 @@ class RationalQuadraticSpline(Bijection):
         now = (self.widths.detach(), self.heights.detach(), self.slopes.detach())
         if self._kept is not None:
             seen, knots = self._kept
-            if all(a.dtype == b.dtype and a.device == b.device for a, b in zip(seen, now, strict=True)):
-                # values, not version counters: an edit of `.data` and a fused optimizer's step leave those alone
-                if all(torch.equal(a, b) for a, b in zip(seen, now, strict=True)):
-                    return knots
+            comparable = all(a.dtype == b.dtype and a.device == b.device for a, b in zip(seen, now, strict=True))
+            # values, not version counters: an edit of `.data` and a fused optimizer's step leave those alone
+            if comparable and all(torch.equal(a, b) for a, b in zip(seen, now, strict=True)):
+                return knots
         knots = self._knots_of(*now)
         self._kept = tuple(tensor.clone() for tensor in now), knots
         return knots
