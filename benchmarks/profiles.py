@@ -2,7 +2,8 @@
 
 python benchmarks/profiles.py --bench results/bench
 
-Reads runs.jsonl and writes profiles.md beside it. "outside of operations" is what Python, autograd and waiting take.
+Reads runs.jsonl and writes profiles.md beside it. "outside of operations" is what autograd and the optimizer take
+by themselves; Python between two operations is not seen.
 """
 
 from __future__ import annotations
