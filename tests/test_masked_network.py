@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.func import functional_call, stack_module_state, vmap
 
 import snflow
 from snflow.nets import MaskedMLP
@@ -39,3 +40,13 @@ def test_the_inverse_without_gradients_is_the_one_with() -> None:
     assert not fast.requires_grad
     assert torch.allclose(fast, x, atol=1e-12)
     assert torch.allclose(fast_log_det, log_det, atol=1e-12)
+
+
+def test_many_networks_at_once_go_back_without_gradients() -> None:
+    torch.manual_seed(0)
+    layers = [snflow.Inverse(snflow.Autoregressive(4, snflow.AffineTransformer(), 8)) for _ in range(3)]
+    parameters, buffers = stack_module_state(layers)
+    z = torch.randn(5, 4)
+    with torch.no_grad():
+        whole = vmap(lambda p, b: functional_call(layers[0], (p, b), (z,))[0])(parameters, buffers)
+        assert torch.allclose(whole, torch.stack([layer(z)[0] for layer in layers]), atol=1e-12)

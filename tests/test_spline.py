@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.func import jacrev
+from torch.func import functional_call, jacrev, stack_module_state, vmap
 
 from snflow.bijections import RationalQuadraticSpline
 from snflow.errors import ConfigError, ShapeError
@@ -278,3 +278,13 @@ def test_decode_is_the_inverse_without_its_log_det():
     layer = RationalQuadraticSpline((3,)).eval()
     z = 8 * torch.randn(50, 3)
     assert torch.equal(layer.decode(z), layer.inverse(z)[0])
+
+
+def test_many_splines_at_once_leave_no_knots_behind():
+    layers = [RationalQuadraticSpline((3,)).eval() for _ in range(2)]
+    parameters, buffers = stack_module_state(layers)
+    x = torch.randn(4, 3)
+    with torch.no_grad():
+        for _ in range(2):
+            whole = vmap(lambda p, b: functional_call(layers[0], (p, b), (x,))[0])(parameters, buffers)
+            assert torch.allclose(whole, torch.stack([layer(x)[0] for layer in layers]), atol=1e-12)

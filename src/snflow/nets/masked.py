@@ -135,7 +135,7 @@ class MaskedMLP(nn.Module):
 
 @final
 class MaskedWalk:
-    """yᵢ of a :class:`MaskedMLP` for i = 0, 1, …: in place and without gradients, about twice as fast as its steps.
+    """yᵢ of a :class:`MaskedMLP` for i = 0, 1, …: in place and without gradients.
 
     What does not change from input to input (masked weights and their rows, the places of the units) is laid out once;
     a unit that is not known yet is zero.

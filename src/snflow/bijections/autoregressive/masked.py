@@ -12,6 +12,7 @@ from snflow.bijections.base import Bijection
 from snflow.bijections.transformers import Transformer
 from snflow.nets import MaskedMLP
 from snflow.nets.options import Activation
+from snflow.numerics.transforms import under_transform
 
 InverseBy = Literal["steps", "jacobi"]
 """Element after element, or all elements at once until nothing moves."""
@@ -96,7 +97,7 @@ class Autoregressive(Bijection):
         if self.inverse_by == "jacobi":
             # A pass carries a gradient one element further, as it does a value: with gradients there are D more passes.
             return self._passes(z, self._jacobi(z, context), context, self.features if torch.is_grad_enabled() else 1)
-        if not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() or under_transform()):
             return self._walk(z, context)
         known, slopes = z.new_zeros(z.shape[0], 0), []
         seen = self.net.begin(z.shape[0], context)

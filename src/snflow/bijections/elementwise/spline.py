@@ -17,6 +17,7 @@ from snflow.numerics.splines.rational_quadratic import (
     spline,
     spline_knots,
 )
+from snflow.numerics.transforms import under_transform
 
 
 @final
@@ -85,7 +86,7 @@ class RationalQuadraticSpline(Bijection):
 
     def _knots(self) -> SplineKnots:
         """The knots; without gradients those of the last time, while the parameters are what they were then."""
-        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or under_transform():
             return self._knots_of(self.widths, self.heights, self.slopes)
         now = (self.widths.detach(), self.heights.detach(), self.slopes.detach())
         if self._kept is not None:
