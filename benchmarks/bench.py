@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import warnings
 from fnmatch import fnmatch
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 
+from commit import commit
 from snflow.training.allocator import keep_freed_memory
 from speed import images, linear, vectors
 
@@ -66,11 +66,10 @@ def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
         except PackageNotFoundError:
             return None
 
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     names = ("snflow", "torch", "zuko", "nflows", "normflows", "torchflows")
     return {
         "command": f"python benchmarks/bench.py {' '.join(sys.argv[1:])}",
-        "commit": git.stdout.strip(),
+        "commit": commit(),
         "versions": {name: found for name in names if (found := installed(name))},
         "machine": platform.machine(),
         "cores": os.cpu_count(),

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 import snflow
+from commit import commit
 from snflow.training.allocator import keep_freed_memory
 from snflow.training.reproduce.timing import Timed, interleaved
 
@@ -146,7 +146,8 @@ def page(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     text = f"""# How cost grows
 
 Forward and backward pass of layers of their own, medians of interleaved runs; MiB of tensors that live at once, above
-those that live between steps. The exponent is fitted over the upper half of the sizes. Written by
+those that live between steps. The exact gradient of a convolution takes the dense matrix. The
+exponent is fitted over the upper half of the sizes. Written by
 `{facts["command"]}` on {facts["cores"]} cores ({facts["machine"]}), {facts["threads"]} threads, at commit
 `{facts["commit"]:.12}`, torch {facts["torch"]}. All sizes are in `runs.jsonl`.
 
@@ -172,10 +173,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     facts = {
         "command": f"python benchmarks/growth.py {' '.join(sys.argv[1:])}".strip(),
-        "commit": git.stdout.strip(),
+        "commit": commit(),
         "torch": torch.__version__,
         "machine": platform.machine(),
         "cores": os.cpu_count(),

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from commit import commit
 from snflow.data import load
 from snflow.flows import build
 from snflow.training import fit
@@ -81,9 +81,8 @@ def main() -> None:
         bare = bare_milliseconds(recipe, LONG - SHORT)
         rows.append({"turn": turn, "fit_ms": fitted, "bare_ms": bare, "ratio": fitted / bare})
         print(rows[-1], flush=True)
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     command = f"python benchmarks/loop_overhead.py {' '.join(sys.argv[1:])}".strip()
-    facts = {"command": command, "commit": git.stdout.strip(), "torch": torch.__version__, "cores": os.cpu_count()}
+    facts = {"command": command, "commit": commit(), "torch": torch.__version__, "cores": os.cpu_count()}
     fitted, bare = (statistics.median(row[name] for row in rows) for name in ("fit_ms", "bare_ms"))
     over = statistics.median(row["ratio"] for row in rows) - 1
     low, high = min(row["ratio"] for row in rows) - 1, max(row["ratio"] for row in rows) - 1
@@ -95,7 +94,7 @@ def main() -> None:
 {over:+.1%} (median of {len(rows)} turns, which lie between {low:+.0%} and {high:+.0%}; asked for: under {ALLOWED:.0%},
 {"met" if over < ALLOWED else "missed"}).
 Validation left out, everything else that comes with a step or an epoch in. Written by `{command}` at commit
-`{git.stdout.strip():.12}`, torch {torch.__version__}, {os.cpu_count()} cores ({platform.machine()}).
+`{commit():.12}`, torch {torch.__version__}, {os.cpu_count()} cores ({platform.machine()}).
 """)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import ROWS
+from commit import commit
 from snflow.training.allocator import keep_freed_memory
 
 OURS = ("self-normalizing", "dense_snf", "snf", "learned", "conv_snf", "snflow")
@@ -60,11 +60,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     records = map(json.loads, (arguments.bench / "runs.jsonl").read_text().splitlines())
     missed = {record["row"] for record in records if any(not demand["met"] for demand in record["demands"])}
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     text = f"""# What bounds the rows that miss
 
 Shares of one call's time by operation of torch, and how many of them a call makes. Written by
-`python benchmarks/profiles.py --bench {arguments.bench}` at commit `{git.stdout.strip():.12}`, {arguments.threads}
+`python benchmarks/profiles.py --bench {arguments.bench}` at commit `{commit():.12}`, {arguments.threads}
 threads.
 
 | row | contender | ms | operations | where the time goes |
