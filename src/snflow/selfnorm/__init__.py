@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from snflow.selfnorm.options import LearnedInverse as LearnedInverse
     from snflow.selfnorm.self_normalizing import SelfNormalizingMap as SelfNormalizingMap
     from snflow.selfnorm.strided import SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d
+    from snflow.selfnorm.tracking.followers import Followers as Followers
 
 _HOMES = {
+    "Followers": "tracking.followers",
     "LayerDiagnostics": "diagnostics",
     "LearnedInverse": "options",
     "SelfNormalizing": "networks",
@@ -32,6 +34,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Followers",
     "LayerDiagnostics",
     "LearnedInverse",
     "SelfNormalizing",

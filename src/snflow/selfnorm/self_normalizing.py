@@ -18,6 +18,7 @@ from snflow.selfnorm.gradient import GradientRule, Operators, self_normalized
 from snflow.selfnorm.multiplier import update_multiplier
 from snflow.selfnorm.options import LearnedInverse
 from snflow.selfnorm.tracking.follow import Layer, Step, refit, repair, track
+from snflow.selfnorm.tracking.matrices import contracted
 
 SAMPLE = 4096
 """Entries of the weight by which a tracked layer sees that it has changed: an optimizer's step moves nearly all."""
@@ -37,13 +38,16 @@ class SelfNormalizingMap(LinearMap):
     How r stays near the inverse is said by :class:`~snflow.selfnorm.LearnedInverse`. With ``inverse_tracking`` set to
     ``"newton"`` or ``"secant"`` r is a buffer, and a training forward whose weight has changed moves it first. With
     ``"penalty"`` it is a parameter of the optimizer, and a guard repairs it where it is lost. Both happen inside of
-    ``forward``, so that a plain training loop needs nothing more; a compiled one calls :meth:`follow` itself.
+    ``forward``, so that a plain training loop needs nothing more; around a compiled or a recorded one,
+    :class:`~snflow.selfnorm.Followers` does it.
 
     Attributes:
         inverse_weight: r, a parameter or a buffer.
         penalty_weight: λ ≥ 0, a buffer, moved by the multiplier.
         learned: the options.
         inverse_method: the way back; :func:`~snflow.inverting` sets it for a whole flow.
+        follows_itself: whether a training forward moves r, as it does unless somebody else has taken that over; r is
+            then changed in place.
         refine_tolerance: the relative residual at which ``"refined"`` stops; ``None`` is about what the dtype holds.
         reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch, a scalar; over the rows that are
             penalised where some are, over its first eight where none is.
@@ -100,6 +104,7 @@ class SelfNormalizingMap(LinearMap):
         )
         self.inverse_method: InverseMethod = "exact"
         self.refine_tolerance: float | None = None
+        self.follows_itself = True
 
     def learned_log_det(self, event_shape: Shape) -> Tensor:
         """log|det A(r)| in nats for events of ``event_shape``, a scalar, exact in value and gradient."""
@@ -123,13 +128,14 @@ class SelfNormalizingMap(LinearMap):
         return error.square().mean().sqrt()
 
     @torch.no_grad()
-    def follow(self, event_shape: Shape) -> None:
+    def follow(self, event_shape: Shape, steps: int = 1) -> None:
         """Move r after w: the tracking step of ``newton`` and ``secant``, or the look of the guard when it is due.
 
-        A training forward does this by itself, unless it is compiled.
+        A training forward does this by itself, unless it is compiled, or :attr:`follows_itself` is False.
 
         Args:
             event_shape: the shape of one event.
+            steps: the training steps since the last call.
         """
         if self.learned.inverse_tracking != "penalty":
             if self._has_changed():
@@ -137,10 +143,28 @@ class SelfNormalizingMap(LinearMap):
         elif self.learned.guard:
             if self._counted is None:
                 self._counted = int(self._forwards)
-            self._counted += 1
-            self._forwards.add_(1)
-            if self._counted % self.learned.guard_every == 0:
+            looks_before = self._counted // self.learned.guard_every
+            self._counted += steps
+            self._forwards.add_(steps)
+            if self._counted // self.learned.guard_every > looks_before:
                 self._take(repair(self._layer(event_shape), self.learned, float(self._floor)), self.repairs)
+
+    @torch.no_grad()
+    def polish(self) -> bool:
+        """R ← R + R(I − WR) in place, where ‖I − WR‖_F/√D < 0.7: a Newton step that reads no number and never waits.
+
+        Between two calls of :meth:`follow`, which looks whether the step converges at all.
+
+        Returns:
+            Whether this layer is one that such a step follows: ``newton``, with an inverse that is a matrix.
+        """
+        if self.learned.inverse_tracking != "newton" or not self.operators.inverse.closed:
+            return False
+        inverses = self.operators.inverse.matrices(self.inverse_weight)
+        moved = contracted(self.operators.forward.matrices(self.weight), inverses)
+        self.inverse_weight.copy_(self.operators.inverse.from_matrices(moved))
+        self.tracking_steps.add_(1)
+        return True
 
     @torch.no_grad()
     def refresh_inverse(self, event_shape: Shape) -> None:
@@ -156,9 +180,11 @@ class SelfNormalizingMap(LinearMap):
 
     def _take(self, step: Step | None, counter: Tensor | None) -> None:
         if step is not None:
-            # Put in place of the old one, which a backward pass that is still to come may have saved.
             new = step.inverse_weight.to(self.inverse_weight).contiguous()
-            if isinstance(self.inverse_weight, nn.Parameter):
+            if not self.follows_itself:
+                self.inverse_weight.copy_(new)  # a recorded step reads this very memory
+            # Put in place of the old one, which a backward pass that is still to come may have saved.
+            elif isinstance(self.inverse_weight, nn.Parameter):
                 self.inverse_weight.data = new
             else:
                 self.inverse_weight = new
@@ -179,7 +205,7 @@ class SelfNormalizingMap(LinearMap):
 
     def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         event_shape = tuple(x.shape[1:])
-        if not torch.compiler.is_compiling():
+        if self.follows_itself and not torch.compiler.is_compiling():
             self.follow(event_shape)
         learned = self.learned
         probes = rademacher(learned.neumann_probes, event_shape, x) if self.rule.neumann_terms else None

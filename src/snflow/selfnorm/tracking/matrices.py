@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+CONTRACTING = 0.7
+"""The residual ‖I − WR‖_F/√n up to which a Newton–Schulz step is trusted: it squares the residual, if below one."""
+
 
 def newton(weight: Tensor, inverse: Tensor) -> Tensor:
     """R + R (I − W R): the residual I − WR becomes its square. O(n³), two products.
@@ -26,6 +29,31 @@ def newton(weight: Tensor, inverse: Tensor) -> Tensor:
     residual = -(weight @ inverse)
     residual.diagonal(dim1=-2, dim2=-1).add_(1)
     return torch.baddbmm(inverse, inverse, residual)
+
+
+def contracted(weight: Tensor, inverse: Tensor) -> Tensor:
+    """R + R (I − W R) where ‖I − W R‖_F/√n < 0.7, else R: :func:`newton`, decided on the device.
+
+    A large step of an optimizer may leave a residual that Newton–Schulz would blow up; there R waits for somebody who
+    can look at it and take a factorisation.
+
+    Args:
+        weight: W, with shape ``(m, n, n)``.
+        inverse: R, with the same shape.
+
+    Returns:
+        The new R, with the same shape.
+
+    Example:
+        >>> contracted(torch.tensor([[[2.0]]]), torch.tensor([[[0.45]]]))
+        tensor([[[0.4950]]])
+        >>> contracted(torch.tensor([[[2.0]]]), torch.tensor([[[5.0]]]))
+        tensor([[[5.]]])
+    """
+    residual = -(weight @ inverse)
+    residual.diagonal(dim1=-2, dim2=-1).add_(1)
+    trusted = residual.square().mean((-2, -1), keepdim=True) * weight.shape[-1] < CONTRACTING**2
+    return torch.where(trusted, torch.baddbmm(inverse, inverse, residual), inverse)
 
 
 def secant(weight: Tensor, inverse: Tensor, probes: Tensor) -> Tensor:

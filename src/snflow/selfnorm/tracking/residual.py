@@ -10,9 +10,7 @@ from torch import Tensor
 
 from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import Operators
-
-CONTRACTING = 0.7
-"""The growth up to which a Newton–Schulz step is trusted: it squares the residual, if that is below one."""
+from snflow.selfnorm.tracking.matrices import CONTRACTING
 
 
 @dataclass(frozen=True)

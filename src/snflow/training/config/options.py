@@ -128,7 +128,17 @@ class DeviceOptions:
     """Number of devices; each takes its slice of every batch."""
     strategy: Literal["auto", "ddp"] = "auto"
     """How several devices share the work; auto takes ddp for more than one."""
+    compile: Literal["off", "inductor", "aot_eager"] = "off"
+    """torch.compile of the objective, by this backend: inductor generates code, aot_eager only traces."""
+    cuda_graph: bool = False
+    """Record a whole training step, optimizer included, as a CUDA graph and replay it: one device, of kind cuda."""
+    read_every: int = 20
+    """cuda_graph: steps between two looks at the numbers of the replayed steps, and at the learned inverses."""
+    matmul: Literal["highest", "high", "medium"] = "highest"
+    """Precision of float32 matrix products in training steps: high is TF32, medium bfloat16. Likelihoods: highest."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "device", self)
         require("devices", self.devices >= 1, "a whole number of at least 1")
+        require("read_every", self.read_every >= 1, "a whole number of at least 1")
+        require("cuda_graph", not self.cuda_graph or self.devices == 1, "false with several devices")

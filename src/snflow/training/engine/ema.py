@@ -33,16 +33,24 @@ class MovingAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._parameters = list(module.parameters())
         self._decay = decay
-        self._updates = 0
+        self._updates = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
         self._average = [p.detach().clone() for p in self._parameters]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the present weights."""
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        average_into = get_ema_multi_avg_fn(decay)
+        updates = float(self._updates)
+        average_into = get_ema_multi_avg_fn(min(self._decay, (1 + updates) / (10 + updates)))
         average_into(self._average, self._parameters, None)
         self._updates += 1
+
+    @torch.no_grad()
+    def update_where(self, taken: Tensor) -> None:
+        """Take in the present weights if ``taken``, a boolean scalar on their device, holds; it is not waited for."""
+        share = (1 - ((1 + self._updates) / (10 + self._updates)).clamp(max=self._decay)) * taken
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.lerp_(parameter, share.to(average.dtype))
+        self._updates += taken
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -65,7 +73,7 @@ class MovingAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """The average, in the order of the parameters, and the number of updates."""
-        return {"average": [t.clone() for t in self._average], "updates": self._updates}
+        return {"average": [t.clone() for t in self._average], "updates": int(self._updates)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a saved average back.
@@ -80,4 +88,4 @@ class MovingAverage:
             )
         for mine, saved in zip(self._average, state["average"], strict=True):
             mine.copy_(saved)
-        self._updates = state["updates"]
+        self._updates.fill_(state["updates"])

@@ -1,6 +1,9 @@
-"""From a checkpoint into a flow."""
+"""From a checkpoint into a flow, and from a data set to where it is used."""
 
 from __future__ import annotations
+
+import torch
+from torch import Tensor
 
 from snflow.distributions import Flow
 from snflow.errors import CheckpointError
@@ -35,3 +38,14 @@ def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) ->
         average.load_state_dict(checkpoint.state["average"])
         average.install()
         refresh_inverses(flow)
+
+
+def near(data: Tensor, device: torch.device) -> Tensor:
+    """The rows in the memory of a CUDA device, if they take less than half of what is free there; else as they are.
+
+    Batches are then gathered where they are used: nothing is copied in a step.
+    """
+    if device.type != "cuda":
+        return data
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.to(device) if 2 * data.numel() * data.element_size() < free else data

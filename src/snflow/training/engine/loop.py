@@ -24,11 +24,11 @@ from snflow.training.checkpoints.store import CheckpointStore
 from snflow.training.config.recipe import Recipe
 from snflow.training.engine.ema import MovingAverage
 from snflow.training.engine.evaluation import exact_nll, in_dtype_of
-from snflow.training.engine.guard import DivergenceGuard, gradient_norm
-from snflow.training.engine.loading import load_model
-from snflow.training.engine.optimizer import adam
+from snflow.training.engine.guard import DivergenceGuard
+from snflow.training.engine.loading import load_model, near
 from snflow.training.engine.schedule import learning_rate
 from snflow.training.engine.signals import StopRequest
+from snflow.training.engine.steps import Asked, Taken, matmul_precision, portable, set_up
 from snflow.training.engine.tally import Epoch, Tally
 from snflow.training.report.metrics import EpochRow, LayerRow, MetricsFile
 from snflow.training.report.progress import Reporter
@@ -83,11 +83,13 @@ class TrainingLoop:
             )
         flow.to(fabric.device, torch.float64 if options.precision == "64-true" else torch.float32)
         changed = Augmentation(options.flip, options.jitter)
-        self._batches = Batches(in_dtype_of(flow, dataset.train), options.batch_size, options.seed, changed)
-        self._parameters = [p for p in flow.parameters() if p.requires_grad]
-        self._model, self._optimizer = fabric.setup(flow, adam(self._parameters, recipe.optimizer, fabric.device))
+        rows = near(in_dtype_of(flow, dataset.train), fabric.device)
+        self._batches = Batches(rows, options.batch_size, options.seed, changed)
         self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
         self._guard = DivergenceGuard(flow, options, recipe.optimizer)
+        self._model, self._optimizer, self._steps = set_up(
+            fabric, flow, recipe, self._average, self._guard, self._agreed, self._last_good
+        )
         self._tally = Tally()
         self._saved_at = time.monotonic()
 
@@ -133,47 +135,48 @@ class TrainingLoop:
         every = self._recipe.training.checkpoint_every_steps
         rank, world = self._fabric.global_rank, self._fabric.world_size
         self._model.train()
-        for batch in self._batches.epoch(tally.epochs, tally.batch):
+        with matmul_precision(self._recipe.device.matmul):
             began = time.perf_counter()
-            stopping, due = self._step(batch[rank::world].to(self._fabric.device), stop)
-            tally.batch += 1
-            tally.step += 1
-            tally.epoch.reconstruction_errors = None
-            took = time.perf_counter() - began
-            tally.epoch.seconds += took
-            tally.epoch.slowest_step = max(tally.epoch.slowest_step, took)
-            if stopping:
-                return True
-            if tally.batch < steps and (due or (every and tally.step % every == 0)):
-                self._save()
+            for batch in self._batches.epoch(tally.epochs, tally.batch):
+                taken = self._take(batch[rank::world].to(self._fabric.device), stop, every)
+                if taken is None:
+                    continue
+                now = time.perf_counter()
+                self._note(taken, now - began)
+                if taken.stop:
+                    return True
+                if tally.batch < steps and (taken.due or (every and tally.step % every == 0)):
+                    self._save()
+                began = time.perf_counter()
         return False
 
-    def _step(self, batch: Tensor, stop: StopRequest) -> tuple[bool, bool]:
-        """One optimizer step; returns whether to stop and whether a checkpoint is due, the same on every device."""
-        tally, clip = self._tally, self._recipe.optimizer.clip_norm
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate(tally.step)
-        loss = -self._model(batch).mean()
-        self._fabric.backward(loss)
-        norm = gradient_norm(self._parameters)
-        flags = torch.tensor([stop.received is not None, self._minutes_are_over()], device=loss.device)
-        objective, size, stopping, due = self._agreed(torch.cat([torch.stack([loss.detach(), norm]), flags.to(loss)]))
-        if math.isfinite(objective) and math.isfinite(size):
-            if clip is not None:
-                torch.nn.utils.clip_grads_with_norm_(self._parameters, clip, norm)
-            self._optimizer.step()
-            if self._average is not None:
-                self._average.update()
-            self._guard.passed()
-            tally.epoch.steps += 1
-            tally.epoch.objective += objective
-            tally.epoch.gradient_norm += size
-        else:
-            self._guard.failed(objective, size, tally.step + 1, self._last_good())
-            tally.epoch.skipped += 1
-        self._optimizer.zero_grad(set_to_none=True)
-        self._reporter.step(tally.epochs + 1, objective)
-        return stopping > 0, due > 0
+    def _take(self, batch: Tensor, stop: StopRequest, every: int) -> Taken | None:
+        """One optimizer step, and what became of it and of those before, as far as it is known yet."""
+        tally = self._tally
+        ends = tally.batch + 1 == self._batches.steps_per_epoch
+        asked = Asked(
+            rate=self._learning_rate(tally.step),
+            number=tally.step + 1,
+            stop=lambda: stop.received is not None,
+            due=self._minutes_are_over,
+            look=ends or (every > 0 and (tally.step + 1) % every == 0),
+        )
+        taken = self._steps.take(batch, asked)
+        tally.batch += 1
+        tally.step += 1
+        return taken
+
+    def _note(self, taken: Taken, seconds: float) -> None:
+        """Add the numbers of some steps to those of the epoch."""
+        running, steps = self._tally.epoch, taken.steps + taken.skipped
+        running.reconstruction_errors = None
+        running.steps += taken.steps
+        running.skipped += taken.skipped
+        running.objective += taken.objective
+        running.gradient_norm += taken.gradient_norm
+        running.seconds += seconds
+        running.slowest_step = max(running.slowest_step, seconds / steps)
+        self._reporter.step(self._tally.epochs + 1, taken.last, steps)
 
     def _finish_epoch(self) -> None:
         """Validate, write the row, keep a checkpoint; at the very beginning too, as epoch 0."""
@@ -291,9 +294,9 @@ class TrainingLoop:
             drawn_from = drawn_from * self._fabric.world_size
             dist.all_gather_object(drawn_from, generators.capture())
         if self._fabric.is_global_zero:
-            state = {
+            state: dict[str, Any] = {
                 "tally": {**tally.to_dict(), "skips_in_a_row": self._guard.in_a_row},
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": portable(self._optimizer.state_dict()),
                 "generators": drawn_from,
                 "average": None if self._average is None else self._average.state_dict(),
             }

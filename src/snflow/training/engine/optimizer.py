@@ -10,13 +10,16 @@ from torch import nn
 from snflow.training.config.options import OptimizerOptions
 
 
-def adam(parameters: Iterable[nn.Parameter], options: OptimizerOptions, device: torch.device) -> torch.optim.Adam:
+def adam(
+    parameters: Iterable[nn.Parameter], options: OptimizerOptions, device: torch.device, *, recorded: bool = False
+) -> torch.optim.Adam:
     """θ ← θ − η m̂ / (√v̂ + ε), one fused kernel where the device has it.
 
     Args:
         parameters: θ, of any shapes.
         options: η, the decays of m and v, ε and the weight decay.
         device: that of the parameters.
+        recorded: whether its step is recorded as a CUDA graph.
 
     References:
         Kingma & Ba (2015), Adam, algorithm 1.
@@ -33,4 +36,5 @@ def adam(parameters: Iterable[nn.Parameter], options: OptimizerOptions, device: 
         eps=options.eps,
         weight_decay=options.weight_decay,
         fused=device.type in ("cpu", "cuda"),
+        capturable=recorded and device.type == "cuda",
     )

@@ -17,8 +17,8 @@ class Reporter(ABC):
         """Begin, with ``done`` of ``total`` steps already taken, in ``epochs`` epochs."""
 
     @abstractmethod
-    def step(self, epoch: int, objective: float) -> None:
-        """Note one step in epoch ``epoch`` (counted from 1), with its objective in nats."""
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
+        """Note so many steps in epoch ``epoch`` (counted from 1), with the last one's objective in nats."""
 
     @abstractmethod
     def validated(self, epoch: int, nll: float) -> None:
@@ -39,7 +39,7 @@ class SilentReporter(Reporter):
     def start(self, done: int, total: int, epochs: int) -> None:
         """Show nothing."""
 
-    def step(self, epoch: int, objective: float) -> None:
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
         """Show nothing."""
 
     def validated(self, epoch: int, nll: float) -> None:
@@ -77,9 +77,9 @@ class BarReporter(Reporter):
         )
         self._progress.start()
 
-    def step(self, epoch: int, objective: float) -> None:
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
         """Advance the bar."""
-        self._progress.update(self._task, advance=1, epoch=epoch, objective=f"{objective:.3f}")
+        self._progress.update(self._task, advance=steps, epoch=epoch, objective=f"{objective:.3f}")
 
     def validated(self, epoch: int, nll: float) -> None:
         """Show the new NLL."""
@@ -113,9 +113,9 @@ class LineReporter(Reporter):
         self._start, self._done, self._total, self._epochs = done, done, total, epochs
         self._pending = False
 
-    def step(self, epoch: int, objective: float) -> None:
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
         """Show a line when it is time."""
-        self._done += 1
+        self._done += steps
         self._epoch, self._objective, self._pending = epoch, objective, True
         if time.monotonic() - self._spoke >= self._seconds:
             self._line()

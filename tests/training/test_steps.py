@@ -1,0 +1,300 @@
+"""Steps that are recorded or compiled: the same numbers as the plain ones, without a read in between."""
+
+import json
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from snflow.data import load
+from snflow.distributions import Flow
+from snflow.distributions.dequantization import Dequantization
+from snflow.errors import ConfigError, DivergenceError
+from snflow.flows import build
+from snflow.selfnorm import Followers, SelfNormalizingMap
+from snflow.training import fit, load_flow
+from snflow.training.checkpoints.checkpoint import read_checkpoint
+from snflow.training.checkpoints.store import CheckpointStore
+from snflow.training.config.options import OptimizerOptions, TrainingOptions
+from snflow.training.config.recipe import load_recipe
+from snflow.training.engine.ema import MovingAverage
+from snflow.training.engine.guard import DivergenceGuard
+from snflow.training.engine.optimizer import adam
+from snflow.training.engine.steps import setting_up
+from snflow.training.engine.steps.base import Asked
+from snflow.training.engine.steps.recorded import RecordedSteps
+
+READS = ("aten._local_scalar_dense", "aten.equal", "aten.nonzero", "aten.is_nonzero", "aten.masked_select")
+DENSE = {"name": "dense", "layers": 2, "guard": False}
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """Let the processor take the steps that a graph would record."""
+    monkeypatch.setattr(setting_up, "RECORDING", ("cuda", "cpu"))
+
+
+def final(run):
+    store = CheckpointStore(run / "checkpoints")
+    return read_checkpoint(store.path(store.steps()[-1]))
+
+
+def weights(run):
+    return final(run).model
+
+
+def nll(run):
+    return json.loads((run / "summary.json").read_text())["test_nll_nats"]
+
+
+def recorded(recipe, **changes):
+    return recipe(**{"device__cuda_graph": True, "device__read_every": 4, **changes})
+
+
+class Unread(TorchDispatchMode):
+    """Refuses every operation that would wait for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not str(func).startswith(READS), f"the step waits: {func}"
+        return func(*args, **(kwargs or {}))
+
+
+def steps_of(flow, recipe, average=None, **options):
+    training = TrainingOptions(**options)
+    parameters = list(flow.parameters())
+    guard = DivergenceGuard(flow, training, recipe.optimizer)
+    rules = (recipe.optimizer, training, average, guard, Followers(flow), 4, lambda: "none")
+    return RecordedSteps(flow, parameters, adam(parameters, recipe.optimizer, torch.device("cpu")), *rules), guard
+
+
+def asked(number, rate=1e-3, look=False):
+    return Asked(rate=rate, number=number, stop=lambda: False, due=lambda: False, look=look)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer__clip_norm": 0.5, "training__ema_decay": 0.9},
+        {"flow__multiplier": "geco"},
+        {"flow__log_det_rule": "exact"},
+        {"training__precision": "64-true", "training__flip": True},
+    ],
+    ids=["plain", "clip-and-average", "geco", "exact", "double-and-flip"],
+)
+@pytest.mark.usefixtures("recording")
+def test_recorded_steps_are_the_plain_ones_to_the_bit(recipe, tmp_path, quiet, changes):
+    fit(recipe(**changes), tmp_path / "plain", console=quiet)
+    fit(recorded(recipe, **changes), tmp_path / "recorded", console=quiet)
+    one, other = weights(tmp_path / "plain"), weights(tmp_path / "recorded")
+    # In double precision Adam's two kernels, for a rate that is a number or a tensor, differ in the last bit.
+    near = 1e-13 if changes.get("training__precision") == "64-true" else 0.0
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=near, atol=near)
+    columns = [(run / "metrics.csv").read_text().splitlines() for run in (tmp_path / "plain", tmp_path / "recorded")]
+    for row, same in zip(*columns, strict=True):
+        if not near:
+            assert row.split(",")[:6] == same.split(",")[:6]  # epoch, step, rate, objective, likelihoods
+    assert nll(tmp_path / "plain") == pytest.approx(nll(tmp_path / "recorded"), rel=near, abs=near)
+
+
+@pytest.mark.usefixtures("recording")
+def test_a_recorded_run_goes_on_plainly_and_back(recipe, tmp_path, quiet):
+    fit(recipe(), tmp_path / "whole", console=quiet)
+    fit(recorded(recipe, training__epochs=1, schedule__decay="constant"), tmp_path / "short", console=quiet)
+    broken = tmp_path / "broken"
+    for stop_at, changes in ((7, recorded), (15, None), (None, recorded)):
+        chosen = changes(recipe) if changes else recipe()
+        if stop_at is None:
+            fit(chosen, broken, resume=True, console=quiet)
+        else:
+            _interrupted(chosen, broken, stop_at, quiet)
+    one, other = weights(tmp_path / "whole"), weights(broken)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert {type(group["lr"]) for group in final(broken).state["optimizer"]["param_groups"]} == {float}
+
+
+def _interrupted(chosen, run, stop_at, quiet):
+    from snflow.training.engine import loop
+
+    class Stop(loop.StopRequest):
+        @property
+        def received(self):
+            return 15 if self.steps() >= stop_at else None
+
+        @received.setter
+        def received(self, value):
+            """Signals of the machine are not listened to."""
+
+    original = loop.TrainingLoop._take
+
+    def take(self, batch, stop, every):
+        stop.steps = lambda: self._tally.step + 1
+        return original(self, batch, stop, every)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "StopRequest", Stop)
+        patch.setattr(loop.TrainingLoop, "_take", take)
+        assert fit(chosen, run, resume=run.exists(), console=quiet).signal == 15
+
+
+@pytest.mark.parametrize("name", ["digits_conv", "digits_glow_snf", "digits_glow_newton", "toy_dense", "toy_realnvp"])
+def test_a_recorded_step_reads_nothing(name, monkeypatch):
+    monkeypatch.setattr(Dequantization, "_check_range", lambda self, k: None)  # a processor's alone
+    recipe = load_recipe(name)
+    dataset = load(recipe.data)
+    flow = build(recipe.flow, dataset)
+    batch = dataset.train[:20]
+    flow.eval()
+    flow(batch)
+    flow.train()
+    steps, _ = steps_of(flow, recipe, average=MovingAverage(flow, 0.9))
+    for number in range(1, 5):
+        steps.take(batch, asked(number))
+    with Unread():
+        steps._step()
+    with pytest.raises(AssertionError, match="the step waits"), Unread():
+        bool(batch.sum() > 0)
+
+
+@pytest.mark.usefixtures("recording")
+def test_recorded_newton_steps_keep_the_inverse(recipe, tmp_path, quiet):
+    changes = {"flow": {**DENSE, "inverse_tracking": "newton"}, "optimizer__learning_rate": 3e-3}
+    flow = changes.pop("flow")
+    named = {f"flow__{key}": value for key, value in flow.items() if key != "guard"}
+    base = lambda **more: _dense(recipe, **named, **changes, **more)  # noqa: E731
+    fit(base(), tmp_path / "plain", console=quiet)
+    fit(base(device__cuda_graph=True, device__read_every=4), tmp_path / "recorded", console=quiet)
+    assert nll(tmp_path / "recorded") == pytest.approx(nll(tmp_path / "plain"), rel=1e-3)
+    trained, _ = load_flow(tmp_path / "recorded")
+    for layer in trained.modules():
+        if isinstance(layer, SelfNormalizingMap):
+            assert layer.inverse_residual((64,)) < 0.05
+            assert layer.tracking_steps >= 18
+
+
+def _dense(recipe, **changes):
+    from snflow.training import Recipe
+
+    content = recipe(**{k: v for k, v in changes.items() if not k.startswith("flow__")}).to_dict()
+    content["flow"] = {k.removeprefix("flow__"): v for k, v in changes.items() if k.startswith("flow__")}
+    return Recipe.from_dict(content)
+
+
+def test_a_look_repairs_what_a_newton_step_cannot():
+    import snflow
+
+    torch.manual_seed(0)
+    layer = snflow.SelfNormalizingDense(6, inverse_tracking="newton")
+    x = torch.randn(5, 6)
+    layer.eval()(x)
+    layer.train()
+    followers = Followers(layer)
+    memory = layer.inverse_weight.data_ptr()
+    with torch.no_grad():
+        layer.weight.mul_(-3)
+    lost = layer.inverse_weight.clone()
+    followers.polish()
+    assert torch.equal(layer.inverse_weight, lost)
+    layer(x)
+    assert torch.equal(layer.inverse_weight, lost)
+    followers.look()
+    torch.testing.assert_close(layer.inverse_weight @ layer.weight, torch.eye(6), rtol=0, atol=1e-5)
+    assert layer.inverse_weight.data_ptr() == memory
+
+
+def test_numbers_that_are_not_finite_end_a_recorded_run_with_the_last_finite_weights(monkeypatch):
+    recipe = load_recipe("toy_dense")
+    dataset = load(recipe.data)
+    torch.manual_seed(0)
+    flow = build(recipe.flow, dataset)
+    poison_at(monkeypatch, {6})
+    steps, _ = steps_of(flow, recipe)
+    for number in range(1, 6):
+        steps.take(dataset.train[:20], asked(number))
+    before = [p.detach().clone() for p in flow.parameters()]
+    for number in (6, 7):
+        assert steps.take(dataset.train[:20], asked(number)) is None
+    with pytest.raises(DivergenceError, match="step 6: expected finite numbers, got objective nan"):
+        steps.take(dataset.train[:20], asked(8))
+    assert all(torch.equal(p, q) for p, q in zip(before, flow.parameters(), strict=True))
+
+
+def test_a_recorded_run_skips_and_counts_and_gives_up(monkeypatch):
+    recipe = load_recipe("toy_dense")
+    dataset = load(recipe.data)
+    flow = build(recipe.flow, dataset)
+    average = MovingAverage(flow, 0.9)
+    poison_at(monkeypatch, {2, 3, 6, 9, 10, 11})
+    steps, guard = steps_of(flow, recipe, average, on_nonfinite="skip", max_skips=2)
+    looks = [steps.take(dataset.train[:20], asked(number)) for number in range(1, 9)]
+    known = [look for look in looks if look is not None]
+    assert [(look.steps, look.skipped) for look in known] == [(2, 2), (3, 1)]
+    assert average.state_dict()["updates"] == 5
+    assert guard.in_a_row == 0
+    for number in range(9, 12):
+        steps.take(dataset.train[:20], asked(number))
+    with pytest.raises(DivergenceError, match=r"step 11: .*\(3 steps in a row\)"):
+        steps.take(dataset.train[:20], asked(12))
+
+
+def poison_at(monkeypatch, at):
+    original, seen = Flow.forward, []
+
+    def forward(self, *args, **kwargs):
+        value = original(self, *args, **kwargs)
+        if self.training:
+            seen.append(1)
+        return value * float("nan") if self.training and len(seen) in at else value
+
+    monkeypatch.setattr(Flow, "forward", forward)
+
+
+def test_the_average_takes_in_what_was_taken():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(3, 2)
+    one, other = MovingAverage(layer, 0.3), MovingAverage(layer, 0.3)
+    for number in range(6):
+        with torch.no_grad():
+            layer.weight.add_(1)
+        taken = number != 2
+        other.update_where(torch.tensor(taken))
+        if taken:
+            one.update()
+    for mine, theirs in zip(one.state_dict()["average"], other.state_dict()["average"], strict=True):
+        torch.testing.assert_close(mine, theirs)
+    assert one.state_dict()["updates"] == other.state_dict()["updates"] == 5
+
+
+def test_a_processor_records_nothing_and_several_devices_neither(recipe, tmp_path, quiet):
+    with pytest.raises(ConfigError, match=r"device\.cuda_graph: expected a device of kind cuda, got cpu"):
+        fit(recipe(device__cuda_graph=True), tmp_path / "run", console=quiet)
+    with pytest.raises(ConfigError, match=r"cuda_graph"):
+        recipe(device__cuda_graph=True, device__devices=2)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("tracking", ["penalty", "newton"])
+def test_a_compiled_run_learns_the_same(recipe, tmp_path, quiet, tracking):
+    changes = {"flow__name": "dense", "flow__layers": 2, "flow__inverse_tracking": tracking, "training__epochs": 2}
+    changes["flow__tracking_tolerance"] = 0.01
+    fit(_dense(recipe, **changes), tmp_path / "plain", console=quiet)
+    fit(_dense(recipe, **changes, device__compile="aot_eager"), tmp_path / "compiled", console=quiet)
+    # The probes of a tracked layer are drawn before the noise of the batch instead of behind it: other noise.
+    near = 1e-5 if tracking == "penalty" else 2e-3
+    assert nll(tmp_path / "compiled") == pytest.approx(nll(tmp_path / "plain"), rel=near)
+    if tracking == "newton":
+        flow, _ = load_flow(tmp_path / "compiled")
+        steps = [layer.tracking_steps for layer in flow.modules() if isinstance(layer, SelfNormalizingMap)]
+        assert all(count > 0 for count in steps)
+
+
+def test_matrix_products_of_lower_precision_end_with_the_training_step():
+    with setting_up.matmul_precision("high"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_options_are_no_part_of_what_a_recipe_is(recipe):
+    assert recipe().digest() == recipe(device__compile="inductor", device__matmul="high").digest()
+    assert OptimizerOptions() == recipe().optimizer
