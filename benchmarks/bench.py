@@ -35,11 +35,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each contender")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where everybody computes")
     parser.add_argument("--rows", default="", help="patterns of names, separated by commas")
     parser.add_argument("--full", action="store_true", help="every row, not the short form")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.set_default_device(arguments.device)
     keep_freed_memory()  # as `snflow fit` does; everybody's, the peers' too
     warnings.simplefilter("ignore")  # those of the peers
     patterns = arguments.rows.split(",") if arguments.rows else ["*"] if arguments.full else list(SHORT)
@@ -73,8 +75,15 @@ def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": {name: found for name in names if (found := installed(name))},
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
         "threads": arguments.threads,
     }
+
+
+def where(row: dict[str, Any]) -> str:
+    """The machine, in words."""
+    computer = f"{row['threads']} threads, {row['cores']} cores ({row['machine']})"
+    return computer if row.get("device", "cpu") == "cpu" else f"On one {row['device']}, with {computer}"
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -83,10 +92,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     commits = ", ".join(sorted({f"`{row['commit']:.12}`" for row in rows}))
     text = f"""# Speed
 
-Medians in milliseconds; the contenders of a row took turns in one process. {rows[-1]["threads"]} threads,
-{rows[-1]["cores"]} cores ({rows[-1]["machine"]}), at commit {commits}; {versions}. Freed memory is kept
-for the next step, as `snflow fit` keeps it, for all of them. `runs.jsonl` has each row's command, quartiles and how
-often it was measured. A row that misses what was asked for says so.
+Medians in milliseconds; the contenders of a row took turns in one process. {where(rows[-1])},
+at commit {commits}; {versions}. Freed memory is kept for the next step, as `snflow fit` keeps it, for all of them.
+`runs.jsonl` has each row's command, quartiles and how often it was measured. A row that misses what was asked for says so.
 
 | what | ms | asked for | measured | |
 |---|---|---|---|---|

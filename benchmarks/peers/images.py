@@ -50,4 +50,4 @@ GLOWS = {
 
 def batch(size: int) -> torch.Tensor:
     """Noise in place of images."""
-    return torch.randn(size, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return torch.randn(size, *SHAPE, generator=torch.Generator(torch.get_default_device()).manual_seed(0))

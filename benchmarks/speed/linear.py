@@ -20,6 +20,10 @@ BATCH = 100
 DIMENSIONS = (784, 1568, 3072)
 
 
+def _device() -> str:
+    return torch.get_default_device().type
+
+
 def _loss(pair: tuple[Tensor, Tensor]) -> Tensor:
     z, log_det = pair
     return 0.5 * z.square().sum() / BATCH - log_det.mean()
@@ -55,7 +59,7 @@ def training(rows: tuple[str, ...]) -> dict[str, Callable[[], object]]:
     for row in TARGETS["table3"].rows:
         if row.name in rows:
             recipe = recipe_of(row, {})
-            found[row.name] = _with_restore(timed_training(recipe, *built(recipe, (1, 28, 28), 256, "cpu")))
+            found[row.name] = _with_restore(timed_training(recipe, *built(recipe, (1, 28, 28), 256, _device())))
     return found
 
 
@@ -64,7 +68,7 @@ def training_on_vectors(dimension: int) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {}
     for row in TARGETS["figure4"].rows:
         recipe = recipe_of(row, {})
-        timed = timed_training(recipe, *built(recipe, (dimension,), None, "cpu"))
+        timed = timed_training(recipe, *built(recipe, (dimension,), None, _device()))
         found[row.name] = _with_restore(timed)
     return found
 
@@ -81,7 +85,7 @@ def _with_restore(timed: Timed) -> Callable[[], object]:
 def sampling(recipe_row: str) -> dict[str, Callable[[], object]]:
     """One sample from latents to pixels by each way back; the exact one's factors are made before, once."""
     row = next(row for row in TARGETS["table3"].rows if row.name == recipe_row)
-    flow, _ = built(recipe_of(row, {}), (1, 28, 28), 256, "cpu")
+    flow, _ = built(recipe_of(row, {}), (1, 28, 28), 256, _device())
     flow.eval()
     z = flow.base.rsample(1)
 

@@ -50,7 +50,7 @@ class Row:
     def measure(self, seconds: float) -> dict[str, Any]:
         """Take the contenders in turns; medians and quartiles in milliseconds."""
         timed = {name: Timed(act) for name, act in self.make().items()}
-        interleaved(list(timed.values()), seconds, "cpu")
+        interleaved(list(timed.values()), seconds, torch.get_default_device().type)
         medians = {name: one.median_ms for name, one in timed.items()}
         spread = {name: [1000 * q for q in statistics.quantiles(one.seconds, n=4)] for name, one in timed.items()}
         return {

@@ -47,7 +47,7 @@ def splines() -> dict[str, Callable[[], object]]:
 
 def step(kind: str, features: int) -> dict[str, Callable[[], object]]:
     """Objective, gradient and Adam's step."""
-    x = torch.randn(ROWS_OF_BATCH, features, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(ROWS_OF_BATCH, features, generator=torch.Generator(torch.get_default_device()).manual_seed(0))
 
     def of(library: str) -> Callable[[], object]:
         torch.manual_seed(0)

@@ -48,7 +48,7 @@ class Logit(Bijection):
         inner = x.clamp(0, 1)
         size = math.prod(x.shape[1:])
         outside = (inner != x).reshape(len(x), size).any(1)
-        low, high = x.new_tensor(self.alpha), x.new_tensor(1 - self.alpha)
+        low, high = x.new_full((), self.alpha), x.new_full((), 1 - self.alpha)
         # each logarithm from its own side: 1 − p has no digits left where p is close to one
         log_p, log_q = torch.lerp(low, high, inner).log(), torch.lerp(high, low, inner).log()
         log_det = size * math.log1p(-2 * self.alpha) - sum_event(log_p + log_q)

@@ -60,7 +60,7 @@ class SmoothLeakyReLU(Bijection):
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         # beyond 40 softplus(x) rounds to x in float64; torch's default of 20 is off by 2e-9
         value = torch.add(self.alpha * x, F.softplus(x, threshold=40.0), alpha=1 - self.alpha)
-        return value, torch.add(x.new_tensor(self.alpha), torch.sigmoid(x), alpha=1 - self.alpha)
+        return value, torch.add(x.new_full((), self.alpha), torch.sigmoid(x), alpha=1 - self.alpha)
 
     def extra_repr(self) -> str:
         """Show the slope."""

@@ -105,6 +105,7 @@ class SumOfSquaresTransformer(Transformer):
     """
 
     first: Tensor
+    units: Tensor
 
     def __init__(self, polynomials: int = 3, degree: int = 3, bound: float = 5.0) -> None:
         super().__init__()
@@ -119,13 +120,12 @@ class SumOfSquaresTransformer(Transformer):
         first[:, 1] = 0.05 * (torch.arange(polynomials) - (polynomials - 1) / 2)
         self.register_buffer("first", first, persistent=False)
         # A power of t up to R is as large as B^R: coefficients are in units that make each of them matter alike.
-        self.units = [bound ** -float(i) for i in range(degree + 1)]
+        self.register_buffer("units", torch.tensor([bound ** -float(i) for i in range(degree + 1)]), persistent=False)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = ∫₀ˣ (ε + Σ p²) + β."""
         ones = [1] * (h.dim() - 1)
-        units = h.new_tensor(self.units).reshape(-1, *ones)
-        said = h[:-1].unflatten(0, (self.polynomials, self.degree + 1)) * units
+        said = h[:-1].unflatten(0, (self.polynomials, self.degree + 1)) * self.units.to(h.dtype).reshape(-1, *ones)
         coefficients = said + self.first.reshape(*self.first.shape, *ones)
         inner = x.clamp(-self.bound, self.bound)
         value, slope = sum_of_squares(inner, coefficients, _LEAST_SLOPE)

@@ -1,0 +1,153 @@
+"""What compiling and recording a training step bring: milliseconds of a step of 100 rows, recipe by recipe.
+
+python benchmarks/recorded.py --device cuda --recipes mnist_dense_snf,mnist_dense_newton --out results/recorded
+
+`plain` is the step of `snflow fit`, `compiled` that of `--device.compile inductor`, `graph` that of `--device.cuda_graph
+true`, `compiled graph` both; `tf32` adds `--device.matmul high`. They take turns; a turn is so many steps as take
+`--seconds`, with one look at the clock before and behind. On a processor there are no graphs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from commit import commit
+from snflow.training.allocator import keep_freed_memory
+from snflow.training.config.options import DeviceOptions
+from snflow.training.config.recipe import Recipe, load_recipe
+from snflow.training.engine.guard import DivergenceGuard
+from snflow.training.engine.steps import Asked, matmul_precision, set_up
+from snflow.training.reproduce.timing import EVENTS, built
+
+MODES = {
+    "plain": DeviceOptions(),
+    "plain tf32": DeviceOptions(matmul="high"),
+    "compiled": DeviceOptions(compile="inductor"),
+    "graph": DeviceOptions(cuda_graph=True),
+    "compiled graph": DeviceOptions(cuda_graph=True, compile="inductor"),
+    "compiled graph tf32": DeviceOptions(cuda_graph=True, compile="inductor", matmul="high"),
+}
+TURNS = 5
+
+
+@dataclass
+class Stepper:
+    """One recipe's step in one mode."""
+
+    take: Callable[[], object]
+    matmul: str
+    first_seconds: float
+
+    def turn(self, seconds: float, finish: Callable[[], None]) -> float:
+        """Milliseconds of a step, the mean over about so many seconds."""
+        with matmul_precision(self.matmul):
+            finish()
+            began = time.perf_counter()
+            count = 0
+            while count == 0 or time.perf_counter() - began < seconds:
+                for _ in range(10):
+                    self.take()
+                count += 10
+                finish()
+            return 1000 * (time.perf_counter() - began) / count
+
+
+def stepper(recipe: Recipe, options: DeviceOptions, device: str) -> Stepper:
+    """Build the flow and take the first steps, in which what is compiled or recorded is."""
+    recipe = replace(recipe, device=replace(options, accelerator=device))
+    torch.manual_seed(0)
+    flow, batch = built(recipe, *EVENTS[recipe.data_name], device)
+    flow.eval()
+    with torch.no_grad():
+        flow(batch)  # finds the first log-determinants
+    flow.train()
+    fabric = Fabric(accelerator=device, devices=1)
+    guard = DivergenceGuard(flow, recipe.training, recipe.optimizer)
+    _, _, steps = set_up(fabric, flow, recipe, None, guard, lambda values: values.tolist(), lambda: "")
+    number = 0
+
+    def take() -> None:
+        nonlocal number
+        number += 1
+        steps.take(batch, Asked(1e-6, number, stop=lambda: False, due=lambda: False))
+
+    began = time.perf_counter()
+    with matmul_precision(options.matmul):
+        for _ in range(8):
+            take()
+    return Stepper(take, options.matmul, time.perf_counter() - began)
+
+
+def measured(name: str, modes: list[str], device: str, seconds: float) -> dict[str, Any]:
+    """Median milliseconds of a step in each mode."""
+    recipe = load_recipe(name)
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
+    steppers = {mode: stepper(recipe, MODES[mode], device) for mode in modes}
+    turns: dict[str, list[float]] = {mode: [] for mode in modes}
+    for _ in range(TURNS):
+        for mode, one in steppers.items():
+            turns[mode].append(one.turn(seconds, finish))
+    return {
+        "recipe": name,
+        "median_ms": {mode: statistics.median(times) for mode, times in turns.items()},
+        "turns_ms": turns,
+        "first_steps_seconds": {mode: one.first_seconds for mode, one in steppers.items()},
+    }
+
+
+def main() -> None:
+    """Measure the recipes, and write runs.jsonl and README.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", default="mnist_dense_snf,mnist_dense_newton,mnist_conv_snf")
+    parser.add_argument("--modes", default=None, help="of those above; all that the device has, where none is given")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn; there are five")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("runs/recorded"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    warnings.simplefilter("ignore")
+    chosen = arguments.modes.split(",") if arguments.modes else list(MODES)
+    modes = [mode for mode in chosen if arguments.device == "cuda" or ("graph" not in mode and "tf32" not in mode)]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "runs.jsonl"
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} processor"
+    found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for name in arguments.recipes.split(","):
+        record = measured(name, modes, arguments.device, arguments.seconds)
+        record |= {"device": device, "threads": arguments.threads, "torch": torch.__version__, "commit": commit()}
+        record |= {"command": f"python benchmarks/recorded.py {' '.join(sys.argv[1:])}"}
+        found = [one for one in found if (one["recipe"], one["device"]) != (name, device)] + [record]
+        print(name, {mode: round(ms, 3) for mode, ms in record["median_ms"].items()}, flush=True)
+        file.write_text("".join(json.dumps(one) + "\n" for one in found))
+        (arguments.out / "README.md").write_text(page(found))
+
+
+def page(records: list[dict[str, Any]]) -> str:
+    """The Markdown table."""
+    modes = [mode for mode in MODES if any(mode in record["median_ms"] for record in records)]
+    text = "# Training steps, plain, compiled and recorded\n\nMilliseconds of a step of 100 rows, optimizer and "
+    text += "preprocessing in; medians of five turns. `runs.jsonl` has the commands, commits and turns.\n\n"
+    text += f"| recipe | device | {' | '.join(modes)} |\n|---|---|{'---|' * len(modes)}\n"
+    for record in records:
+        cells = [f"{record['median_ms'][mode]:.3g}" if mode in record["median_ms"] else "" for mode in modes]
+        text += f"| {record['recipe']} | {record['device']}, torch {record['torch']} | {' | '.join(cells)} |\n"
+    return text
+
+
+if __name__ == "__main__":
+    main()
