@@ -94,7 +94,8 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 Medians in milliseconds; the contenders of a row took turns in one process. {where(rows[-1])},
 at commit {commits}; {versions}. Freed memory is kept for the next step, as `snflow fit` keeps it, for all of them.
-`runs.jsonl` has each row's command, quartiles and how often it was measured. A row that misses what was asked for says so.
+`runs.jsonl` has each row's command, quartiles and how often it was measured. A row that misses what was asked for says
+so.
 
 | what | ms | asked for | measured | |
 |---|---|---|---|---|

@@ -2,9 +2,9 @@
 
 python benchmarks/recorded.py --device cuda --recipes mnist_dense_snf,mnist_dense_newton --out results/recorded
 
-`plain` is the step of `snflow fit`, `compiled` that of `--device.compile inductor`, `graph` that of `--device.cuda_graph
-true`, `compiled graph` both; `tf32` adds `--device.matmul high`. They take turns; a turn is so many steps as take
-`--seconds`, with one look at the clock before and behind. On a processor there are no graphs.
+`plain` is the step of `snflow fit`, `compiled` that of `--device.compile inductor`, `graph` that of
+`--device.cuda_graph true`, `compiled graph` both; `tf32` adds `--device.matmul high`. They take turns; a turn is so
+many steps as take `--seconds`, with one look at the clock before and behind. On a processor there are no graphs.
 """
 
 from __future__ import annotations

@@ -90,9 +90,11 @@ def asked(number, rate=1e-3, look=False):
         {"flow__multiplier": "geco"},
         {"flow__log_det_rule": "exact"},
         {"training__precision": "64-true", "training__flip": True},
+        {"device__compile": "aot_eager"},
     ],
-    ids=["plain", "clip-and-average", "geco", "exact", "double-and-flip"],
+    ids=["plain", "clip-and-average", "geco", "exact", "double-and-flip", "compiled"],
 )
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.usefixtures("recording")
 def test_recorded_steps_are_the_plain_ones_to_the_bit(recipe, tmp_path, quiet, changes):
     fit(recipe(**changes), tmp_path / "plain", console=quiet)

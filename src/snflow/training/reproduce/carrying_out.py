@@ -95,7 +95,7 @@ def carry_out(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, conso
         folder=str(folder),
         command=command,
         commit=commit(),
-        machine=machine(),
+        machine=machine(summary),
         summary=summary,
         diverged=marker.read_text(encoding="utf-8").strip() if marker.exists() else None,
         metrics=_thinned(MetricsFile(files.metrics).texts()),
@@ -104,9 +104,14 @@ def carry_out(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, conso
     )
 
 
-def machine() -> str:
-    """Processor, cores and system."""
-    return f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
+def machine(summary: Mapping[str, Any] | None = None) -> str:
+    """Processor, cores and system; in front of them the accelerator where a run's summary says that it was on one."""
+    computer = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
+    if summary is None or not str(summary["device"]).startswith("cuda"):
+        return computer
+    import torch
+
+    return f"{torch.cuda.get_device_name(summary['device'])}, {computer}"
 
 
 def commit() -> str | None:

@@ -41,6 +41,7 @@ class RecordedSteps:
         followers: the learned inverses.
         every: steps between two looks.
         last_good: names the last good checkpoint.
+        backend: what compiles the bookkeeping, twenty small operations, as it compiled the model; ``None`` for neither.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class RecordedSteps:
         followers: Followers,
         every: int,
         last_good: Callable[[], str],
+        backend: str | None = None,
     ) -> None:
         self._model, self._parameters, self._optimizer, self._options = model, parameters, optimizer, options
         self._average, self._guard, self._followers = average, guard, followers
@@ -75,6 +77,7 @@ class RecordedSteps:
         self._halted = torch.zeros(1, dtype=torch.bool, device=device)
         self._fault = torch.zeros(3, dtype=torch.float64, device=device)  # objective, gradient norm, step
         self._left_out = torch.zeros((), device=device)
+        self._noted = self._note if backend is None else torch.compile(self._note, backend=backend)
 
     def take(self, batch: Tensor, asked: Asked) -> Taken | None:
         """One step; the numbers of all since the last look when one is due."""
@@ -135,11 +138,10 @@ class RecordedSteps:
         loss = -self._model(self._batch).mean()
         loss.backward()
         norm = gradient_norm(self._parameters)
-        taken = self._note(loss.detach(), norm)
+        taken = self._noted(loss.detach(), norm)
         if self._options.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._options.clip_norm, norm)
         # Adam's fused kernel leaves weights and moments alone where this flag is one; gradient scaling uses it.
-        self._left_out.copy_(taken.logical_not().squeeze(0))
         self._optimizer.found_inf = self._left_out  # type: ignore[attr-defined]
         self._optimizer.step()
         if self._average is not None:
@@ -158,6 +160,7 @@ class RecordedSteps:
         self._fault.copy_(torch.where(ends, torch.cat([self._last[:2], self._number]), self._fault))
         self._halted.logical_or_(ends)
         taken = ~(bad | self._halted)
+        self._left_out.copy_(1.0 - taken.to(self._left_out.dtype).squeeze(0))
         self._sums.add_(torch.where(taken, self._last, 0.0))
         return taken
 

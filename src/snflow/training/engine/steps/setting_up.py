@@ -67,7 +67,8 @@ def set_up(
     if options.cuda_graph and followers is not None:
         every, training = options.read_every, recipe.training
         rules = (recipe.optimizer, training, average, guard, followers, every, last_good)
-        return model, shared, RecordedSteps(compiled, parameters, optimizer, *rules)
+        backend = None if options.compile == "off" else options.compile
+        return model, shared, RecordedSteps(compiled, parameters, optimizer, *rules, backend)
     rest = (recipe.optimizer, average, guard, fabric.backward, agreed, followers, last_good)
     return model, shared, EagerSteps(model, parameters, shared, *rest)
 
