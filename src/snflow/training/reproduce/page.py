@@ -156,8 +156,14 @@ def _line(row: Row, group: Sequence[Record], unit: str) -> str:
     paper = "–" if row.paper is None else f"{row.paper:g}"
     apart = f"{statistics.fmean(found) - row.paper:+.{digits}f}" if found and row.paper is not None else "–"
     minutes = [r.summary["train_seconds"] / 60 for r in group if r.summary is not None]
-    time = f"{statistics.fmean(minutes):.1f} min" if minutes else "–"
+    time = f"{statistics.fmean(minutes):.1f} min{_accelerators(group)}" if minutes else "–"
     return f"| {row.name} | {epochs} | {len(group)} | {shown} | {paper} | {apart} | {time} | `{first.settings}` |"
+
+
+def _accelerators(group: Sequence[Record]) -> str:
+    """The devices in brackets, where it was not the processor."""
+    used = {r.machine.split(",")[0] for r in group if r.summary and str(r.summary["device"]).startswith("cuda")}
+    return f" ({_listed(used)})" if used else ""
 
 
 def _missing(target: Target, records: Sequence[Record]) -> list[str]:

@@ -144,12 +144,13 @@ def time_dimensions(
 
 def built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: str) -> tuple[Flow, Tensor]:
     """The recipe's flow for events of that shape, and a batch of random ones."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     size = (BATCH, *shape)
-    rows = torch.randn(size, generator=generator)
-    if levels is not None:
-        rows = torch.randint(levels, size, generator=generator, dtype=torch.uint8)
-    with torch.random.fork_rng(devices=[]):
+    # The same numbers on every device, whatever torch's default is.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        rows = torch.randn(size, generator=generator)
+        if levels is not None:
+            rows = torch.randint(levels, size, generator=generator, dtype=torch.uint8)
         torch.manual_seed(recipe.training.seed)
         flow = build(recipe.flow, Dataset(recipe.data_name, rows, rows, rows, levels=levels))
     return flow.to(device), (rows.to(flow.base.dtype) if levels is None else rows).to(device)
