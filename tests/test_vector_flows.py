@@ -165,6 +165,68 @@ def test_jacobi_is_the_inverse_by_steps_with_its_gradients():
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("context_features", [0, 3])
+def test_passes_that_settle_are_the_steps(context_features):
+    torch.manual_seed(0)
+    shaping = {"context_features": context_features, "residual": True, "input_bound": 2.0}
+    layer = Autoregressive(40, AffineTransformer(), 40, depth=3, **shaping)
+    z, context = torch.randn(7, 40), torch.randn(7, 3) if context_features else None
+    calls = counted(layer)
+    with torch.no_grad():
+        by_passes = layer.inverse(z, context)
+        assert (calls["frozen"], calls["walk"]) == (1, 0)
+        layer.inverse_by = "steps"
+        by_steps = layer.inverse(z, context)
+    assert (calls["frozen"], calls["walk"]) == (1, 1)
+    torch.testing.assert_close(by_passes, by_steps, rtol=0, atol=1e-12)
+
+
+def test_passes_that_do_not_settle_give_way_to_the_steps():
+    torch.manual_seed(0)
+    layer = Autoregressive(40, AffineTransformer(), 40)
+    # Each element leans on the one before it: a pass gets one more element right, and no other.
+    chained = lambda x: torch.stack([0 * x, torch.cat([0 * x[:, :1], 5 * x[:, :-1]], 1)], 1)  # noqa: E731
+    layer.net.frozen = lambda context: chained
+    with torch.no_grad():
+        assert not layer._settled(torch.randn(4, 40), None, 39)[1]
+        assert layer._settled(torch.randn(4, 40), None, 41)[1]
+    calls = counted(layer)
+    with torch.no_grad():
+        layer.inverse(torch.randn(4, 40))
+    assert calls["walk"] == 1
+
+
+def test_wide_networks_few_elements_and_gradients_take_the_steps():
+    for layer, rows in (
+        (Autoregressive(40, AffineTransformer(), 400), 100),
+        (Autoregressive(12, AffineTransformer(), 16), 5),
+    ):
+        calls = counted(layer)
+        with torch.no_grad():
+            layer.inverse(torch.randn(rows, layer.features))
+        assert (calls["frozen"], calls["walk"]) == (0, 1)
+    layer = Autoregressive(40, AffineTransformer(), 40)
+    calls = counted(layer)
+    assert layer.inverse(torch.randn(5, 40))[0].requires_grad
+    assert (calls["frozen"], calls["walk"]) == (0, 0)
+
+
+def counted(layer):
+    """How often the layer's network is asked for passes and for walks, from now on."""
+    calls = {"frozen": 0, "walk": 0}
+
+    def counting(name, original):
+        def call(*args):
+            calls[name] += 1
+            return original(*args)
+
+        return call
+
+    for name in calls:
+        setattr(layer.net, name, counting(name, getattr(layer.net, name)))
+    return calls
+
+
 def test_a_coupling_keeps_what_its_mask_says():
     x = torch.randn(3, 4, 6, 6)
     for mask, net in [

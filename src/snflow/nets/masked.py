@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -92,6 +93,31 @@ class MaskedMLP(nn.Module):
             h = h + further if self.residual else further
         y: Tensor = self.last(self.activation(h)).unflatten(1, (self.features, self.outputs))
         return y.transpose(1, 2)
+
+    @torch.no_grad()
+    def frozen(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """:meth:`forward` for this context, to be called again and again without gradients: weights are masked once."""
+        said = None if self.context is None else self.context(context)
+        layers = [(layer.masked, layer.bias) for layer in (self.first, *self.hidden, self.last)]
+
+        @torch.no_grad()
+        def passed(x: Tensor) -> Tensor:
+            h = nn.functional.linear(self._bounded(x), *layers[0])
+            if said is not None:
+                h = h + said
+            for layer in layers[1:-1]:
+                further = nn.functional.linear(self.activation(h), *layer)
+                h = h + further if self.residual else further
+            y = nn.functional.linear(self.activation(h), *layers[-1])
+            outputs: Tensor = y.unflatten(1, (self.features, self.outputs)).transpose(1, 2)
+            return outputs
+
+        return passed
+
+    @property
+    def multiplications(self) -> int:
+        """The products of two numbers in one pass of one row, those with zeros of the masks too."""
+        return sum(layer.weight.numel() for layer in (self.first, *self.hidden, self.last))
 
     def _bounded(self, x: Tensor) -> Tensor:
         return x if self.input_bound is None else x.clamp(-self.input_bound, self.input_bound)

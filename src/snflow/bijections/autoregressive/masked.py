@@ -14,19 +14,28 @@ from snflow.nets import MaskedMLP
 from snflow.nets.options import Activation
 from snflow.numerics.transforms import under_transform
 
-InverseBy = Literal["steps", "jacobi"]
-"""Element after element, or all elements at once until nothing moves."""
+InverseBy = Literal["auto", "steps", "jacobi"]
+"""Element after element, all elements at once until nothing moves, or what seems faster of the two."""
+
+_LEAST_PASSES, _PATIENCE = 16, 3
+"""``"auto"`` gives Jacobi's iteration 16 passes, or a third of the D that always are enough; a dozen are common."""
+
+_PASSES_FROM, _PRODUCTS_FOR_A_STEP = 32, 200_000
+"""``"auto"`` takes passes from so many elements on, on a processor if a pass has less than so many products for each
+step that it saves: a step is bound by starting its small operations, 45 µs and more, a dozen passes by products."""
 
 
 @final
 class Autoregressive(Bijection):
     """zᵢ = τ(xᵢ; hᵢ), (h₁, …, h_D) = net(x), hᵢ of x₁ … xᵢ₋₁ alone; log|det| = Σ log dzᵢ/dxᵢ.
 
-    ``forward`` is one pass through the network. ``inverse`` is D steps, either ``"steps"``, each of which computes the
-    units of the network that have become known, so that all steps together cost one pass; or ``"jacobi"``, passes
-    through the whole network, x ← τ⁻¹(z; net(x)), until no element moves: after k passes the first k elements are
-    right, and elements that depend weakly on each other are right much sooner. Where the other direction has to be the
-    fast one, wrap it in :class:`~snflow.Inverse`: that is an inverse autoregressive flow.
+    ``forward`` is one pass through the network. ``inverse`` is either D ``"steps"``, each of which computes the units
+    of the network that have become known, so that all steps together cost one pass; or ``"jacobi"``, passes through the
+    whole network, x ← τ⁻¹(z; net(x)), until no element moves: after k passes the first k elements are right, and
+    elements that depend weakly on each other are right much sooner. ``"auto"`` takes the passes where D is large and
+    the network small, and goes back to the steps where a third of D passes is not enough; with gradients it takes the
+    steps. Where the other direction has to be the fast one, wrap it in :class:`~snflow.Inverse`: that is an inverse
+    autoregressive flow.
 
     Args:
         features: D.
@@ -69,7 +78,7 @@ class Autoregressive(Bijection):
         activation: Activation = "relu",
         input_bound: float | None = None,
         zero_start: bool = False,
-        inverse_by: InverseBy = "steps",
+        inverse_by: InverseBy = "auto",
     ) -> None:
         super().__init__()
         check_choice("Autoregressive", "inverse_by", inverse_by, InverseBy)
@@ -94,11 +103,12 @@ class Autoregressive(Bijection):
         return z, log_slope.sum(1)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not (torch.is_grad_enabled() or under_transform()):
+            x = self._found(z, context)
+            return x, self.transformer.inverse(z, self._said(x, context))[1].sum(1)
         if self.inverse_by == "jacobi":
             # A pass carries a gradient one element further, as it does a value: with gradients there are D more passes.
-            return self._passes(z, self._jacobi(z, context), context, self.features if torch.is_grad_enabled() else 1)
-        if not (torch.is_grad_enabled() or under_transform()):
-            return self._walk(z, context)
+            return self._passes(z, self._settled(z, context, self.features)[0], context)
         known, slopes = z.new_zeros(z.shape[0], 0), []
         seen = self.net.begin(z.shape[0], context)
         for index in range(self.features):
@@ -108,29 +118,47 @@ class Autoregressive(Bijection):
             slopes.append(log_slope)
         return known, torch.cat(slopes, 1).sum(1)
 
-    def _walk(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        walk, found, slopes = self.net.walk(z, context), [], []
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled() or under_transform():
+            return self._inverse(z, context)[0]
+        return self._found(z, context)
+
+    def _found(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """X alone, without gradients."""
+        if self.inverse_by == "jacobi":
+            return self._settled(z, context, self.features)[0]
+        if self.inverse_by == "auto" and self._passes_are_cheap(z):
+            x, settled = self._settled(z, context, max(_LEAST_PASSES, self.features // _PATIENCE))
+            if settled:
+                return x
+        walk, found = self.net.walk(z, context), []
         for index, column in enumerate(z.split(1, 1)):
-            x, log_slope = self.transformer.inverse(column, walk.outputs(index).t().unsqueeze(2))
+            x = self.transformer.decode(column, walk.outputs(index).t().unsqueeze(2))
             walk.put(index, x)
             found.append(x)
-            slopes.append(log_slope)
-        return torch.cat(found, 1), torch.cat(slopes, 1).sum(1)
+        return torch.cat(found, 1)
+
+    def _passes_are_cheap(self, z: Tensor) -> bool:
+        if self.features < _PASSES_FROM:
+            return False
+        products = z.shape[0] * self.net.multiplications
+        return z.device.type != "cpu" or products < _PRODUCTS_FOR_A_STEP * self.features
 
     @torch.no_grad()
-    def _jacobi(self, z: Tensor, context: Tensor | None) -> Tensor:
-        x = z
-        for _ in range(self.features):
-            before, x = x, self.transformer.inverse(z, self._said(x, context))[0]
+    def _settled(self, z: Tensor, context: Tensor | None, most: int) -> tuple[Tensor, bool]:
+        """Jacobi's iteration, at most so many passes: x, and whether nothing moves any more."""
+        said, x = self.net.frozen(context), z
+        few = 4 * torch.finfo(z.dtype).eps
+        for _ in range(most):
+            before, x = x, self.transformer.decode(z, said(x).transpose(0, 1))
             # Rounding can make the last digits go to and fro; an element that is NaN will not settle and need not.
-            moved = (x - before).abs() > 4 * torch.finfo(x.dtype).eps * x.abs()
-            if not bool(moved.any()):
-                break
-        return x
+            if not bool(((x - before).abs() > few * x.abs()).any()):
+                return x, True
+        return x, False
 
-    def _passes(self, z: Tensor, x: Tensor, context: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    def _passes(self, z: Tensor, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         log_slope = torch.zeros_like(z)
-        for _ in range(count):
+        for _ in range(self.features):
             x, log_slope = self.transformer.inverse(z, self._said(x, context))
         return x, log_slope.sum(1)
 

@@ -88,6 +88,14 @@ class Coupling(Bijection):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._map(z, context, backwards=True)
 
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        if self.by_pixel:
+            h = self._said(torch.where(self.mask, z, 0.0), z, context)
+            return torch.where(self.mask, z, self.transformer.decode(z, h))
+        c = z.index_select(1, self.mapped)
+        x = self.transformer.decode(c, self._said(z.index_select(1, self.kept), c, context))
+        return z.index_copy(1, self.mapped, x)
+
     def _map(self, x: Tensor, context: Tensor | None, *, backwards: bool) -> tuple[Tensor, Tensor]:
         direction = self.transformer.inverse if backwards else self.transformer
         if self.by_pixel:

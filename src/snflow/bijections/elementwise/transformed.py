@@ -45,6 +45,9 @@ class Elementwise(Bijection):
         x, log_slope = self.transformer.inverse(z, self.parameters_of_elements.unsqueeze(1))
         return x, sum_event(log_slope)
 
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self.transformer.decode(z, self.parameters_of_elements.unsqueeze(1))
+
     def extra_repr(self) -> str:
         """Show the size."""
         return f"{tuple(self.event_shape or ())}, {math.prod(self.parameters_of_elements.shape)} parameters"

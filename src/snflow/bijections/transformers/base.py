@@ -39,3 +39,7 @@ class Transformer(nn.Module, ABC):
     @abstractmethod
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = τ⁻¹(z; h), log dx/dz, likewise."""
+
+    def decode(self, z: Tensor, h: Tensor) -> Tensor:
+        """x = τ⁻¹(z; h) without the log-slope, likewise: what sampling needs."""
+        return self.inverse(z, h)[0]

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from snflow.bijections.transformers.base import Transformer
 from snflow.errors import ConfigError
-from snflow.numerics.splines.rational_quadratic import SplineKnots, inverse_spline, spline, spline_knots
+from snflow.numerics.splines.rational_quadratic import (
+    SplineKnots,
+    inverse_spline,
+    inverse_spline_value,
+    spline,
+    spline_knots,
+)
 
 _MIN = 1e-3
 
@@ -50,6 +56,10 @@ class RationalQuadraticTransformer(Transformer):
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = s⁻¹(z)."""
         return inverse_spline(z, self._knots(h, z))
+
+    def decode(self, z: Tensor, h: Tensor) -> Tensor:
+        """x = s⁻¹(z) alone."""
+        return inverse_spline_value(z, self._knots(h, z))
 
     def _knots(self, h: Tensor, points: Tensor) -> SplineKnots:
         shared = h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
