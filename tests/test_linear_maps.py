@@ -142,7 +142,7 @@ def test_diagnostics_measure_the_learned_inverse(build):
     with torch.no_grad(), inverting(layer, "learned"):
         back = layer.decode(z)
         units = torch.eye(size).view(size, *shape)
-        cycle = operator.product(layer.inverse_weight, operator.product(layer.weight, units)) - units
+        cycle = layer.operators.inverse.product(layer.inverse_weight, operator.product(layer.weight, units)) - units
     measured = layer_diagnostics(Chain([layer]))["layers.0"]
     assert measured.reconstruction_error == pytest.approx((back - x).square().flatten(1).sum(1).mean().item())
     exact = (cycle.square().sum() / size).sqrt().item()
@@ -230,7 +230,7 @@ def test_learned_inverse_reports_the_log_det_of_the_map_that_it_applies(build):
         x, log_det = layer.inverse(z)
         jacobian = torch.autograd.functional.jacobian(lambda v: layer.inverse(v[None])[0][0], z[0])
     torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian.reshape(z[0].numel(), -1))[1])
-    operator = layer.operator
+    operator = layer.operators.inverse
     torch.testing.assert_close(x, operator.product(layer.inverse_weight, z - layer._bias_like(z)))
 
 

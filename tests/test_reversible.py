@@ -109,7 +109,7 @@ def test_a_learned_inverse_states_what_it_costs():
     chain = Chain([SelfNormalizingDense(8), SmoothLeakyReLU(), SelfNormalizingDense(8)])
     with torch.no_grad():
         for layer in (chain[0], chain[2]):
-            layer.inverse_weight.copy_(torch.linalg.inv(layer.weight))
+            layer.inverse_matrix.copy_(torch.linalg.inv(layer.weight))
     x = torch.randn(200, 8)
     plain = torch.cat([g.flatten() for g in gradients(chain, x)])
     errors = []

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from snflow import SelfNormalizingConv2d, SelfNormalizingDense
-from snflow.numerics.operators import ConvOperator, DenseOperator, dense
+from snflow.numerics.operators import ConvOperator, DenseOperator, TransposedDenseOperator
 
 SCALINGS = {"nats": 1.0, "bits/dim": 1 / (5 * 0.6931471805599453), "× 1024": 1024.0}
 DENSE_SHAPES = [(1, 1), (7, 5), (3, 16)]
@@ -41,7 +41,7 @@ def upstream(layer, x, scaling):
 
 def dense_formula(layer, x, delta, c, weight_penalty, symmetric, only_inverse):
     """Eq. 10–11 and A.1, with the penalty by autograd on its plain definition."""
-    w, r = layer.weight.detach(), layer.inverse_weight.detach()
+    w, r = layer.weight.detach(), layer.inverse_matrix.detach()
     s = x @ w.T
     grad_w = 0.5 * sum(torch.outer(d, v) for d, v in zip(delta, x, strict=True)) + 0.5 * c.sum() * r.T
     grad_r = -0.5 * sum(torch.outer(w.T @ d, v) for d, v in zip(delta, s, strict=True)) - 0.5 * c.sum() * w.T
@@ -50,7 +50,8 @@ def dense_formula(layer, x, delta, c, weight_penalty, symmetric, only_inverse):
     if symmetric:
         penalty = penalty - weight_penalty * (c * ((s @ r.T @ w.T) - s).square().sum(1)).sum()
     from_w, from_r = torch.autograd.grad(penalty, (w, r))
-    return grad_w + (0 if only_inverse else from_w), grad_r + from_r, delta @ w.detach(), delta.sum(0)
+    # The layer keeps R by its transpose.
+    return grad_w + (0 if only_inverse else from_w), (grad_r + from_r).T, delta @ w.detach(), delta.sum(0)
 
 
 def conv_formula(layer, x, delta, c, weight_penalty, symmetric, only_inverse):
@@ -164,7 +165,7 @@ def test_dense_gradient_with_the_true_inverse_is_half_the_exact_one():
     """Eq. 8: with R = W⁻¹ both halves of the objective agree, and W gets one of them."""
     layer = shaken(SelfNormalizingDense(6))
     with torch.no_grad():
-        layer.inverse_weight.copy_(torch.linalg.inv(layer.weight))
+        layer.inverse_matrix.copy_(torch.linalg.inv(layer.weight))
     x = torch.randn(9, 6)
     nonlinear_loss(*layer(x), 1.0).backward()
     half = layer.weight.grad.clone()
@@ -174,14 +175,31 @@ def test_dense_gradient_with_the_true_inverse_is_half_the_exact_one():
     close(2 * half, layer.weight.grad)
 
 
-@pytest.mark.parametrize("features", [3, 4, 7])
-def test_trace_terms_of_large_matrices_are_added_strip_by_strip(features, monkeypatch):
-    into, other, scale = torch.randn(features, features), torch.randn(features, features), torch.tensor(-0.3)
-    wanted = into - 0.3 * other.mT
-    monkeypatch.setattr(dense, "_STRIPS_FROM", 4)
-    monkeypatch.setattr(dense, "_STRIP", 2)
-    DenseOperator().add_trace_gradient(into, other, scale, (features,))
-    torch.testing.assert_close(into, wanted, rtol=0, atol=1e-15)
+def test_dense_trace_terms_and_products_are_those_of_the_matrices():
+    operator, inverse = DenseOperator(), TransposedDenseOperator()
+    w, r = torch.randn(4, 4, requires_grad=True), torch.randn(4, 4, requires_grad=True)
+    units = torch.eye(4)
+    matrices = [each.product(weight, units).T for each, weight in ((operator, w), (inverse, r))]
+    by_w, by_r = torch.autograd.grad((matrices[0] @ matrices[1]).trace(), (w, r))
+    close(operator.trace_gradient(r.detach(), (4,)), by_w)
+    close(inverse.trace_gradient(w.detach(), (4,)), by_r)
+    for each, weight, matrix in ((operator, w, matrices[0]), (inverse, r, matrices[1])):
+        x, v, into = torch.randn(3, 4), torch.randn(3, 4), torch.randn(4, 4)
+        close(each.transposed_product(weight, v), v @ matrix)
+        close(each.transposed_product(weight, v, x, 0.5), v @ matrix + 0.5 * x)
+        close(each.product(weight, x, v, -2.0), x @ matrix.T - 2 * v)
+        close(each.block(weight, (4,)), matrix)
+        close(each.factor(weight, (4,), "").solve(x), torch.linalg.solve(matrix, x.T).T)
+        close(each.product(each.transpose(weight), x), x @ matrix)
+        (wanted,) = torch.autograd.grad((each.product(weight, x) * v).sum(), weight)
+        close(each.weight_gradient(weight, x, v), wanted)
+        close(each.from_matrices(each.matrices(weight)), weight)
+        other = torch.randn(4, 4)
+        wanted = into - 0.3 * each.trace_gradient(other, (4,))
+        each.add_trace_gradient(into, other, torch.tensor(-0.3), (4,))
+        close(into, wanted)
+    of_inverse = operator.matrices(torch.linalg.inv(inverse.block(r, (4,))))
+    close(of_inverse @ inverse.matrices(r), torch.eye(4)[None])
 
 
 def test_bias_of_the_gradient_falls_linearly_with_the_error_of_the_inverse():
@@ -191,7 +209,7 @@ def test_bias_of_the_gradient_falls_linearly_with_the_error_of_the_inverse():
 
     def gradient(size):
         with torch.no_grad():
-            layer.inverse_weight.copy_(inverse + size * direction)
+            layer.inverse_matrix.copy_(inverse + size * direction)
         layer.zero_grad()
         nonlinear_loss(*layer(x), 1.0).backward()
         return layer.weight.grad.clone()
@@ -235,8 +253,8 @@ def test_first_weights_are_those_of_the_paper():
     dense, rotated = SelfNormalizingDense(50), SelfNormalizingDense(50, initialization="orthogonal")
     noise = dense.weight - torch.eye(50)
     assert noise.std().item() == pytest.approx(0.01 * (2 / 100) ** 0.5, rel=0.1)
-    assert torch.equal(dense.inverse_weight, dense.weight.T)
-    close(rotated.weight @ rotated.inverse_weight, torch.eye(50), 1e-12)
+    assert torch.equal(dense.inverse_matrix, dense.weight.T)
+    close(rotated.weight @ rotated.inverse_matrix, torch.eye(50), 1e-12)
     conv, pointwise = SelfNormalizingConv2d(8), SelfNormalizingConv2d(8, 1)
     assert torch.equal(conv.inverse_weight, conv.weight.flip(2, 3).transpose(0, 1))
     assert (conv.weight[:, :, 1, 1] - torch.eye(8)).abs().max() < 0.01

@@ -14,7 +14,7 @@ from snflow import (
     refresh_inverses,
 )
 from snflow.errors import ConfigError
-from snflow.numerics.operators import ConvOperator, DenseOperator
+from snflow.numerics.operators import ConvOperator, DenseOperator, TransposedDenseOperator
 from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import Operators
 from snflow.selfnorm.tracking.kernels import least_squares_kernel
@@ -53,7 +53,7 @@ def test_secant_is_the_nearest_matrix_that_undoes_the_probes():
 
 
 def test_residual_is_the_frobenius_norm_and_sees_the_largest_direction():
-    weight, operators = near_identity(30, 0.2)[0], Operators(DenseOperator(), DenseOperator())
+    weight, operators = near_identity(30, 0.2)[0], Operators(DenseOperator(), TransposedDenseOperator())
     inverse = torch.eye(30)
     wanted = residual(weight, inverse).norm() / math.sqrt(30)
     assert inverse_residual(weight, inverse, operators, (30,), 4000).size == pytest.approx(wanted.item(), rel=0.02)
@@ -131,7 +131,7 @@ def test_a_tracked_inverse_is_no_parameter_and_takes_the_whole_gradient():
     assert "inverse_weight" in layer.state_dict()
     with torch.no_grad():
         layer.weight.add_(0.02 * torch.randn(5, 5))
-        layer.inverse_weight.copy_(torch.linalg.inv(layer.weight))
+        layer.inverse_matrix.copy_(torch.linalg.inv(layer.weight))
     x = torch.randn(7, 5)
     gradients = []
     for mode in (True, False):
@@ -165,7 +165,7 @@ def test_a_lost_inverse_is_computed_anew():
         with torch.no_grad():
             layer.weight.copy_(3 * torch.linalg.qr(torch.randn(6, 6)).Q)
         layer(torch.randn(2, 6))
-        torch.testing.assert_close(layer.inverse_weight @ layer.weight, torch.eye(6))
+        torch.testing.assert_close(layer.inverse_matrix @ layer.weight, torch.eye(6))
 
 
 def test_a_singular_or_broken_weight_leaves_the_last_inverse():

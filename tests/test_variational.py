@@ -14,7 +14,7 @@ def model(sigma, inverse="exact"):
     with torch.no_grad():
         for layer in (chain[0], chain[2]):
             layer.weight.add_(0.3 * torch.randn(3, 3))
-            layer.inverse_weight.copy_(torch.linalg.inv(layer.weight))
+            layer.inverse_matrix.copy_(torch.linalg.inv(layer.weight))
     return StochasticInverse(chain, StandardNormal((3,)), sigma, inverse=inverse)
 
 

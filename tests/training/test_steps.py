@@ -212,7 +212,7 @@ def test_a_look_repairs_what_a_newton_step_cannot():
     layer(x)
     assert torch.equal(layer.inverse_weight, lost)
     followers.look()
-    torch.testing.assert_close(layer.inverse_weight @ layer.weight, torch.eye(6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer.inverse_matrix @ layer.weight, torch.eye(6), rtol=0, atol=1e-5)
     assert layer.inverse_weight.data_ptr() == memory
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Unpack, final
 
+from torch import Tensor
+
 from snflow.arguments import check_choice, check_count
 from snflow.bijections.linear.initialization import Initialization, initial_matrix
-from snflow.numerics.operators import DenseOperator
+from snflow.numerics.operators import DenseOperator, TransposedDenseOperator
 from snflow.selfnorm.gradient import Operators
 from snflow.selfnorm.options import LearnedInverse, LearnedInverseArguments
 from snflow.selfnorm.self_normalizing import SelfNormalizingMap
@@ -22,9 +24,12 @@ class SelfNormalizingDense(SelfNormalizingMap):
     Args:
         features: D.
         bias: whether b is there.
-        initialization: W is ``"identity"`` plus small noise, or ``"orthogonal"``; R = Wᵀ.
+        initialization: W is ``"identity"`` plus small noise, or ``"orthogonal"``; R = Wᵀ at first.
         learned: how R is kept near W⁻¹, the fields of :class:`~snflow.LearnedInverse`: ``penalty_weight=1.0``,
             ``inverse_tracking="penalty"`` and others.
+
+    Attributes:
+        inverse_weight: r = Rᵀ ≈ W⁻ᵀ, with the shape of W: that is how it enters the gradient of log|det W|.
 
     Shapes:
         x, z: ``(batch, features)``; log_det: ``(batch,)``, nats.
@@ -57,10 +62,15 @@ class SelfNormalizingDense(SelfNormalizingMap):
         check_choice("SelfNormalizingDense", "initialization", initialization, Initialization)
         weight = initial_matrix(features, initialization)
         super().__init__(
-            Operators(DenseOperator(), DenseOperator()),
+            Operators(DenseOperator(), TransposedDenseOperator()),
             weight,
-            weight.mT,
+            weight,
             bias=bias,
             event_shape=(features,),
             learned=LearnedInverse(**learned),
         )
+
+    @property
+    def inverse_matrix(self) -> Tensor:
+        """R ≈ W⁻¹, with shape ``(features, features)``: a view of the inverse weight, which is its transpose."""
+        return self.inverse_weight.mT

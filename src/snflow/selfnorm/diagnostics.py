@@ -78,7 +78,7 @@ def refresh_inverses(module: nn.Module) -> None:
         >>> with torch.no_grad():
         ...     _ = layer.weight.mul_(2)
         >>> refresh_inverses(layer)
-        >>> torch.allclose(layer.inverse_weight @ layer.weight, torch.eye(2))
+        >>> torch.allclose(layer.inverse_matrix @ layer.weight, torch.eye(2))
         True
     """
     for _, layer, shape in _layers(module):

@@ -24,7 +24,7 @@ class Followers:
         >>> with torch.no_grad():
         ...     _ = layer.weight.mul_(1.5)
         >>> followers.look()
-        >>> bool((layer.inverse_weight @ layer.weight - torch.eye(2)).norm() < 0.4)
+        >>> bool((layer.inverse_matrix @ layer.weight - torch.eye(2)).norm() < 0.4)
         True
     """
 

@@ -52,8 +52,8 @@ def inverse_residual(
         The estimate; reading it waits for the device.
 
     Example:
-        >>> from snflow.numerics.operators import DenseOperator
-        >>> dense = Operators(DenseOperator(), DenseOperator())
+        >>> from snflow.numerics.operators import DenseOperator, TransposedDenseOperator
+        >>> dense = Operators(DenseOperator(), TransposedDenseOperator())
         >>> round(inverse_residual(2 * torch.eye(3), 0.45 * torch.eye(3), dense, (3,), 2).size, 6)
         0.1
     """
