@@ -92,21 +92,25 @@ def page(rows: list[dict[str, Any]]) -> str:
     commits = ", ".join(sorted({f"`{row['commit']:.12}`" for row in rows}))
     text = f"""# Speed
 
-Medians in milliseconds; the contenders of a row took turns in one process. {where(rows[-1])},
+Medians in milliseconds, and MiB of tensors that live at once, above those that live between calls; the contenders of
+a row took turns in one process. {where(rows[-1])},
 at commit {commits}; {versions}. Freed memory is kept for the next step, as `snflow fit` keeps it, for all of them.
 `runs.jsonl` has each row's command, quartiles and how often it was measured. A row that misses what was asked for says
 so.
 
-| what | ms | asked for | measured | |
-|---|---|---|---|---|
+| what | ms | MiB | asked for | measured | |
+|---|---|---|---|---|---|
 """
     for row in rows:
-        shown = "; ".join(f"{name} {ms:.3g}" for name, ms in row["median_ms"].items())
+        shown = [
+            "; ".join(f"{name} {cost:.3g}" for name, cost in row.get(costs, {}).items())
+            for costs in ("median_ms", "peak_mib")
+        ]
         demands = row["demands"] or [{"demand": "–", "ratio": float("nan"), "met": True}]
         for number, demand in enumerate(demands):
-            what, ms = (row["what"], shown) if number == 0 else ("", "")
+            what, ms, mib = (row["what"], *shown) if number == 0 else ("", "", "")
             state = "" if demand["met"] else "**missed**"
-            text += f"| {what} | {ms} | {demand['demand']} | {demand['ratio']:.2f} | {state} |\n"
+            text += f"| {what} | {ms} | {mib} | {demand['demand']} | {demand['ratio']:.2f} | {state} |\n"
     return text
 
 

@@ -22,6 +22,7 @@ import torch
 
 import snflow
 from commit import commit
+from memory import peak_mebibytes
 from snflow.training.allocator import keep_freed_memory
 from snflow.training.reproduce.timing import Timed, interleaved
 
@@ -79,19 +80,6 @@ def step(layers: Sequence[snflow.Bijection], shape: tuple[int, ...]) -> Callable
         (0.5 * z.square().flatten(1).sum(1) - log_det).mean().backward()
 
     return act
-
-
-def peak_mebibytes(act: Callable[[], object]) -> float:
-    """The most bytes of tensors that live at once during ``act``, above what lived before."""
-    act()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        act()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most / 2**20
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:

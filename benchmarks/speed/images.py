@@ -38,7 +38,7 @@ ROWS = (
         "glow_step",
         f"training step, Glow 2L-16K of width {WIDTH} on 1×28×28, B = {BATCH}",
         lambda: step(WIDTH),
-        (Demand(("normflows",), "snflow", 1.2),),
+        (Demand(("normflows",), "snflow", 1.2), Demand(("normflows",), "snflow", 1.0, of="MiB")),
     ),
 )
 """Rows about flows on images."""

@@ -9,33 +9,44 @@ from typing import Any
 
 import torch
 
+from memory import peak_mebibytes
 from snflow.training.reproduce.timing import Timed, interleaved
 
 
 @dataclass(frozen=True)
 class Demand:
-    """``over`` takes at least (or at most) so many times as long as ``under``.
+    """``over`` takes at least (or at most) so many times as long as ``under``, or so many times as many MiB.
 
-    ``over`` may name several contenders: the fastest of them counts.
+    ``over`` may name several contenders: the fastest, or leanest, of them counts.
     """
 
     over: tuple[str, ...]
     under: str
     bound: float
     at_least: bool = True
+    of: str = "ms"
 
-    def ratio(self, medians: Mapping[str, float]) -> float:
+    def ratio(self, costs: Mapping[str, float]) -> float:
         """The measured ratio."""
-        return min(medians[name] for name in self.over if name in medians) / medians[self.under]
+        return min(costs[name] for name in self.over if name in costs) / costs[self.under]
 
-    def met(self, medians: Mapping[str, float]) -> bool:
+    def met(self, costs: Mapping[str, float]) -> bool:
         """Whether it holds."""
-        return (self.ratio(medians) >= self.bound) == self.at_least
+        return (self.ratio(costs) >= self.bound) == self.at_least
+
+    def measured(self, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any] | None:
+        """What came of it; ``None`` where a contender is missing."""
+        found = costs[self.of]
+        if self.under not in found or not any(name in found for name in self.over):
+            return None
+        return {"demand": str(self), "ratio": self.ratio(found), "met": self.met(found)}
 
     def __str__(self) -> str:
         """E.g. ``exact / self-normalizing ≥ 3``."""
-        over = self.over[0] if len(self.over) == 1 else "fastest peer"
-        return f"{over} / {self.under} {'≥' if self.at_least else '≤'} {self.bound:.3g}"
+        best = "fastest peer" if self.of == "ms" else "leanest peer"
+        over = self.over[0] if len(self.over) == 1 else best
+        what = "" if self.of == "ms" else f", {self.of}"
+        return f"{over} / {self.under} {'≥' if self.at_least else '≤'} {self.bound:.3g}{what}"
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,13 @@ class Row:
     demands: Sequence[Demand] = ()
 
     def measure(self, seconds: float) -> dict[str, Any]:
-        """Take the contenders in turns; medians and quartiles in milliseconds."""
-        timed = {name: Timed(act) for name, act in self.make().items()}
+        """Take the contenders in turns; medians and quartiles in milliseconds, and each one's MiB at its peak."""
+        acts = self.make()
+        timed = {name: Timed(act) for name, act in acts.items()}
         interleaved(list(timed.values()), seconds, torch.get_default_device().type)
         medians = {name: one.median_ms for name, one in timed.items()}
+        peaks = {name: peak_mebibytes(act) for name, act in acts.items()}
+        costs = {"ms": medians, "MiB": peaks}
         spread = {name: [1000 * q for q in statistics.quantiles(one.seconds, n=4)] for name, one in timed.items()}
         return {
             "row": self.name,
@@ -59,11 +73,8 @@ class Row:
             "median_ms": medians,
             "quartiles_ms": spread,
             "times": {name: len(one.seconds) for name, one in timed.items()},
-            "demands": [
-                {"demand": str(demand), "ratio": demand.ratio(medians), "met": demand.met(medians)}
-                for demand in self.demands
-                if demand.under in medians and any(name in medians for name in demand.over)
-            ],
+            "peak_mib": peaks,
+            "demands": [found for demand in self.demands if (found := demand.measured(costs)) is not None],
         }
 
 

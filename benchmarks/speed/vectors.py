@@ -86,14 +86,14 @@ ROWS = (
         "spline",
         "rational-quadratic spline, forward and backward, 512×16, 8 bins",
         splines,
-        (Demand(("zuko", "nflows"), "snflow", 2.0),),
+        (Demand(("zuko", "nflows"), "snflow", 2.0), Demand(("zuko", "nflows"), "snflow", 1.0, of="MiB")),
     ),
     *(
         Row(
             f"{kind}_step_{features}",
             f"training step, {kind}, D = {features}, B = {ROWS_OF_BATCH}",
             lambda kind=kind, features=features: step(kind, features),
-            (Demand(PEERS, "snflow", 1.3),),
+            (Demand(PEERS, "snflow", 1.3), Demand(PEERS, "snflow", 1.0, of="MiB")),
         )
         for kind in ("maf", "spline_autoregressive", "spline_coupling", "realnvp")
         for features in (16, 64)
@@ -103,7 +103,7 @@ ROWS = (
             f"{kind}_sample_64",
             f"{SAMPLES} samples, {kind}, D = 64",
             lambda kind=kind: sample(kind, 64),
-            (Demand(PEERS, "snflow", 5.0),),
+            (Demand(PEERS, "snflow", 5.0), Demand(PEERS, "snflow", 1.0, of="MiB")),
         )
         for kind in ("maf", "spline_autoregressive")
     ),
