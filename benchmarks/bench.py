@@ -98,6 +98,10 @@ at commit {commits}; {versions}. Freed memory is kept for the next step, as `snf
 `runs.jsonl` has each row's command, quartiles and how often it was measured. A row that misses what was asked for says
 so.
 
+The seconds to an equal likelihood are in [wall_time](../wall_time/README.md), growth by size in
+[growth](../growth/README.md), compiled and recorded steps in [recorded](../recorded/README.md), the loop's overhead in
+[loop](../loop/README.md).
+
 | what | ms | MiB | asked for | measured | |
 |---|---|---|---|---|---|
 """
@@ -106,6 +110,7 @@ so.
             "; ".join(f"{name} {cost:.3g}" for name, cost in row.get(costs, {}).items())
             for costs in ("median_ms", "peak_mib")
         ]
+        shown[0] += "".join(f"; {name} {ms:.3g} (not run here)" for name, ms in row.get("published_ms", {}).items())
         demands = row["demands"] or [{"demand": "–", "ratio": float("nan"), "met": True}]
         for number, demand in enumerate(demands):
             what, ms, mib = (row["what"], *shown) if number == 0 else ("", "", "")

@@ -3,8 +3,8 @@
 python benchmarks/recorded.py --device cuda --recipes mnist_dense_snf,mnist_dense_newton --out results/recorded
 
 `plain` is the step of `snflow fit`, `compiled` that of `--device.compile inductor`, `graph` that of
-`--device.cuda_graph true`, `compiled graph` both; `tf32` adds `--device.matmul high`. They take turns; a turn is so
-many steps as take `--seconds`, with one look at the clock before and behind. On a processor there are no graphs.
+`--device.cuda_graph true`, `compiled graph` both; `tf32` adds `--device.matmul high`. All recipes and modes take turns;
+a turn is so many steps as take `--seconds`, with one look at the clock before and behind. A processor has no graphs.
 """
 
 from __future__ import annotations
@@ -91,21 +91,24 @@ def stepper(recipe: Recipe, options: DeviceOptions, device: str) -> Stepper:
     return Stepper(take, options.matmul, time.perf_counter() - began)
 
 
-def measured(name: str, modes: list[str], device: str, seconds: float) -> dict[str, Any]:
-    """Median milliseconds of a step in each mode."""
-    recipe = load_recipe(name)
+def measured(names: list[str], modes: list[str], device: str, seconds: float) -> list[dict[str, Any]]:
+    """Median milliseconds of a step of each recipe in each mode; all of them take turns."""
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
-    steppers = {mode: stepper(recipe, MODES[mode], device) for mode in modes}
-    turns: dict[str, list[float]] = {mode: [] for mode in modes}
+    recipes = {name: load_recipe(name) for name in names}
+    steppers = {(name, mode): stepper(recipes[name], MODES[mode], device) for name in names for mode in modes}
+    turns: dict[tuple[str, str], list[float]] = {key: [] for key in steppers}
     for _ in range(TURNS):
-        for mode, one in steppers.items():
-            turns[mode].append(one.turn(seconds, finish))
-    return {
-        "recipe": name,
-        "median_ms": {mode: statistics.median(times) for mode, times in turns.items()},
-        "turns_ms": turns,
-        "first_steps_seconds": {mode: one.first_seconds for mode, one in steppers.items()},
-    }
+        for key, one in steppers.items():
+            turns[key].append(one.turn(seconds, finish))
+    return [
+        {
+            "recipe": name,
+            "median_ms": {mode: statistics.median(turns[name, mode]) for mode in modes},
+            "turns_ms": {mode: turns[name, mode] for mode in modes},
+            "first_steps_seconds": {mode: steppers[name, mode].first_seconds for mode in modes},
+        }
+        for name in names
+    ]
 
 
 def main() -> None:
@@ -127,14 +130,14 @@ def main() -> None:
     file = arguments.out / "runs.jsonl"
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} processor"
     found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    for name in arguments.recipes.split(","):
-        record = measured(name, modes, arguments.device, arguments.seconds)
+    names = arguments.recipes.split(",")
+    for record in measured(names, modes, arguments.device, arguments.seconds):
         record |= {"device": device, "threads": arguments.threads, "torch": torch.__version__, "commit": commit()}
         record |= {"command": f"python benchmarks/recorded.py {' '.join(sys.argv[1:])}"}
-        found = [one for one in found if (one["recipe"], one["device"]) != (name, device)] + [record]
-        print(name, {mode: round(ms, 3) for mode, ms in record["median_ms"].items()}, flush=True)
-        file.write_text("".join(json.dumps(one) + "\n" for one in found))
-        (arguments.out / "README.md").write_text(page(found))
+        found = [one for one in found if (one["recipe"], one["device"]) != (record["recipe"], device)] + [record]
+        print(record["recipe"], {mode: round(ms, 3) for mode, ms in record["median_ms"].items()}, flush=True)
+    file.write_text("".join(json.dumps(one) + "\n" for one in found))
+    (arguments.out / "README.md").write_text(page(found))
 
 
 def page(records: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import torch
 
 from peers.images import GLOWS, batch
+from speed.linear import AUTHORS
 from speed.row import Demand, Row
 
 BATCH, WIDTH = 100, 512
@@ -38,7 +39,12 @@ ROWS = (
         "glow_step",
         f"training step, Glow 2L-16K of width {WIDTH} on 1×28×28, B = {BATCH}",
         lambda: step(WIDTH),
-        (Demand(("normflows",), "snflow", 1.2), Demand(("normflows",), "snflow", 1.0, of="MiB")),
+        (
+            Demand((AUTHORS,), "snflow", 2.0),
+            Demand(("normflows",), "snflow", 1.2),
+            Demand(("normflows",), "snflow", 1.0, of="MiB"),
+        ),
+        {AUTHORS: 11600.0},
     ),
 )
 """Rows about flows on images."""

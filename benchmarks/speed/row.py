@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -51,12 +51,16 @@ class Demand:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: ``make`` builds the contenders, each a function that does the thing once."""
+    """One comparison: ``make`` builds the contenders, each a function that does the thing once.
+
+    ``published`` are milliseconds that somebody else has reported, by name: they are not measured here.
+    """
 
     name: str
     what: str
     make: Callable[[], dict[str, Callable[[], object]]]
     demands: Sequence[Demand] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Take the contenders in turns; medians and quartiles in milliseconds, and each one's MiB at its peak."""
@@ -65,7 +69,7 @@ class Row:
         interleaved(list(timed.values()), seconds, torch.get_default_device().type)
         medians = {name: one.median_ms for name, one in timed.items()}
         peaks = {name: peak_mebibytes(act) for name, act in acts.items()}
-        costs = {"ms": medians, "MiB": peaks}
+        costs = {"ms": {**medians, **self.published}, "MiB": peaks}
         spread = {name: [1000 * q for q in statistics.quantiles(one.seconds, n=4)] for name, one in timed.items()}
         return {
             "row": self.name,
@@ -74,6 +78,7 @@ class Row:
             "quartiles_ms": spread,
             "times": {name: len(one.seconds) for name, one in timed.items()},
             "peak_mib": peaks,
+            "published_ms": dict(self.published),
             "demands": [found for demand in self.demands if (found := demand.measured(costs)) is not None],
         }
 
