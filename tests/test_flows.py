@@ -143,6 +143,12 @@ def test_training_compiles_as_one_graph_once_the_log_dets_are_known(name):
     torch.testing.assert_close(got, wanted, rtol=1e-12, atol=0)
     got.mean().backward()
     assert all(p.grad is not None for p in flow.parameters())
+    for batch in (5, 7):  # from the second size on the tracer takes the batch for a variable
+        x = torch.randint(17, (batch, 1, 4, 4))
+        torch.manual_seed(1)
+        wanted = flow(x)
+        torch.manual_seed(1)
+        torch.testing.assert_close(compiled(x), wanted, rtol=1e-12, atol=0)
 
 
 def test_density_in_two_dimensions_integrates_to_one():

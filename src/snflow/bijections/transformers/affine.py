@@ -79,9 +79,9 @@ class AffineTransformer(Transformer):
         return (z - shift) * (-s).exp(), (-s).expand_as(z)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
-        """x = (z − t) / exp(s) alone."""
+        """x = (z − t) exp(−s) alone."""
         s, shift = self._scale_and_shift(h)
-        return (z - shift) / s.exp()
+        return (z - shift) * (-s).exp()
 
     def _scale_and_shift(self, h: Tensor) -> tuple[Tensor, Tensor]:
         # unbind, not h[0] and h[1]: one node of the graph, whose gradient is one stack and no sum of padded halves

@@ -32,5 +32,9 @@ class UniformDequantization(Dequantization):
     """
 
     def _noise(self, k: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        noise = torch.rand(k.shape, dtype=k.dtype, device=k.device, generator=generator)
+        # The call without a generator is the one that a compiler can trace for batches of any size.
+        if generator is None:
+            noise = torch.rand_like(k, memory_format=torch.contiguous_format)
+        else:
+            noise = torch.rand(k.shape, dtype=k.dtype, device=k.device, generator=generator)
         return noise, torch.zeros(k.shape[0], dtype=k.dtype, device=k.device)

@@ -55,7 +55,10 @@ class VariationalDequantization(Dequantization):
         self.bijection = bijection
 
     def _noise(self, k: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(k.shape, dtype=k.dtype, device=k.device, generator=generator)
+        if generator is None:  # as in UniformDequantization
+            noise = torch.randn_like(k, memory_format=torch.contiguous_format)
+        else:
+            noise = torch.randn(k.shape, dtype=k.dtype, device=k.device, generator=generator)
         v, log_det = self.bijection(noise, 2 * k / (self.levels - 1) - 1)
         log_normal = -0.5 * sum_event(noise.square() + math.log(2 * math.pi))
         log_slope = sum_event(F.logsigmoid(v) + F.logsigmoid(-v))

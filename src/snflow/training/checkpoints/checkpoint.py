@@ -70,7 +70,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         for name, content in files.items():
             write_synced(temporary / name, content)
         sync_folder(temporary)
-        replaced = path.with_name(f"{TEMPORARY}replaced-{path.name}-{os.getpid()}")
+        replaced = path.with_name(f"{REPLACED}{path.name}-{os.getpid()}")
         if path.exists():
             path.rename(replaced)
         temporary.rename(path)
@@ -93,6 +93,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 TEMPORARY = ".tmp-"
 """How the name of an unfinished folder begins."""
+
+REPLACED = f"{TEMPORARY}replaced-"
+"""How the name of a whole one begins that is making room for another of the same step."""
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

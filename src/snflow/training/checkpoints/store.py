@@ -8,6 +8,7 @@ from pathlib import Path
 
 from snflow.errors import CheckpointError
 from snflow.training.checkpoints.checkpoint import (
+    REPLACED,
     TEMPORARY,
     Checkpoint,
     read_checkpoint,
@@ -42,7 +43,11 @@ class CheckpointStore:
         return bool(self.steps()) or any(self.folder.glob("damaged-*"))
 
     def clean(self) -> None:
-        """Remove what a killed process left unfinished."""
+        """Remove what a killed process left unfinished, and put back what it had moved aside to replace it."""
+        for aside in self.folder.glob(f"{REPLACED}*"):
+            whole = self.folder / aside.name.removeprefix(REPLACED).rpartition("-")[0]
+            if not whole.exists():
+                aside.rename(whole)
         for stale in self.folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(stale, ignore_errors=True)
 
