@@ -38,8 +38,8 @@ def test_a_quarter_of_a_million_dimensions_in_single_precision(name):
         layer, x = layer.float(), x.float()
         z, log_det = layer(x)
         assert log_det.shape == (2,)
-        # Terms of 24 bits: a hundred-millionth of a nat a dimension.
-        assert (log_det.double() - exact).abs().max() <= 1e-8 * D
+        # Terms and sums of 24 bits: a hundred-millionth of a nat a dimension, a millionth of the whole.
+        assert (log_det.double() - exact).abs().max() <= 1e-8 * D + 1e-6 * exact.abs().max()
         torch.testing.assert_close(layer.decode(z), x, rtol=1e-4, atol=1e-4)
 
 
