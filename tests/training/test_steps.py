@@ -311,3 +311,30 @@ def test_matrix_products_of_lower_precision_end_with_the_training_step():
 def test_the_options_are_no_part_of_what_a_recipe_is(recipe):
     assert recipe().digest() == recipe(device__compile="inductor", device__matmul="high").digest()
     assert OptimizerOptions() == recipe().optimizer
+
+
+def test_a_resumed_recorded_run_counts_on(monkeypatch):
+    recipe = load_recipe("toy_dense")
+    dataset = load(recipe.data)
+    poison_at(monkeypatch, {1, 2})
+    steps, guard = steps_of(build(recipe.flow, dataset), recipe, on_nonfinite="skip", max_skips=2)
+    guard.in_a_row = 1  # the step before the kill was left out, too
+    for number in range(101, 104):
+        steps.take(dataset.train[:20], asked(number))
+    with pytest.raises(DivergenceError, match=r"step 102: .*\(3 steps in a row\)"):
+        steps.take(dataset.train[:20], asked(104))
+
+
+def test_the_guard_looks_when_its_time_has_passed_between_two_calls():
+    import snflow
+
+    torch.manual_seed(0)
+    layer = snflow.SelfNormalizingDense(4, guard_every=5)
+    layer.eval()(torch.randn(2, 4))
+    followers = Followers(layer)
+    with torch.no_grad():
+        layer.inverse_weight.zero_()
+    followers.look(4)
+    assert int(layer.repairs) == 0
+    followers.look(7)
+    assert int(layer.repairs) == 1
