@@ -25,6 +25,7 @@ class Demand:
     bound: float
     at_least: bool = True
     of: str = "ms"
+    called: str = "fastest peer"
 
     def ratio(self, costs: Mapping[str, float]) -> float:
         """The measured ratio."""
@@ -43,7 +44,7 @@ class Demand:
 
     def __str__(self) -> str:
         """E.g. ``exact / self-normalizing ≥ 3``."""
-        best = "fastest peer" if self.of == "ms" else "leanest peer"
+        best = self.called if self.of == "ms" else "leanest peer"
         over = self.over[0] if len(self.over) == 1 else best
         what = "" if self.of == "ms" else f", {self.of}"
         return f"{over} / {self.under} {'≥' if self.at_least else '≤'} {self.bound:.3g}{what}"

@@ -8,7 +8,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+import snflow
 from peers.flows import LIBRARIES
+from snflow.bijections.autoregressive.masked import InverseBy
 from snflow.numerics.splines.rational_quadratic import spline, spline_knots
 from speed.row import Demand, Row
 
@@ -81,6 +83,26 @@ def sample(kind: str, features: int) -> dict[str, Callable[[], object]]:
     return {library: of(library) for library in ("snflow", *PEERS)}
 
 
+def inverse(kind: str, features: int, batch: int) -> dict[str, Callable[[], object]]:
+    """The same latents through the untrained flow, by each way of inverting its autoregressive layers."""
+    torch.manual_seed(0)
+    model = LIBRARIES["snflow"](kind, features).eval()
+    flow = model.module
+    layers = [layer for layer in flow.modules() if isinstance(layer, snflow.Autoregressive)]
+    z = torch.randn(batch, features)
+
+    def by(way: InverseBy) -> Callable[[], object]:
+        def act() -> None:
+            for layer in layers:
+                layer.inverse_by = way
+            with torch.no_grad():
+                flow.decode(z)
+
+        return act
+
+    return {"auto": by("auto"), "steps": by("steps"), "jacobi": by("jacobi")}
+
+
 ROWS = (
     Row(
         "spline",
@@ -106,6 +128,16 @@ ROWS = (
             (Demand(PEERS, "snflow", 5.0), Demand(PEERS, "snflow", 1.0, of="MiB")),
         )
         for kind in ("maf", "spline_autoregressive")
+    ),
+    *(
+        Row(
+            f"{kind}_inverse_{batch}",
+            f"{batch} latents back, {kind}, D = 64, by each way",
+            lambda kind=kind, batch=batch: inverse(kind, 64, batch),
+            (Demand(("steps", "jacobi"), "auto", 0.9, called="faster way"),),
+        )
+        for kind in ("maf", "spline_autoregressive")
+        for batch in (1, 100, 1000)
     ),
 )
 """Rows about flows on vectors."""
