@@ -20,7 +20,7 @@ InverseBy = Literal["auto", "steps", "jacobi"]
 _LEAST_PASSES, _PATIENCE = 16, 3
 """``"auto"`` gives Jacobi's iteration 16 passes, or a third of the D that always are enough; a dozen are common."""
 
-_PASSES_FROM, _PRODUCTS_FOR_A_STEP = 32, 200_000
+_PASSES_FROM, _PRODUCTS_FOR_A_STEP = 32, 300_000
 """``"auto"`` takes passes from so many elements on, on a processor if a pass has less than so many products for each
 step that it saves: a step is bound by starting its small operations, 45 µs and more, a dozen passes by products."""
 
