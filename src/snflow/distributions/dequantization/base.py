@@ -82,7 +82,8 @@ class Dequantization(nn.Module, ABC):
         Raises:
             DivergenceError: a value is NaN, which no level stands for.
         """
-        missing = int(x.isnan().sum())
+        # A traced graph cannot ask; there NaN becomes whatever the cast makes of it.
+        missing = 0 if torch.compiler.is_compiling() else int(x.isnan().sum())
         if missing:
             raise DivergenceError(
                 type(self).__name__,
