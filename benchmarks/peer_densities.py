@@ -14,7 +14,6 @@ import math
 import os
 import platform
 import statistics
-import subprocess
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from commit import commit
 from peers.flows import HAVE, KINDS, LAYERS, LIBRARIES, WIDTH, Model
 from snflow.data.options import TableOptions, ToyOptions
 from snflow.data.table import load_table
@@ -170,8 +170,7 @@ def main() -> None:
 
 
 def _versions(library: str) -> dict[str, str]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    return {"version": version(library), "torch": torch.__version__, "commit": commit}
+    return {"version": version(library), "torch": torch.__version__, "commit": commit()}
 
 
 def page(rows: list[dict[str, Any]]) -> str:

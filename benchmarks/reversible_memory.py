@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from commit import commit
+
 DEPTHS, ROWS, FEATURES, WIDTH = (4, 16, 64), 10_000, 64, 64
 OUT = Path("results/memory")
 
@@ -57,9 +59,8 @@ def peak(kind: str, depth: int) -> float:
 def main() -> None:
     """Measure and write the page."""
     rows = [{"kind": kind, "depth": d, "mib": peak(kind, d)} for kind in ("plain", "reversible") for d in DEPTHS]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     OUT.mkdir(parents=True, exist_ok=True)
-    facts = {"commit": commit, "torch": torch.__version__, "machine": platform.machine(), "cores": os.cpu_count()}
+    facts = {"commit": commit(), "torch": torch.__version__, "machine": platform.machine(), "cores": os.cpu_count()}
     (OUT / "runs.jsonl").write_text("\n".join(json.dumps(line) for line in ({"machine": facts}, *rows)) + "\n")
     found = {(row["kind"], row["depth"]): row["mib"] for row in rows}
     lines = "\n".join(f"| {d} | {found['plain', d]:.0f} | {found['reversible', d]:.0f} |" for d in DEPTHS)
@@ -67,7 +68,7 @@ def main() -> None:
 
 Act-norm, affine coupling, permutation on {FEATURES} features, two hidden layers of {WIDTH}, {ROWS:,} rows in
 float32: MiB by which the peak of one forward and backward pass stands above the program with weights and gradients.
-Written by `python benchmarks/reversible_memory.py` at commit `{commit:.12}`, torch {torch.__version__}.
+Written by `python benchmarks/reversible_memory.py` at commit `{commit():.12}`, torch {torch.__version__}.
 
 | couplings | `Chain` | `Reversible` |
 |---|---|---|

@@ -20,6 +20,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from commit import commit
 from studies import STUDIES, Run, Study
 
 EXIT_DIVERGED = 3
@@ -65,13 +66,12 @@ def carry_out(words: list[str], folder: Path) -> None:
 
 def machine(beside: bool) -> dict[str, Any]:
     """What the seconds were measured on, and at which commit."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     quiet = "other runs beside it, so that the seconds say little" if beside else "nothing else running"
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "system": platform.system(),
-        "commit": commit,
+        "commit": commit(),
         "beside": quiet,
     }
 
