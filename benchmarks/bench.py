@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    torch.set_default_device(arguments.device)
+    if arguments.device != "cpu":
+        # Only there: a default device is a mode that every call of torch goes through.
+        torch.set_default_device(arguments.device)
     keep_freed_memory()  # as `snflow fit` does; everybody's, the peers' too
     warnings.simplefilter("ignore")  # those of the peers
     patterns = arguments.rows.split(",") if arguments.rows else ["*"] if arguments.full else list(SHORT)
