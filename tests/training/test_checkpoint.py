@@ -78,7 +78,7 @@ def test_an_unknown_format_is_refused_with_the_version_that_wrote_it(tmp_path, m
     monkeypatch.setattr(format_module, "FORMAT_VERSION", 99)
     write_checkpoint(tmp_path / "step-00000001", make())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"expected checkpoint format 1, got 99; use the version of snflow"):
+    with pytest.raises(CheckpointError, match=r"expected checkpoint format 2, got 99; use the version of snflow"):
         read_checkpoint(tmp_path / "step-00000001")
 
 

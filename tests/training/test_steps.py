@@ -15,7 +15,7 @@ from snflow.selfnorm import Followers, SelfNormalizingMap
 from snflow.training import fit, load_flow
 from snflow.training.checkpoints.checkpoint import read_checkpoint
 from snflow.training.checkpoints.store import CheckpointStore
-from snflow.training.config.options import OptimizerOptions, TrainingOptions
+from snflow.training.config.options import TrainingOptions
 from snflow.training.config.recipe import load_recipe
 from snflow.training.engine.ema import MovingAverage
 from snflow.training.engine.guard import DivergenceGuard
@@ -33,7 +33,7 @@ RECORDABLE = (
     *("digits_conv", "digits_conv_exponential", "digits_conv_emerging", "digits_realnvp", "digits_flowpp"),
     *("digits_glow_exact", "digits_glow_snf", "digits_glow_newton", "toy_dense", "toy_pair", "toy_realnvp", "toy_nice"),
     *("toy_maf", "toy_iaf", "toy_naf", "toy_bnaf", "toy_sos", "toy_umnn", "toy_neural_spline"),
-    *("toy_planar", "toy_radial", "toy_sylvester"),
+    *("toy_planar", "toy_radial", "toy_sylvester", "toy_mintnet"),
 )
 """One recipe of each family whose step can be recorded. Residual and continuous flows stop by a number, periodic
 convolutions and Gaussianization look at one."""
@@ -302,15 +302,27 @@ def test_a_compiled_run_learns_the_same(recipe, tmp_path, quiet, tracking):
         assert all(count > 0 for count in steps)
 
 
-def test_matrix_products_of_lower_precision_end_with_the_training_step():
-    with setting_up.matmul_precision("high"):
-        assert torch.get_float32_matmul_precision() == "high"
+def test_only_training_steps_take_matrix_products_of_lower_precision(recipe, tmp_path, quiet, monkeypatch):
+    original, seen = Flow.forward, set()
+
+    def forward(self, *args, **kwargs):
+        seen.add((self.training, torch.get_float32_matmul_precision()))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Flow, "forward", forward)
+    fit(recipe(device__matmul="high"), tmp_path / "run", console=quiet)
+    assert seen == {(True, "high"), (False, "highest")}
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_generated_code_without_a_compiler_is_refused_in_one_line(recipe, tmp_path, quiet, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"device\.compile: expected the C\+\+ compiler no-such-compiler .*CXX"):
+        fit(recipe(device__compile="inductor"), tmp_path / "run", console=quiet)
 
 
 def test_the_options_are_no_part_of_what_a_recipe_is(recipe):
     assert recipe().digest() == recipe(device__compile="inductor", device__matmul="high").digest()
-    assert OptimizerOptions() == recipe().optimizer
 
 
 def test_a_resumed_recorded_run_counts_on(monkeypatch):

@@ -186,7 +186,7 @@ def _of(values: Tensor, rows: Tensor | None) -> Tensor:
 
 def _add(some: Tensor, rows: Tensor | None, to: Tensor, factor: float) -> Tensor:
     """``factor * to``, with ``some`` added in its rows."""
-    # A subtraction: Inductor (torch 2.11 to 2.13) fuses mm and add into addmm and loses the add's alpha on the way.
+    # A subtraction: Inductor (torch 2.11 and 2.13) fuses mm and add into addmm and loses the add's alpha on the way.
     return torch.sub(some, to, alpha=-factor) if rows is None else (factor * to).index_add_(0, rows, some)
 
 

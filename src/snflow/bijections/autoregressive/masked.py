@@ -33,9 +33,9 @@ class Autoregressive(Bijection):
     of the network that have become known, so that all steps together cost one pass; or ``"jacobi"``, passes through the
     whole network, x ← τ⁻¹(z; net(x)), until no element moves: after k passes the first k elements are right, and
     elements that depend weakly on each other are right much sooner. ``"auto"`` takes the passes where D is large and
-    the network small, and goes back to the steps where a third of D passes is not enough; with gradients it takes the
-    steps. Where the other direction has to be the fast one, wrap it in :class:`~snflow.Inverse`: that is an inverse
-    autoregressive flow.
+    the network small, and goes back to the steps where 16 of them, or a third of D, are not enough; with gradients it
+    takes the steps. Where the other direction has to be the fast one, wrap it in :class:`~snflow.Inverse`: that is an
+    inverse autoregressive flow.
 
     Args:
         features: D.

@@ -26,8 +26,7 @@ def newton(weight: Tensor, inverse: Tensor) -> Tensor:
         >>> newton(torch.tensor([[[2.0]]]), torch.tensor([[[0.45]]]))
         tensor([[[0.4950]]])
     """
-    residual = -(weight @ inverse)
-    residual.diagonal(dim1=-2, dim2=-1).add_(1)
+    residual = _residual(weight, inverse)
     return torch.baddbmm(inverse, inverse, residual)
 
 
@@ -50,8 +49,7 @@ def contracted(weight: Tensor, inverse: Tensor) -> Tensor:
         >>> contracted(torch.tensor([[[2.0]]]), torch.tensor([[[5.0]]]))
         tensor([[[5.]]])
     """
-    residual = -(weight @ inverse)
-    residual.diagonal(dim1=-2, dim2=-1).add_(1)
+    residual = _residual(weight, inverse)
     trusted = residual.square().mean((-2, -1), keepdim=True) * weight.shape[-1] < CONTRACTING**2
     return torch.where(trusted, torch.baddbmm(inverse, inverse, residual), inverse)
 
@@ -95,3 +93,10 @@ def exact(weight: Tensor) -> Tensor:
     """
     inverse: Tensor = torch.linalg.inv_ex(weight).inverse
     return inverse
+
+
+def _residual(weight: Tensor, inverse: Tensor) -> Tensor:
+    """I − W R."""
+    residual = -(weight @ inverse)
+    residual.diagonal(dim1=-2, dim2=-1).add_(1)
+    return residual

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from snflow.errors import CheckpointError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""What the tensors mean, too: since 2 a dense layer's inverse weight is the transpose of R."""
+
 _MODEL, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 
 

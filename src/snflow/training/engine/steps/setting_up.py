@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -49,7 +52,7 @@ def set_up(
         The flow as the devices share it, its optimizer, and who takes the steps.
 
     Raises:
-        ConfigError: the device cannot record a step.
+        ConfigError: the device cannot record a step, or there is no compiler for the code that is generated.
     """
     options = recipe.device
     if options.cuda_graph and fabric.device.type not in RECORDING:
@@ -58,6 +61,13 @@ def set_up(
             expected="a device of kind cuda",
             got=fabric.device.type,
             fix="leave it out, or give --device cuda",
+        )
+    if options.compile == "inductor" and fabric.device.type == "cpu" and shutil.which(_compiler()) is None:
+        raise ConfigError(
+            "device.compile",
+            expected=f"the C++ compiler {_compiler()} on the path: inductor generates C++",
+            got="none",
+            fix="install it, name another one in CXX, or leave device.compile out",
         )
     parameters = [p for p in flow.parameters() if p.requires_grad]
     optimizer = adam(parameters, recipe.optimizer, fabric.device, recorded=options.cuda_graph)
@@ -71,6 +81,11 @@ def set_up(
         return model, shared, RecordedSteps(compiled, parameters, optimizer, *rules, backend)
     rest = (recipe.optimizer, average, guard, fabric.backward, agreed, followers, last_good)
     return model, shared, EagerSteps(model, parameters, shared, *rest)
+
+
+def _compiler() -> str:
+    """The one that torch calls on a processor."""
+    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
 def portable(state: dict[str, Any]) -> dict[str, Any]:
