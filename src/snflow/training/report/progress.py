@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_WINDOW = 10
+"""Lines over which the pace of the steps is taken."""
 
 
 class Reporter(ABC):
@@ -105,25 +109,30 @@ class LineReporter(Reporter):
     def __init__(self, console: Console, seconds: float = 10.0) -> None:
         self._console, self._seconds = console, seconds
         self._nll = self._objective = float("nan")
-        self._epoch = 0
+        self._epoch = self._nll_epoch = 0
 
     def start(self, done: int, total: int, epochs: int) -> None:
         """Note where it begins."""
-        self._began = self._spoke = time.monotonic()
+        self._spoke = time.monotonic()
         self._start, self._done, self._total, self._epochs = done, done, total, epochs
         self._pending = False
+        # When how many steps were done: at the last few lines, so that the time left follows the machine's pace.
+        self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
     def step(self, epoch: int, objective: float, steps: int = 1) -> None:
         """Show a line when it is time."""
         self._done += steps
         self._epoch, self._objective, self._pending = epoch, objective, True
-        if time.monotonic() - self._spoke >= self._seconds:
+        now = time.monotonic()
+        if not self._marks:  # the first step compiles and warms up: it says nothing about the others
+            self._marks.append((now, self._done))
+        if now - self._spoke >= self._seconds:
             self._line()
 
     def validated(self, epoch: int, nll: float) -> None:
         """Show the first NLL at once, a later one with the next line."""
         first = self._nll != self._nll
-        self._epoch, self._nll, self._pending = epoch, nll, True
+        self._epoch, self._nll, self._nll_epoch, self._pending = epoch, nll, epoch, True
         if first:
             self._line()
 
@@ -138,16 +147,33 @@ class LineReporter(Reporter):
 
     def _line(self) -> None:
         self._spoke, self._pending = time.monotonic(), False
-        taken = self._done - self._start
-        left = (self._spoke - self._began) / taken * (self._total - self._done) if taken else float("nan")
         parts = [f"epoch {self._epoch}/{self._epochs}"]
-        if taken:
+        if self._done > self._start:
             parts.append(f"objective {self._objective:.3f}")
         if self._nll == self._nll:
-            parts.append(f"exact NLL {self._nll:.3f} nats")
-        if taken and self._done < self._total:
-            parts.append(f"{left:.0f} s left")
+            of = "" if self._nll_epoch == self._epoch else f" (epoch {self._nll_epoch})"
+            parts.append(f"exact NLL {self._nll:.3f} nats{of}")
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"{_duration(left)} left")
         self.say(", ".join(parts))
+
+    def _seconds_left(self) -> float | None:
+        if not self._marks or self._done == self._total:
+            return None
+        began, done = self._marks[0]
+        if self._done == done:
+            return None
+        self._marks.append((self._spoke, self._done))
+        return (self._spoke - began) / (self._done - done) * (self._total - self._done)
+
+
+def _duration(seconds: float) -> str:
+    """``42 s``, ``17 min``, ``3 h 05 min``: as exact as an estimate deserves."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def reporter_for(console: Console) -> Reporter:
