@@ -18,7 +18,6 @@ from snflow import (
     flows,
     inverting,
 )
-from snflow.bijections.normalization.actnorm import LEAST_DEVIATION
 from snflow.errors import ConfigError, ShapeError
 
 
@@ -79,7 +78,28 @@ def test_a_constant_channel_is_not_blown_up():
     layer = ActNorm(2)
     z, _ = layer(x)
     assert z[:, 0].abs().max() < 1e-6
-    assert layer.log_scale[0].exp().item() == pytest.approx(1 / LEAST_DEVIATION)
+    assert layer.log_scale[0] == 0
+    assert layer.log_scale[1] != 0
+    assert layer.initialized
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, -1e4])
+def test_a_channel_of_rounding_noise_is_constant_and_a_small_one_is_not(level):
+    noise = torch.full((500,), level).float() + 1e-8 * abs(level) * torch.randn(500)
+    small = 1e-4 * max(abs(level), 1e-9) * torch.randn(500) + level
+    layer = ActNorm(2, vectors=True)
+    layer(torch.stack([noise.double(), small], 1))
+    assert layer.log_scale[0] == 0
+    z = layer(torch.stack([noise.double(), small], 1))[0].detach()
+    assert z[:, 1].std(correction=0) == pytest.approx(1)
+
+
+def test_one_row_of_vectors_sets_no_actnorm():
+    """A first call on one row, to see whether the shapes fit, must not cost the initialisation."""
+    layer, x = ActNorm(3, vectors=True), 5 + 2 * torch.randn(50, 3)
+    assert torch.equal(layer(x[:1])[0], x[:1])
+    assert not layer.initialized
+    assert layer(x)[0].std(0, correction=0).allclose(torch.ones(3))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

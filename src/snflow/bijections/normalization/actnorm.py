@@ -11,8 +11,8 @@ from torch import Tensor, distributed, nn
 from snflow.arguments import check_count
 from snflow.bijections.base import Bijection
 
-LEAST_DEVIATION = 1e-3
-"""Floor on the deviation of the first batch: a channel that is constant there must not be blown up."""
+CONSTANT = 1e-6
+"""Deviation, as a share of |mean|, up to which a channel of the first batch is constant: single precision's noise."""
 
 
 @final
@@ -21,8 +21,9 @@ class ActNorm(Bijection):
 
     The first training batch sets b and s so that each channel has mean zero and deviation one; afterwards both are
     parameters like any other. It happens once: never in ``eval()``, never again after a ``load_state_dict`` of a layer
-    that had it behind it, and not from a batch that is empty or holds a number that is not finite. Until then the
-    layer is the identity. Under ``torch.distributed`` the moments are those of all processes' batches.
+    that had it behind it, and not from a batch that has fewer than two numbers a channel or one that is not finite.
+    Until then the layer is the identity. A channel that is constant in the first batch is centred and keeps its scale.
+    Under ``torch.distributed`` the moments are those of all processes' batches.
 
     Args:
         channels: C of images ``(C, height, width)``; or the number of features of vectors.
@@ -92,9 +93,11 @@ class ActNorm(Bijection):
             distributed.all_reduce(sums)
         count = sums[2].clamp_min(1)
         mean = sums[0] / count
-        deviation = (sums[1] / count - mean.square()).clamp_min(0).sqrt().clamp_min(LEAST_DEVIATION)
-        if not bool((torch.isfinite(mean) & torch.isfinite(deviation) & (sums[2] > 0)).all()):
+        deviation = (sums[1] / count - mean.square()).clamp_min(0).sqrt()
+        if not bool((torch.isfinite(mean) & torch.isfinite(deviation) & (sums[2] > 1)).all()):
             return
+        # Blown up to deviation one, a constant channel would be a thousand times too large in the next batch.
+        deviation = torch.where(deviation <= CONSTANT * mean.abs(), 1.0, deviation)
         self.bias.copy_(-mean)
         self.log_scale.copy_(-deviation.log())
         self.initialized.fill_(True)
