@@ -47,6 +47,8 @@ class Broken(Bijection):
         z = x * self.scale
         if self.fault == "rows":
             z = z + x.mean(0)
+        if self.fault == "transforms":
+            z = z * (1 if bool(x.isfinite().all()) else 2)
         if self.fault == "single_precision":
             return z.double(), self._log_det(z).double()
         return z, self._log_det(z)

@@ -20,6 +20,17 @@ def test_python_examples_run():
     assert set(namespace["snflow"].testing.check(namespace["snflow"].SmoothLeakyReLU(), (5,)).values()) == {"ok"}
 
 
+def test_examples_of_the_page_on_flows_run():
+    torch.set_default_dtype(torch.float32)
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "flows.md").read_text(), re.DOTALL):
+        exec(compile(block, "docs/flows.md", "exec"), namespace)
+    assert namespace["score"].shape == (8, 5)
+    assert namespace["together"].shape == (3, 8)
+    assert set(namespace["report"].values()) == {"ok"}
+    assert set(namespace["snflow"].testing.check(namespace["foreign"], (5,)).values()) == {"ok"}
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^make (\w+)$", README, re.MULTILINE)

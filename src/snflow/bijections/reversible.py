@@ -16,6 +16,7 @@ from snflow.bijections.chain import Chain
 from snflow.bijections.inversion import InverseMethod, inverting
 from snflow.bijections.normalization import BatchNorm
 from snflow.errors import ConfigError, ConvergenceError
+from snflow.numerics.transforms import under_transform
 
 Undo = Callable[[Tensor, Tensor | None], Tensor]
 Apply = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -118,7 +119,8 @@ class Reversible(Bijection):
         return self._inverse(z, context)[0] if torch.is_grad_enabled() else self.chain.decode(z, context)
 
     def _run(self, steps: list[_Step], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not torch.is_grad_enabled() or not steps:
+        # a transform keeps what it needs by itself, and an input that is made again could not be compared
+        if not torch.is_grad_enabled() or not steps or under_transform():
             total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
             for step in steps:
                 x, log_det = step.apply(x, step.context(context))

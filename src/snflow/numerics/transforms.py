@@ -1,8 +1,14 @@
-"""Whether a transform of torch.func is at work."""
+"""What the transforms of torch.func do to the tensors that a layer sees."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from snflow.errors import ConfigError
 
 
 def under_transform() -> bool:
@@ -20,3 +26,113 @@ def under_transform() -> bool:
         [True]
     """
     return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def outside_transforms() -> AbstractContextManager[object]:
+    """A block that no transform traces: there plain tensors may be looked at, kept and written into as usual.
+
+    Example:
+        >>> total = torch.zeros(())
+        >>> def square(x):
+        ...     with outside_transforms():
+        ...         _ = total.add_(1)
+        ...     return x**2
+        >>> torch.func.grad(square)(torch.tensor(3.0)), total
+        (tensor(6.), tensor(1.))
+    """
+    if not under_transform():
+        return nullcontext()
+    block: AbstractContextManager[object] = torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack()
+    return block
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Whether a transform, or forward-mode differentiation, follows this very tensor: what is kept of it is no use.
+
+    Example:
+        >>> seen, plain = [], torch.ones(2)
+        >>> _ = torch.func.grad(lambda x: (seen.append((is_traced(x), is_traced(plain))), x.sum())[1])(torch.ones(2))
+        >>> seen
+        [(True, False)]
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def stands_for_many(tensor: Tensor) -> bool:
+    """Whether ``vmap`` runs over this tensor, so that its values cannot decide anything.
+
+    Example:
+        >>> seen = []
+        >>> _ = torch.func.vmap(lambda x: seen.append(stands_for_many(x)) or x)(torch.ones(2))
+        >>> _ = torch.func.grad(lambda x: seen.append(stands_for_many(x)) or x)(torch.tensor(1.0))
+        >>> seen
+        [True, False]
+    """
+    if torch.compiler.is_compiling():
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
+
+
+def value_of(tensor: Tensor) -> Tensor:
+    """The plain tensor of the same values, of one over which no ``vmap`` runs; a plain one is returned as it is.
+
+    Example:
+        >>> seen = []
+        >>> _ = torch.func.grad(lambda x: (seen.append(value_of(x)), x**2)[1])(torch.tensor(3.0))
+        >>> seen, is_traced(seen[0])
+        ([tensor(3.)], False)
+    """
+    if torch.compiler.is_compiling():
+        return tensor
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return forward_ad.unpack_dual(tensor).primal if forward_ad._current_level >= 0 else tensor
+
+
+def is_known_true(condition: Tensor) -> bool:
+    """``bool(condition)``, but False where ``vmap`` hides it: a loop that ends early then runs to its bound.
+
+    Example:
+        >>> is_known_true(torch.tensor(True))
+        True
+    """
+    return not stands_for_many(condition) and bool(condition)
+
+
+def refuse_transforms(where: str, fix: str) -> None:
+    """Say that ``where`` needs to look at numbers, and what to do instead, where a transform is at work.
+
+    Raises:
+        ConfigError: under a transform of ``torch.func``.
+
+    Example:
+        >>> refuse_transforms("a layer", "call it once outside")
+    """
+    if under_transform():
+        raise ConfigError(
+            where, expected="a plain call", got="one under a transform of torch.func (vmap, grad, …)", fix=fix
+        )
+
+
+def add_scaled(into: Tensor, other: Tensor, scale: Tensor) -> None:
+    """Into += scale · other in place, the scale without dimensions: in one pass, for which ``vmap`` has no rule.
+
+    Example:
+        >>> into = torch.ones(2)
+        >>> add_scaled(into, torch.ones(2), torch.tensor(2.0))
+        >>> into
+        tensor([3., 3.])
+    """
+    if under_transform():
+        into.add_(scale * other)
+    else:
+        into.addcmul_(other, scale)

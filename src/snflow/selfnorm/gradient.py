@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from snflow.numerics.events import sum_event
 from snflow.numerics.operators import Operator
+from snflow.numerics.transforms import add_scaled, under_transform
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,11 @@ def self_normalized(
         >>> s[0], error
         (tensor([2., 2.]), tensor([0., 0., 0.]))
     """
-    s, log_det, error = _SelfNormalized.apply(
+    function = _Transformed if under_transform() else _SelfNormalized
+    s, log_det, squared, *_ = function.apply(
         x, weight, inverse_weight, penalty_weight, log_det_value, probes, rows, operators, rule
     )
-    return s, log_det, error
+    return s, log_det, squared
 
 
 class _SelfNormalized(torch.autograd.Function):
@@ -122,13 +124,11 @@ class _SelfNormalized(torch.autograd.Function):
         operators: Operators,
         rule: GradientRule,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        s = operators.forward.product(weight, x)
-        error = operators.inverse.product(inverse_weight, _of(s, rows), _of(x, rows), -1.0) if rule.penalized else None
-        squared = x.new_zeros(x.shape[0]) if error is None else sum_event(error.square())
+        s, log_det, squared, error = _values(x, weight, inverse_weight, log_det_value, rows, operators, rule)
         ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes, rows)
         ctx.operators, ctx.rule = operators, rule
         ctx.mark_non_differentiable(squared)
-        return s, log_det_value.to(x.dtype).expand(x.shape[0]).clone(), squared
+        return s, log_det, squared
 
     @staticmethod
     @once_differentiable
@@ -167,9 +167,8 @@ class _SelfNormalized(torch.autograd.Function):
         grad_weight = a.weight_gradient(weight, x, into_weight)
         a.add_trace_gradient(grad_weight, inverse_weight, rule.weight_share * total, event_shape)
         if probes is not None:
-            grad_weight.addcmul_(
-                _neumann(weight, inverse_weight, probes, ctx.operators, rule), rule.weight_share * total
-            )
+            terms = _neumann(weight, inverse_weight, probes, ctx.operators, rule)
+            add_scaled(grad_weight, terms, rule.weight_share * total)
         if cycle is not None and rule.penalized_weight:
             grad_weight += a.weight_gradient(weight, error + _of(x, rows), cycle)
 
@@ -178,6 +177,56 @@ class _SelfNormalized(torch.autograd.Function):
             grad_inverse = g.weight_gradient(inverse_weight, s, into_inverse)
             g.add_trace_gradient(grad_inverse, weight, -rule.inverse_share * total, event_shape)
         return grad_x, grad_weight, grad_inverse, None, None, None, None, None, None
+
+
+class _Transformed(torch.autograd.Function):
+    """The same in the form that the transforms of torch.func ask for, which costs a plain call some time."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        inverse_weight: Tensor,
+        penalty_weight: Tensor,
+        log_det_value: Tensor,
+        probes: Tensor | None,
+        rows: Tensor | None,
+        operators: Operators,
+        rule: GradientRule,
+    ) -> tuple[Tensor, ...]:
+        s, log_det, squared, error = _values(x, weight, inverse_weight, log_det_value, rows, operators, rule)
+        return (s, log_det, squared) if error is None else (s, log_det, squared, error)  # what is saved must come out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, inverse_weight, penalty_weight, _, probes, rows, ctx.operators, ctx.rule = inputs
+        s, _, *rest = output
+        error = rest[1] if len(rest) > 1 else None
+        ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes, rows)
+        ctx.mark_non_differentiable(*rest)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        found: tuple[Tensor | None, ...] = _SelfNormalized.backward(ctx, *grads[:3])
+        return found
+
+
+def _values(
+    x: Tensor,
+    weight: Tensor,
+    inverse_weight: Tensor,
+    log_det_value: Tensor,
+    rows: Tensor | None,
+    operators: Operators,
+    rule: GradientRule,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """s, the log-determinant, ‖e‖² and e = A(r) s − x, where the penalty asks for it."""
+    s = operators.forward.product(weight, x)
+    error = operators.inverse.product(inverse_weight, _of(s, rows), _of(x, rows), -1.0) if rule.penalized else None
+    squared = x.new_zeros(x.shape[0]) if error is None else sum_event(error.square())
+    return s, log_det_value.to(x.dtype).expand(x.shape[0]).clone(), squared, error
 
 
 def _of(values: Tensor, rows: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from snflow.numerics.events import sum_event
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.krylov import refine
 from snflow.numerics.probes import rademacher
+from snflow.numerics.transforms import is_traced, outside_transforms, under_transform
 from snflow.selfnorm.gradient import GradientRule, Operators, self_normalized
 from snflow.selfnorm.multiplier import update_multiplier
 from snflow.selfnorm.options import LearnedInverse
@@ -39,7 +40,8 @@ class SelfNormalizingMap(LinearMap):
     ``"newton"`` or ``"secant"`` r is a buffer, and a training forward whose weight has changed moves it first. With
     ``"penalty"`` it is a parameter of the optimizer, and a guard repairs it where it is lost. Both happen inside of
     ``forward``, so that a plain training loop needs nothing more; around a compiled or a recorded one,
-    :class:`~snflow.selfnorm.Followers` does it.
+    :class:`~snflow.selfnorm.Followers` does it. Where a transform of ``torch.func`` follows the weight, r is not moved
+    and the multiplier neither: there is nothing that could be kept.
 
     Attributes:
         inverse_weight: r, a parameter or a buffer.
@@ -205,8 +207,9 @@ class SelfNormalizingMap(LinearMap):
 
     def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         event_shape = tuple(x.shape[1:])
-        if self.follows_itself and not torch.compiler.is_compiling():
-            self.follow(event_shape)
+        if self.follows_itself and not torch.compiler.is_compiling() and not is_traced(self.weight):
+            with outside_transforms():
+                self.follow(event_shape)
         learned = self.learned
         probes = rademacher(learned.neumann_probes, event_shape, x) if self.rule.neumann_terms else None
         s, log_det, error = self_normalized(
@@ -220,7 +223,8 @@ class SelfNormalizingMap(LinearMap):
             probes,
             self._penalized_rows(x),
         )
-        self._note_error(x.detach(), s.detach(), error)
+        if not under_transform():
+            self._note_error(x.detach(), s.detach(), error)
         return s, log_det
 
     def _penalized_rows(self, x: Tensor) -> Tensor | None:

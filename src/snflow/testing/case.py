@@ -27,6 +27,7 @@ class Case:
         log_det: largest error of a log-determinant against autodiff's Jacobian in float64, in nats.
         rows: largest dependence of a row on the rows beside it; not zero only where a solver's steps are shared.
         single: largest difference between float32 and float64, relative to max(1, |value|).
+        transforms: whether ``torch.func`` can go through the layer; where not, it refuses with a ConfigError.
         smooth: whether the map is differentiable everywhere that ``sample`` reaches with probability one.
     """
 
@@ -38,6 +39,7 @@ class Case:
     rows: float = 0.0
     single: float = 1e-4
     smooth: bool = True
+    transforms: bool = True
 
     def layer(self) -> Bijection:
         """Make the layer in float64 and ``eval()``."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snflow.bijections.base import Bijection
-from snflow.errors import ContextError, DeviceError, DtypeError, ShapeError
+from snflow.errors import ConfigError, ContextError, DeviceError, DtypeError, ShapeError
 from snflow.testing.case import Case
 
 Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -170,6 +170,45 @@ def check_autocast(case: Case) -> None:
     _close("log_det under autocast", log_det_cast, log_det, 0.0)
 
 
+def check_transforms(case: Case) -> None:
+    """Under torch.func the gradients by x, row by row too, and by the parameters, and those forward, are autograd's."""
+
+    def objective(layer: Bijection, x: Tensor, context: Tensor | None) -> Tensor:
+        z, log_det = layer(x, context)
+        value: Tensor = z.square().sum() + log_det.sum()
+        return value
+
+    layer, x, context = case.layer(), case.data(3), case.context(3)
+
+    def of_row(row: Tensor, given: Tensor | None) -> Tensor:
+        return objective(layer, row[None], None if given is None else given[None])
+
+    in_dims = (0, None if context is None else 0)
+    by_row = torch.func.vmap(torch.func.grad(of_row), in_dims=in_dims, randomness="different")
+    if not case.transforms:
+        _refuses(ConfigError, lambda: by_row(x, context))
+        return
+    twin = copy.deepcopy(layer)
+    leaf, parameters = x.clone().requires_grad_(), dict(twin.named_parameters())
+    wanted, *by_parameter = torch.autograd.grad(
+        objective(twin, leaf, context), [leaf, *parameters.values()], allow_unused=True, materialize_grads=True
+    )
+    _close("gradient of each row", by_row(x, context), wanted, 1e-9)
+    _close("gradient", torch.func.grad(lambda v: objective(layer, v, context))(x), wanted, 1e-9)
+    tangent = torch.randn_like(x)
+    along = torch.func.jvp(lambda v: objective(layer, v, context), (x,), (tangent,))[1]
+    _close("derivative along a direction", along, (wanted * tangent).sum(), 1e-8)
+
+    def of_parameters(given: dict[str, Tensor]) -> Tensor:
+        z, log_det = torch.func.functional_call(layer, given, (x, context))
+        value: Tensor = z.square().sum() + log_det.sum()
+        return value
+
+    values = {name: parameter.detach() for name, parameter in parameters.items()}
+    for name, gradient in zip(values, torch.func.grad(of_parameters)(values).values(), strict=True):
+        _close(f"gradient by {name}", gradient, by_parameter[list(values).index(name)], 1e-8)
+
+
 def _refuses(kind: type[Exception], call: Callable[[], object]) -> None:
     try:
         call()
@@ -188,6 +227,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "state": check_state,
     "refusals": check_refusals,
     "autocast": check_autocast,
+    "transforms": check_transforms,
 }
 """Every property that every layer has."""
 

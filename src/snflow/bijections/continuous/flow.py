@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from snflow.arguments import check_choice, check_count, check_weight
 from snflow.bijections.base import Bijection, Shape
-from snflow.bijections.continuous.solving import SolverName, State, solve
+from snflow.bijections.continuous.solving import FIXED_STEP, SolverName, State, solve
 from snflow.errors import ConfigError, ShapeError
 from snflow.numerics.events import sum_event
 from snflow.numerics.jacobian import jacobian_of
 from snflow.numerics.probes import ProbeName, draw_probes
+from snflow.numerics.transforms import refuse_transforms, stands_for_many, under_transform
 
 TraceName = Literal["auto", "exact", "hutchinson"]
 """How tr(∂v/∂x) is found in training."""
@@ -56,7 +57,8 @@ class ContinuousFlow(Bijection):
         x, z: ``(batch, *event)``; context: ``(batch, *context_shape)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a tolerance, a count or a weight out of its range, or an unknown word.
+        ConfigError: a tolerance, a count or a weight out of its range, or an unknown word; a call under ``vmap``, or
+            an adaptive solver under another transform of ``torch.func``.
         ShapeError: the network changes the shape.
         ConvergenceError: the solver gave up.
 
@@ -116,6 +118,7 @@ class ContinuousFlow(Bijection):
         return self._run(z, context, 1.0, 0.0)
 
     def _run(self, x: Tensor, context: Tensor | None, begin: float, end: float) -> tuple[Tensor, Tensor]:
+        self._check_transforms(x, context)
         if not len(x):
             return x.clone(), x.new_zeros(0)
         finite = x.flatten(1).isfinite().all(1)
@@ -142,8 +145,18 @@ class ContinuousFlow(Bijection):
             log_det = log_det + (carried - carried.detach())
         return z, log_det
 
+    def _check_transforms(self, x: Tensor, context: Tensor | None) -> None:
+        """Adaptive solvers look at errors and fixed ones write into a plain tensor: ``vmap`` allows neither."""
+        followed = (x, *self.net.parameters(), *(() if context is None else (context,)))
+        if self.solver not in FIXED_STEP or any(map(stands_for_many, followed)):
+            refuse_transforms(
+                "ContinuousFlow",
+                "for each row's gradient: torch.autograd.grad(flow.log_prob(x).sum(), x), rows being independent; "
+                f"or grad, without vmap, and a solver of fixed steps: {', '.join(sorted(FIXED_STEP))}",
+            )
+
     def _adjoint_tensors(self, context: Tensor | None) -> tuple[Tensor, ...] | None:
-        if not self.adjoint:
+        if not self.adjoint or under_transform():
             return None
         return (*self.net.parameters(), *(() if context is None else (context,)))
 

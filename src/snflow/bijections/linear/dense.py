@@ -12,6 +12,7 @@ from snflow.arguments import check_choice, check_count
 from snflow.bijections.linear.initialization import Initialization, initial_matrix
 from snflow.bijections.linear.linear_map import LinearMap
 from snflow.numerics.operators import DenseOperator, relative_gradient
+from snflow.numerics.transforms import add_scaled
 
 DenseRule = Literal["exact", "relative"]
 
@@ -77,16 +78,21 @@ class Dense(LinearMap):
 
 
 class _RelativeGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        s = x @ weight.mT
-        ctx.save_for_backward(s, weight)
-        return s, value.expand(x.shape[0]).clone()
+    def forward(x: Tensor, weight: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ weight.mT, value.expand(x.shape[0]).clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(output[0], inputs[1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (s, weight), (grad_s, grad_log_det) = ctx.saved_tensors, grads
         grad_x = grad_s @ weight if ctx.needs_input_grad[0] else None
-        grad_weight = relative_gradient(weight, s, grad_s).addcmul_(weight, grad_log_det.sum())
+        grad_weight = relative_gradient(weight, s, grad_s)
+        add_scaled(grad_weight, weight, grad_log_det.sum())
         return grad_x, grad_weight, None

@@ -12,6 +12,7 @@ from snflow.bijections.base import Bijection, Shape, ShapePattern
 from snflow.numerics.factorization import Factor
 from snflow.numerics.implicit import implicit_solution, known_value
 from snflow.numerics.operators import Operator
+from snflow.numerics.transforms import is_traced, outside_transforms
 
 LogDetRule = Literal["exact", "self_normalized", "relative"]
 """How the gradient of a log-determinant is made: exactly, by a learned inverse, or relative to the weight."""
@@ -25,6 +26,9 @@ class LinearMap(Bijection):
 
     In ``train()`` each concrete layer has its own rule. A rule that does not compute the determinant returns the
     last exact VALUE, a persistent buffer that each evaluation refreshes, with a gradient of its own.
+
+    Where a transform of ``torch.func`` follows the weight itself, as for an ensemble, nothing is kept and nothing is
+    looked at: the log-determinant is that of the whole matrix, and a singular one is −∞ without an error.
 
     Attributes:
         weight: w.
@@ -84,6 +88,10 @@ class LinearMap(Bijection):
     def _solve(self, y: Tensor) -> Tensor:
         """A(w)⁻¹ y by the exact factorisation, differentiable in y and w."""
         event_shape = tuple(y.shape[1:])
+        if is_traced(self.weight):
+            block, rows = self.operator.block(self.weight.double(), event_shape), self.operator.to_rows(y).double()
+            solved = torch.linalg.solve(block, rows.mT).mT.to(y.dtype)
+            return self.operator.from_rows(solved, event_shape)
         factor = self._factor("weight", event_shape)
         solution = self.operator.from_rows(factor.solve(self.operator.to_rows(y.detach())), event_shape)
         if not torch.is_grad_enabled():
@@ -97,20 +105,28 @@ class LinearMap(Bijection):
 
     def _last_log_det(self, event_shape: Shape) -> Tensor:
         """The last exact value, computed anew only if there is none yet for this event shape."""
-        if self._known_shape is None:
+        if self._known_shape is None and not is_traced(self.log_det_shape):
             self._known_shape = tuple(self.log_det_shape.tolist())
         if self._known_shape != event_shape:
+            if is_traced(self.weight):
+                return self._exact_log_det("weight", event_shape).detach()
             self._factor("weight", event_shape)
         return self.log_det_value
 
     def _exact_log_det(self, name: str, event_shape: Shape) -> Tensor:
         weight: Tensor = getattr(self, name)
+        if is_traced(weight):
+            return self.operator.log_abs_det(weight.double(), event_shape).to(weight.dtype)
         copies = self.operator.copies(event_shape)
         value = (copies * self._factor(name, event_shape).log_abs_det).to(weight.dtype)
         return known_value(weight, value, lambda w: self.operator.log_abs_det(w, event_shape))
 
     def _factor(self, name: str, event_shape: Shape) -> Factor:
         """The factorisation of one block of A, made anew when the weight or the event shape has changed."""
+        with outside_transforms():
+            return self._kept_factor(name, event_shape)
+
+    def _kept_factor(self, name: str, event_shape: Shape) -> Factor:
         weight: Tensor = getattr(self, name).detach()
         kept = self._factors.get(name)
         if kept is not None:

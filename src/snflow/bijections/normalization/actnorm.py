@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 
 from snflow.arguments import check_count
 from snflow.bijections.base import Bijection
+from snflow.numerics.transforms import is_traced, refuse_transforms
 
 CONSTANT = 1e-6
 """Deviation, as a share of |mean|, up to which a channel of the first batch is constant: single precision's noise."""
@@ -33,7 +34,7 @@ class ActNorm(Bijection):
         x, z: ``(batch, C, height, width)`` or ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: fewer than one channel.
+        ConfigError: fewer than one channel, or a first batch under a transform of ``torch.func``.
 
     References:
         Kingma & Dhariwal (2018), Glow: generative flow with invertible 1×1 convolutions, section 3.1.
@@ -61,6 +62,7 @@ class ActNorm(Bijection):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.training and not self._done():
+            refuse_transforms("ActNorm", "let a first batch through the flow in train(), outside of the transform")
             self._initialize(x.detach())
         scale, shift = self._columns(x)
         return scale * (x + shift), self._log_det(x)
@@ -81,6 +83,8 @@ class ActNorm(Bijection):
 
     def _done(self) -> bool:
         if self._is_initialized is None:
+            if is_traced(self.initialized):
+                return True
             self._is_initialized = bool(self.initialized)
         return self._is_initialized
 

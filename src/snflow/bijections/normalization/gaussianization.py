@@ -12,6 +12,7 @@ from snflow.arguments import check_choice, check_count
 from snflow.bijections.base import Bijection
 from snflow.bijections.elementwise.spline import RationalQuadraticSpline
 from snflow.errors import ConfigError
+from snflow.numerics.transforms import is_traced, refuse_transforms
 
 RotationName = Literal["random", "pca"]
 
@@ -40,7 +41,8 @@ class Gaussianization(Bijection):
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a count below one (bins: two), or an unknown rotation.
+        ConfigError: a count below one (bins: two), an unknown rotation, or a first batch under a transform of
+            ``torch.func``.
 
     References:
         Laparra, Camps-Valls, Malo (2011), Iterative Gaussianization: from ICA to random rotations, eq. 3; Chen &
@@ -73,8 +75,10 @@ class Gaussianization(Bijection):
         self.register_buffer("initialized", torch.tensor(False))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.training and not bool(self.initialized) and len(x) >= _LEAST_ROWS and bool(x.isfinite().all()):
-            self.fit(x.detach())
+        if self.training and not (is_traced(self.initialized) or bool(self.initialized)) and len(x) >= _LEAST_ROWS:
+            refuse_transforms("Gaussianization", "let a first batch through in train() outside of it, or call fit")
+            if bool(x.isfinite().all()):
+                self.fit(x.detach())
         y, log_det = self.spline((x - self.mean) * (-self.log_deviation).exp())
         return y @ self.turn.T, log_det - self.log_deviation.sum()
 

@@ -12,9 +12,10 @@ from snflow.arguments import check_choice, check_count
 from snflow.bijections.base import Bijection, Shape
 from snflow.errors import ConfigError, ShapeError
 from snflow.numerics.fixed_point import implicit_fixed_point
-from snflow.numerics.jacobian import Map, jacobian_of
+from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of
 from snflow.numerics.log_det_series import roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
+from snflow.numerics.transforms import under_transform
 
 SeriesName = Literal["auto", "unbiased", "truncated", "exact"]
 """How log|det(I + J_g)| is found in training."""
@@ -130,6 +131,8 @@ class InvertibleResidual(Bijection):
         """z and its log-determinant, from the full Jacobian."""
         if not len(x):
             return x + g(x), x.new_zeros(0)
+        if under_transform():  # which takes derivatives of functions only
+            return x + g(x), jacobian_log_det(lambda v: v + g(v), x)
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()

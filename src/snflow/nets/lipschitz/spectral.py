@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snflow.arguments import check_count, check_kernel
 from snflow.errors import ConfigError
 from snflow.numerics.krylov import leading_direction
+from snflow.numerics.transforms import outside_transforms, refuse_transforms, stands_for_many, value_of
 
 _MOST_CYCLES = 100
 """Krylov spaces at most for one weight in ``eval()``; they end when the norm is known to the root of the rounding."""
@@ -23,6 +24,9 @@ class _Spectral(nn.Module, ABC):
     In ``train()`` the direction is carried on by one power iteration for each new weight; in ``eval()`` it is found by
     Lanczos' method once a weight, so that the bound holds to the root of the rounding. Between two changes of the
     weight the layer is one fixed map, which iterations that call it again and again rely on.
+
+    Raises:
+        ConfigError: ``vmap`` runs over the weight.
     """
 
     direction: Tensor
@@ -67,7 +71,13 @@ class _Spectral(nn.Module, ABC):
 
     @torch.no_grad()
     def _direction(self) -> Tensor:
-        weight = self.weight.detach()
+        if stands_for_many(self.weight):
+            refuse_transforms(type(self).__name__, "its norm is found by looking at numbers: run such flows one by one")
+        weight = value_of(self.weight.detach())
+        with outside_transforms():
+            return self._kept_direction(weight)
+
+    def _kept_direction(self, weight: Tensor) -> Tensor:
         seen, v = self._known.get(self.training, (None, self.direction))
         alike = seen is not None and seen.dtype == weight.dtype and seen.device == weight.device
         if seen is not None and alike and torch.equal(seen, weight):

@@ -11,6 +11,7 @@ from torch.nn.grad import conv2d_weight
 
 from snflow.numerics.factorization import Factor, LUFactor
 from snflow.numerics.operators.conv_rows import RowFactor, conv_log_abs_det, shifts
+from snflow.numerics.transforms import add_scaled
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class ConvOperator:
 
     def add_trace_gradient(self, into: Tensor, other: Tensor, scale: Tensor, event_shape: tuple[int, ...]) -> None:
         """Into += scale · flip(r) ⊙ m."""
-        into.addcmul_(self.trace_gradient(other, event_shape), scale)
+        add_scaled(into, self.trace_gradient(other, event_shape), scale)
 
     def multiplicity(self, like: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """m[a, b] = (H − d|a − p|)(W − d|b − p|): at how many pixels each tap of a padded kernel meets the image.

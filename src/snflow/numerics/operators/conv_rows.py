@@ -9,6 +9,7 @@ from torch import Tensor
 
 from snflow.numerics.block_toeplitz import BlockToeplitz, BlockToeplitzFactor
 from snflow.numerics.factorization import warn_of_condition
+from snflow.numerics.transforms import stands_for_many
 
 _FEWEST = 3
 """Block rows below which the whole matrix is as cheap."""
@@ -50,7 +51,8 @@ def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> B
 
 
 def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> Tensor | None:
-    """log|det T(w)| in nats, O(H (C W)³) instead of O((C H W)³), differentiable; ``None`` where it would be unstable.
+    """log|det T(w)| in nats, O(H (C W)³) instead of O((C H W)³), differentiable; ``None`` where it would be unstable,
+    or where ``vmap`` does not let it be seen whether it is.
 
     Args:
         kernel: w without groups, with shape ``(C, C, k, k)``.
@@ -67,7 +69,7 @@ def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]
         >>> conv_log_abs_det(kernel, 1, (1, 4, 4)) / 16
         tensor(0.6931)
     """
-    matrix = row_matrix(kernel.double(), dilation, event_shape)
+    matrix = None if stands_for_many(kernel) else row_matrix(kernel.double(), dilation, event_shape)
     if matrix is None:
         return None
     detached = BlockToeplitz(matrix.lower.detach(), matrix.diagonal.detach(), matrix.upper.detach(), matrix.size)

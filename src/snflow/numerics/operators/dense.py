@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snflow.numerics.factorization import Factor, LUFactor
+from snflow.numerics.transforms import add_scaled
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DenseOperator:
 
     def add_trace_gradient(self, into: Tensor, other: Tensor, scale: Tensor, event_shape: tuple[int, ...]) -> None:
         """Into += scale · r."""
-        into.addcmul_(other, scale)
+        add_scaled(into, other, scale)
 
     def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         """W itself."""

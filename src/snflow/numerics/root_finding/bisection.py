@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from snflow.numerics.root_finding.bracket import Increasing, bracketed, failure
+from snflow.numerics.transforms import is_known_true, stands_for_many
 
 
 @torch.no_grad()
@@ -39,7 +40,7 @@ def bisect(
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found no bracket or no root.
+        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
 
     Example:
         >>> z = torch.tensor([8.0, -27.0])
@@ -61,6 +62,8 @@ def bisect(
         exhausted = (x <= lower) & (x >= upper)
         narrow = upper - lower <= least * torch.maximum(lower.abs(), upper.abs())
         done = done | (residual == 0) | (~residual.isnan() & (narrow | exhausted))
-        if bool(done.all()):
+        if is_known_true(done.all()):
             return torch.where(finite, x, z)
+    if stands_for_many(done):
+        return torch.where(finite, torch.where(done, x, torch.nan), z)
     raise failure(where, ~done, residual, f"a root within {iterations} halvings")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snflow.errors import ConvergenceError
+from snflow.numerics.transforms import is_known_true, stands_for_many
 
 Increasing = Callable[[Tensor], Tensor]
 """An elementwise map that increases, from x to f(x) with the shape of x."""
@@ -30,7 +31,8 @@ def bracketed(
         Both ends, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found none: f does not reach z, or is NaN.
+        ConvergenceError: some elements found none: f does not reach z, or is NaN; under ``vmap``, which hides
+            values, their ends are NaN.
 
     Example:
         >>> z = torch.tensor([8.0])
@@ -43,7 +45,8 @@ def bracketed(
     for _ in range(expansions + 1):
         at_lower, at_upper = function(lower), function(upper)
         too_high, too_low = at_lower > z, at_upper < z
-        if not bool((too_high | too_low).any()):
+        wrong = too_high | too_low
+        if is_known_true(~wrong.any()):
             return lower, upper
         lower, upper = (
             torch.where(too_high, lower - width, torch.where(too_low, upper, lower)),
@@ -51,7 +54,9 @@ def bracketed(
         )
         width = 2 * width
     residual = torch.where(too_high, at_lower - z, at_upper - z)
-    raise failure(where, too_high | too_low, residual, f"a bracket within {expansions} doublings")
+    if stands_for_many(wrong):
+        return torch.where(wrong, torch.nan, lower), torch.where(wrong, torch.nan, upper)
+    raise failure(where, wrong, residual, f"a bracket within {expansions} doublings")
 
 
 def failure(where: str, failed: Tensor, residual: Tensor, expected: str) -> ConvergenceError:

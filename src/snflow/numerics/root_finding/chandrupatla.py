@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from snflow.numerics.root_finding.bracket import Increasing, bracketed, failure
+from snflow.numerics.transforms import is_known_true, stands_for_many
 
 
 @torch.no_grad()
@@ -39,7 +40,7 @@ def chandrupatla(
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found no bracket or no root.
+        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
 
     References:
         Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function
@@ -63,7 +64,7 @@ def chandrupatla(
     t = torch.full_like(target, 0.5)
     f = torch.where(done, 0.0, fa)
     for _ in range(iterations):
-        if bool(done.all()):
+        if is_known_true(done.all()):
             return torch.where(finite, best, z)
         x = torch.where(done, best, a + t * (b - a))
         f = function(x) - target
@@ -83,4 +84,6 @@ def chandrupatla(
         t = torch.where(smooth & step.isfinite(), step, 0.5)
         limit = limit.nan_to_num(nan=0.5).clamp_max(0.5)
         t = torch.minimum(torch.maximum(t, limit), 1 - limit)
+    if stands_for_many(done):
+        return torch.where(finite, torch.where(done, best, torch.nan), z)
     raise failure(where, ~done, f, f"a root within {iterations} evaluations")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snflow.numerics.root_finding.bracket import bracketed, failure
+from snflow.numerics.transforms import is_known_true, stands_for_many
 
 ValueAndSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
 """An elementwise map from x to (f(x), f'(x)), both with the shape of x."""
@@ -49,7 +50,7 @@ def invert_increasing(
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found no bracket or no root.
+        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
 
     Example:
         >>> import torch
@@ -73,11 +74,13 @@ def invert_increasing(
         middle = lower / 2 + upper / 2
         done = done | (residual.abs() <= 4 * eps * (z.abs() + (slope * x).abs()) + tiny)
         done = done | (middle <= lower) | (middle >= upper)
-        if bool(done.all()):
+        if is_known_true(done.all()):
             return torch.where(finite, x, z)
         newton = x - residual / slope
         safe = (newton > lower) & (newton < upper) & ((newton - x).abs() <= last_step / 2)
         next_x = torch.where(done, x, torch.where(safe, newton, middle))
         last_step = (next_x - x).abs()
         x = next_x
+    if stands_for_many(done):
+        return torch.where(finite, torch.where(done, x, torch.nan), z)
     raise failure(where, ~done, residual, f"a root within {iterations} steps")

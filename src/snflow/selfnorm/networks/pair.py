@@ -17,6 +17,7 @@ from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
 from snflow.numerics.krylov import gmres
 from snflow.numerics.probes import ProbeName, draw_probes
+from snflow.numerics.transforms import under_transform
 from snflow.selfnorm.networks.surrogate import surrogate
 
 NewtonStep = Callable[[Tensor, Tensor], Tensor]
@@ -117,7 +118,7 @@ class SelfNormalizing(Bijection):
         f, g = self._map(self.forward_net, context), self._map(self.inverse_net, context)
         if not self.training:
             log_det = self._log_det(f, x)
-            if len(x):
+            if len(x) and not under_transform():
                 self.log_det_value.copy_(log_det.detach().mean())
             return f(x), log_det
         if not len(x):
@@ -126,7 +127,8 @@ class SelfNormalizing(Bijection):
         noise = self.penalty_spread * torch.randn_like(x) if self.penalty_spread > 0 else None
         with torch.enable_grad():
             s = surrogate(f, g, x, probes, with_jacobian=self.jacobian_penalty > 0, noise=noise)
-        self.reconstruction_error.copy_(s.reconstruction.detach().mean())
+        if not under_transform():
+            self.reconstruction_error.copy_(s.reconstruction.detach().mean())
         carried = s.log_det - self.penalty_weight * s.reconstruction - self.jacobian_penalty * s.jacobian
         z, log_det = s.z, self.log_det_value.to(x) + (carried - carried.detach())
         return (z, log_det) if torch.is_grad_enabled() else (z.detach(), log_det.detach())

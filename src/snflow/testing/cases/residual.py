@@ -39,6 +39,7 @@ CASES = {
         log_det=1e-7,
         rows=1e-7,
         smooth=False,
+        transforms=False,
     ),
     "ContinuousFlow (context)": Case(
         perturbed(
@@ -50,6 +51,7 @@ CASES = {
         (2,),
         round_trip=1e-6,
         log_det=1e-6,
+        transforms=False,
     ),
     "ContinuousFlow (images)": Case(
         perturbed(
@@ -58,5 +60,6 @@ CASES = {
         (1, 2, 2),
         round_trip=1e-5,
         log_det=1e-5,
+        transforms=False,
     ),
 }
