@@ -311,3 +311,21 @@ def test_mean_nll_with_a_seeded_generator_repeats():
 
 def test_bits_per_dim_of_tensors():
     torch.testing.assert_close(bits_per_dim(torch.tensor([math.log(2), 0.0]), 2), torch.tensor([0.5, 0.0]))
+
+
+NO_TENSORS = [torch.zeros(2, 3).numpy(), [[0.0, 0.0, 0.0]], None, 1.0, "data", torch.zeros(2, 3).to_sparse()]
+
+
+@pytest.mark.parametrize("data", NO_TENSORS, ids=lambda data: type(data).__name__)
+@pytest.mark.parametrize("method", ["log_prob", "__call__", "encode", "decode"])
+def test_what_is_no_dense_tensor_gets_our_own_error(method, data):
+    with pytest.raises(DtypeError, match=r"torch\.as_tensor|to_dense"):
+        getattr(dense_flow(), method)(data)
+
+
+@pytest.mark.parametrize("context", NO_TENSORS[:2] + NO_TENSORS[3:], ids=lambda data: type(data).__name__)
+def test_what_is_no_dense_context_gets_our_own_error(context):
+    flow = Flow(ContextScale(), StandardNormal((3,)))
+    for call in (lambda: flow.log_prob(torch.zeros(2, 3), context), lambda: flow.sample(2, context)):
+        with pytest.raises(DtypeError, match=r"torch\.as_tensor|to_dense"):
+            call()

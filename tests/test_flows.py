@@ -186,3 +186,20 @@ def test_wrong_options_are_named(build, kind, message):
 
 def test_arguments_of_a_learned_inverse_are_its_fields():
     assert LearnedInverseArguments.__annotations__.keys() == {field.name for field in fields(LearnedInverse)}
+
+
+NO_SHAPES = [0, -1, 2.5, 4.0, "4", None, True, (), (0,), (3, 0, 8), (2.0,), torch.tensor(4), [None]]
+
+
+@pytest.mark.parametrize("shape", NO_SHAPES, ids=repr)
+@pytest.mark.parametrize("name", sorted(set(flows.__all__) & set(FLOWS)))
+def test_what_is_no_event_shape_gets_our_own_error(name, shape):
+    with pytest.raises((ConfigError, ShapeError), match=rf"flows\.{name}: expected .*got"):
+        getattr(flows, name)(shape)
+
+
+@pytest.mark.parametrize("shape", [4, (4,), [4], torch.Size([4]), tuple(torch.tensor([4]).numpy())])
+def test_vectors_are_asked_for_by_a_number_or_a_shape(shape):
+    for flow in (flows.dense(shape), flows.maf(shape, layers=1, width=4), flows.realnvp(shape, layers=2, width=4)):
+        assert flow.event_shape == (4,)
+        assert flow.sample(3).shape == (3, 4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import get_args
 
 from snflow.errors import ConfigError, nearest
@@ -34,32 +36,64 @@ def check_count(where: str, option: str, value: int) -> None:
     """Refuse a number of things that is not a whole number of one or more.
 
     Raises:
-        ConfigError: the number is below one.
+        ConfigError: the number is below one, or no whole number.
     """
-    if value < 1 or int(value) != value:
-        raise ConfigError(where, expected=f"{option} ≥ 1", got=str(value), fix="give a positive whole number")
+    if not _is_whole(value) or value < 1:
+        raise ConfigError(where, expected=f"{option} ≥ 1", got=repr(value), fix="give a positive whole number")
+
+
+def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of one event, from D or from a shape.
+
+    Args:
+        where: who asks.
+        features: D for vectors ``(D,)``, or the shape itself.
+
+    Returns:
+        The shape, of Python's own integers.
+
+    Raises:
+        ConfigError: it is neither a positive whole number nor a row of them.
+
+    Example:
+        >>> check_event_shape("flows.maf", 4), check_event_shape("flows.conv", [1, 28, 28])
+        ((4,), (1, 28, 28))
+    """
+    sizes = features if isinstance(features, Sequence) else (features,)
+    if not sizes or not all(_is_whole(size) and size >= 1 for size in sizes):
+        raise ConfigError(
+            where,
+            expected="the shape of one event: a number of features, or a tuple of positive whole numbers",
+            got=repr(features),
+            fix="leave the batch dimension out: x.shape[1:]",
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_kernel(where: str, kernel_size: int) -> None:
     """Refuse a kernel that cannot keep the image size.
 
     Raises:
-        ConfigError: the size is even or below one.
+        ConfigError: the size is even, below one, or no whole number.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
+    if not _is_whole(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
         expected = "an odd kernel_size, so that padding keeps the image size"
-        fix = f"use {max(1, kernel_size - 1)} or {max(1, kernel_size + 1)}"
-        raise ConfigError(where, expected=expected, got=str(kernel_size), fix=fix)
+        fix = f"use {max(1, kernel_size - 1)} or {max(1, kernel_size + 1)}" if _is_whole(kernel_size) else "use 3"
+        raise ConfigError(where, expected=expected, got=repr(kernel_size), fix=fix)
 
 
 def check_weight(where: str, option: str, value: float) -> None:
     """Refuse a weight of a penalty that is negative or not finite.
 
     Raises:
-        ConfigError: the weight is below zero, infinite or not a number.
+        ConfigError: the weight is below zero, infinite or no number.
     """
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=str(value), fix="the paper's value is 1")
+    if not (_is_real(value) and math.isfinite(value) and value >= 0):
+        raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=repr(value), fix="the paper's value is 1")
 
 
 def check_option(section: str, options: object, field: str, holds: bool, expected: str) -> None:
@@ -77,3 +111,7 @@ def check_option(section: str, options: object, field: str, holds: bool, expecte
     """
     if not holds:
         raise ConfigError(f"{section}.{field}", expected=expected, got=repr(getattr(options, field)))
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real)

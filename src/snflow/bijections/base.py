@@ -174,8 +174,7 @@ class Bijection(nn.Module, ABC):
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
         """Refuse, in one place, whatever a layer could trip over."""
-        if not isinstance(x, Tensor):
-            raise DtypeError(self.label, expected="a torch.Tensor", got=type(x).__name__, fix="use torch.as_tensor")
+        check_tensor(self.label, x)
         if x.dim() == 0:
             raise ShapeError(
                 self.label, expected="shape (batch, *event)", got="a scalar", fix="add a batch dimension: x[None]"
@@ -222,6 +221,7 @@ class Bijection(nn.Module, ABC):
                 got="none",
                 fix="pass context=…",
             )
+        check_tensor(self.label, context)
         if tuple(context.shape) != (x.shape[0], *self.context_shape):
             raise ShapeError(
                 self.label,
@@ -241,3 +241,22 @@ class Bijection(nn.Module, ABC):
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def check_tensor(where: str, value: object) -> None:
+    """Refuse what is no dense tensor.
+
+    Args:
+        where: who asks.
+        value: what was given.
+
+    Raises:
+        DtypeError: an array, a list, a sparse tensor, …
+
+    Example:
+        >>> check_tensor("Flow", torch.zeros(2))
+    """
+    if not isinstance(value, Tensor):
+        raise DtypeError(where, expected="a torch.Tensor", got=type(value).__name__, fix="use torch.as_tensor")
+    if value.layout != torch.strided:
+        raise DtypeError(where, expected="a dense tensor", got=f"one of {value.layout}", fix="call x.to_dense()")

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Generator, Tensor, nn
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Bijection, Shape, check_tensor
 from snflow.bijections.inversion import InverseMethod, inverting
 from snflow.distributions.base import BaseDensity
 from snflow.distributions.dequantization import Dequantization
@@ -221,6 +221,7 @@ class Flow(nn.Module):
         return FlowDistribution(self, context)
 
     def _continuous(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
+        check_tensor("Flow", x)
         if x.dim() == 0 or tuple(x.shape[1:]) != self.event_shape:
             single = tuple(x.shape) == self.event_shape
             raise ShapeError(
@@ -253,6 +254,7 @@ class Flow(nn.Module):
         shape = self.bijection.context_shape
         if shape is None:
             raise ContextError("Flow", expected="no context", got="one", fix="leave it out: no layer takes one")
+        check_tensor("Flow", context)
         if context.dim() == 0 or tuple(context.shape[1:]) != shape:
             raise ShapeError("Flow", expected=f"context shape (m, *{shape})", got=f"{tuple(context.shape)}")
         m = context.shape[0]

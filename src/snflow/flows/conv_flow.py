@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
-from snflow.arguments import check_count
+from snflow.arguments import check_count, check_event_shape
 from snflow.bijections import Bijection, Chain, Squeeze
 from snflow.bijections.base import Shape
 from snflow.bijections.linear import LogDetRule
@@ -74,6 +74,7 @@ def conv(
     """
     check_count("flows.conv", "blocks", blocks)
     check_count("flows.conv", "layers_per_block", layers_per_block)
+    event_shape = check_event_shape("flows.conv", event_shape)
     if len(event_shape) != 3:
         raise ShapeError(
             "flows.conv", expected="images, (channels, height, width)", got=str(event_shape), fix="use flows.dense"

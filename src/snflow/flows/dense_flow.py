@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
-from snflow.arguments import check_count
+from snflow.arguments import check_count, check_event_shape
 from snflow.bijections import Bijection, Chain, Flatten
 from snflow.bijections.base import Shape
 from snflow.bijections.linear import LogDetRule
@@ -18,7 +18,7 @@ from snflow.selfnorm.options import LearnedInverseArguments
 
 
 def dense(
-    event_shape: Shape,
+    event_shape: int | Shape,
     *,
     quantized: int | None = None,
     preprocessing: Sequence[Bijection] = (),
@@ -34,7 +34,7 @@ def dense(
     """z = Wₙ σ(… σ(W₁ x + b₁) …) + bₙ: the paper's dense model, two layers by default.
 
     Args:
-        event_shape: the shape of one event; images are flattened.
+        event_shape: the shape of one event, or D of vectors; images are flattened.
         quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
         preprocessing: fixed layers before the first trained one, as for standardising a table.
         layers: number of dense layers.
@@ -62,9 +62,10 @@ def dense(
         torch.Size([3])
     """
     check_count("flows.dense", "layers", layers)
-    features = math.prod(event_shape)
+    shape = check_event_shape("flows.dense", event_shape)
+    features = math.prod(shape)
     fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
-    chain: list[Bijection] = [*preprocessing, *fixed, Flatten(event_shape)]
+    chain: list[Bijection] = [*preprocessing, *fixed, Flatten(shape)]
     for position in range(layers):
         if position > 0:
             chain.append(activation_layer(activation, (features,), alpha=alpha, bins=5, tail_bound=10.0))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from snflow.arguments import check_choice, check_count
+from snflow.arguments import check_choice, check_count, check_event_shape
 from snflow.bijections import (
     ActNorm,
     AffineTransformer,
@@ -91,6 +91,7 @@ def flowpp(
     for option, count in counts.items():
         check_count("flows.flowpp", option, count)
     check_choice("flows.flowpp", "dequantization", dequantization, DequantizationName)
+    event_shape = check_event_shape("flows.flowpp", event_shape)
     if len(event_shape) != 3 or event_shape[1] % 2 or event_shape[2] % 2:
         raise ShapeError(
             "flows.flowpp", expected="images with even sides, (channels, height, width)", got=str(event_shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
-from snflow.arguments import check_count
+from snflow.arguments import check_count, check_event_shape
 from snflow.bijections import ActNorm, AffineCoupling, Bijection, Chain, Flatten, Split, Squeeze
 from snflow.bijections.base import Shape
 from snflow.bijections.linear import LogDetRule
@@ -73,6 +73,7 @@ def glow(
     """
     for option, count in (("levels", levels), ("steps", steps), ("width", width)):
         check_count("flows.glow", option, count)
+    event_shape = check_event_shape("flows.glow", event_shape)
     if len(event_shape) != 3:
         raise ShapeError(
             "flows.glow", expected="images, (channels, height, width)", got=str(event_shape), fix="use flows.dense"

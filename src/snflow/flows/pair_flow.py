@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from snflow.arguments import check_count
+from snflow.arguments import check_count, check_event_shape
 from snflow.bijections import Bijection, Chain, Flatten
 from snflow.bijections.base import Shape
 from snflow.distributions import Flow
@@ -17,7 +17,7 @@ from snflow.selfnorm.networks import ProbeName, SelfNormalizing
 
 
 def pair(
-    event_shape: Shape,
+    event_shape: int | Shape,
     *,
     quantized: int | None = None,
     preprocessing: Sequence[Bijection] = (),
@@ -35,7 +35,7 @@ def pair(
     """z = f(x) for a residual network f, with another one g ≈ f⁻¹ beside it.
 
     Args:
-        event_shape: the shape of one event; images are flattened.
+        event_shape: the shape of one event, or D of vectors; images are flattened.
         quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
         preprocessing: fixed layers before the first trained one.
         layers: number of pairs, one behind the other.
@@ -65,9 +65,10 @@ def pair(
         torch.Size([3])
     """
     check_count("flows.pair", "layers", layers)
-    features = math.prod(event_shape)
+    shape = check_event_shape("flows.pair", event_shape)
+    features = math.prod(shape)
     fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
-    chain: list[Bijection] = [*preprocessing, *fixed, Flatten(event_shape)]
+    chain: list[Bijection] = [*preprocessing, *fixed, Flatten(shape)]
     for _ in range(layers):
         forward_net, inverse_net = (ResidualMLP(features, width, blocks) for _ in range(2))
         chain.append(

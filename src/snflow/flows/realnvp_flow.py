@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from snflow.arguments import check_count
+from snflow.arguments import check_count, check_event_shape
 from snflow.bijections import (
     AffineTransformer,
     BatchNorm,
@@ -82,7 +82,7 @@ def realnvp(
     """
     for option, count in (("layers", layers), ("levels", levels), ("width", width), ("depth", depth)):
         check_count("flows.realnvp", option, count)
-    shape = (features,) if isinstance(features, int) else tuple(features)
+    shape = check_event_shape("flows.realnvp", features)
     if len(shape) not in (1, 3) or (len(shape) == 3 and context_features):
         raise ShapeError(
             "flows.realnvp",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from snflow.arguments import check_count
+from snflow.arguments import check_count, check_event_shape
 from snflow.bijections import ActNorm, Bijection, Chain, Flatten, Squeeze
 from snflow.bijections.base import Shape
 from snflow.distributions import Flow
@@ -47,7 +47,7 @@ def stacked(
     """
     for option, count in (("layers", layers), ("scales", scales)):
         check_count(where, option, count)
-    shape = (features,) if isinstance(features, int) else tuple(features)
+    shape = check_event_shape(where, features)
     if len(shape) not in (1, 3):
         raise ShapeError(
             where,
@@ -55,7 +55,6 @@ def stacked(
             got=str(shape),
             fix="put a Flatten into preprocessing",
         )
-    check_count(where, "features", math.prod(shape))
     images = len(shape) == 3
     fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
     chain: list[Bijection] = [*preprocessing, *fixed]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from snflow.arguments import check_choice, check_count
+from snflow.arguments import check_choice, check_count, check_event_shape
 from snflow.bijections import Bijection, Chain, Flatten, LULinear, Permutation
 from snflow.bijections.base import Shape
 from snflow.distributions import Flow
@@ -46,9 +46,8 @@ def assembled(
     """
     check_count(where, "layers", layers)
     check_choice(where, "mixing", mixing, VectorMixing)
-    shape = (features,) if isinstance(features, int) else tuple(features)
+    shape = check_event_shape(where, features)
     size = math.prod(shape)
-    check_count(where, "features", size)
     fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
     chain: list[Bijection] = [*preprocessing, *fixed]
     if len(shape) != 1:
