@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from snflow.training import available_recipes
+from snflow.training import available_recipes, load_recipe
 from snflow.training.cli import main
 from snflow.training.report.metrics import MetricsFile
 
@@ -26,7 +26,8 @@ def test_help_and_the_list_of_recipes_need_no_torch():
 import sys
 from snflow.training.cli import main
 for words in (["--help"], ["--version"], ["fit", "--help"], ["fit", "digits_conv", "--help"], ["evaluate", "-h"],
-              ["sample", "--help"], ["recipes", "--help"], ["recipes"], ["fit", "digits_conv", "--epoch", "3"]):
+              ["sample", "--help"], ["recipes", "--help"], ["recipes"], ["recipes", "digits_conv"],
+              ["fit", "digits_conv", "--epoch", "3"]):
     main(words)
 heavy = [m for m in ("torch", "numpy", "matplotlib", "lightning_fabric", "rich", "sklearn") if m in sys.modules]
 sys.exit(str(heavy) if heavy else 0)
@@ -65,6 +66,7 @@ sys.exit(str(heavy) if heavy else 0)
         (["sample", "nowhere", "--out", "x.jpg"], "expected a file that ends in .png or .npy"),
         (["sample", "nowhere", "--inverse", "magic"], "expected one of 'learned', 'exact', 'refined', got 'magic'"),
         (["sample"], "required: run"),
+        (["recipes", "digit_conv"], "did you mean 'digits_conv'?"),
         (["recipes", "--all", "x"], "--all: expected an option of this command"),
     ],
 )
@@ -167,6 +169,14 @@ def write_colour(folder, train, test, keys):
     else:
         np.savez(folder / train, **{keys[0]: images})
         np.savez(folder / test, **{keys[1]: images[:4]})
+
+
+def test_a_recipe_that_was_printed_is_a_recipe(tmp_path, capsys):
+    assert main(["recipes", "digits_conv"]) == 0
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
+    assert load_recipe(tmp_path / "mine.yaml") == load_recipe("digits_conv")
+    assert main(["recipes", str(tmp_path / "mine.yaml")]) == 0
+    assert capsys.readouterr().out == (tmp_path / "mine.yaml").read_text()
 
 
 FILES = {

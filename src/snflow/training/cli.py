@@ -21,7 +21,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "evaluate": (evaluate, "exact likelihood of a trained run on a split of its data"),
     "sample": (sample, "draw samples from a trained run into a picture or an array"),
     "reproduce": (reproduce, "a table or a figure of the paper: run its rows, resume them, write its page"),
-    "recipes": (recipes, "list the recipes that come with the library"),
+    "recipes": (recipes, "list the recipes that come with the library, or print one"),
 }
 
 _INTERRUPTED = 130

@@ -102,13 +102,21 @@ def read_yaml_file(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, is not text, or is not strict YAML.
     """
+    return read_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a file of text.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             str(path), expected="a readable YAML file", got=_reason(error), fix="check the path"
         ) from None
-    return read_yaml(text, str(path))
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
