@@ -225,3 +225,26 @@ def test_an_ensemble_around_a_model_that_was_loaded(name):
     together = vmap(lambda p, b: log_prob(model.train(), p, b, x))(parameters, buffers)
     for number, flow in enumerate(made):
         torch.testing.assert_close(together[number], flow.train().log_prob(x), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("make", [lambda: flows.pair((3,)), lambda: flows.residual((3,), layers=2, log_det="unbiased")])
+def test_networks_of_free_form_are_trained_by_grad(make, training):
+    torch.manual_seed(0)
+    flow, x = make().double(), torch.randn(20, 3)
+    flow.log_prob(x)
+    flow.train(training)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.mul_(1.1)  # so that what is known of the weights is no longer true
+    twin = copy.deepcopy(flow)
+    parameters = {key: value.detach() for key, value in flow.named_parameters()}
+    torch.manual_seed(1)
+    gradients = grad(lambda p: functional_call(flow, p, (x,)).sum())(parameters)
+    torch.manual_seed(1)
+    for key, gradient in plain_gradients(twin, x).items():
+        torch.testing.assert_close(gradients[key], gradient, rtol=1e-8, atol=1e-8)
+    for own, others in zip(flow.modules(), twin.modules(), strict=True):
+        for mode, known in getattr(others, "_known", {}).items():
+            assert not any(map(torch._C._functorch.is_functorch_wrapped_tensor, own._known[mode]))
+            torch.testing.assert_close(own._known[mode], known, rtol=0, atol=0)
