@@ -355,7 +355,8 @@ def test_a_picture_that_fails_costs_no_number(recipe, tmp_path, capsys, monkeypa
     assert "a picture could not be drawn: ValueError: no paint" in capsys.readouterr().out
 
 
-def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet):
+@pytest.mark.parametrize("compiled", ["off", "aot_eager"])
+def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet, compiled):
     """Without dequantization noise, which is drawn by each process, the runs differ by rounding alone."""
     content = recipe(training__precision="64-true", training__checkpoint_every_steps=4).to_dict()
     content["data"] = {"name": "toy", "train": 200, "validation": 50, "test": 50}
@@ -365,7 +366,8 @@ def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet):
     config.write_text(chosen.to_yaml())
     fit(chosen, one, console=quiet)
     command = [sys.executable, "-m", "snflow.training.cli", "fit", str(config), "--out", str(two)]
-    done = subprocess.run([*command, "--device.devices", "2"], capture_output=True, text=True, timeout=60)
+    command += ["--device.devices", "2", "--device.compile", compiled]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len(final(two).state["generators"]) == 2
     for name, tensor in final(one).model.items():
