@@ -54,9 +54,7 @@ CASES = {
         transforms=False,
     ),
     "ContinuousFlow (images)": Case(
-        perturbed(
-            lambda: ContinuousFlow(VelocityNet((1, 2, 2), 2, 1), (1, 2, 2), solver="rk4", steps=10, adjoint=False), 0.3
-        ),
+        perturbed(lambda: ContinuousFlow(VelocityNet((1, 2, 2), 2, 1), (1, 2, 2), solver="rk4", adjoint=False), 0.3),
         (1, 2, 2),
         round_trip=1e-5,
         log_det=1e-5,
