@@ -14,6 +14,11 @@ from snflow.arguments import check_count
 from snflow.bijections.base import Bijection
 from snflow.numerics.root_finding import implicit_inverse
 
+_SPREAD = 2.0
+"""Hidden units begin with slopes of up to exp(2), down to exp(−2),"""
+_REACH = 4.0
+"""and with biases of up to 4, so that they bend all over standardised data."""
+
 
 @final
 class BlockAutoregressive(Bijection):
@@ -57,7 +62,10 @@ class BlockAutoregressive(Bijection):
         self.context_shape = (context_features,) if context_features else None
         self.features = features
         sizes = [1, *[block] * depth, 1]
-        self.layers = nn.ModuleList(_Blocks(features, i, o) for i, o in pairwise(sizes))
+        last = len(sizes) - 2
+        self.layers = nn.ModuleList(
+            _Blocks(features, i, o, hidden=number < last) for number, (i, o) in enumerate(pairwise(sizes))
+        )
         self.context = nn.Linear(context_features, features * block, bias=False) if context_features else None
         self.gate = nn.Parameter(torch.zeros(features))
 
@@ -106,7 +114,7 @@ class _Blocks(nn.Module):
     diagonal: Tensor
     lower: Tensor
 
-    def __init__(self, features: int, inputs: int, outputs: int) -> None:
+    def __init__(self, features: int, inputs: int, outputs: int, *, hidden: bool) -> None:
         super().__init__()
         self.features, self.inputs, self.outputs = features, inputs, outputs
         block = torch.ones(outputs, inputs)
@@ -115,8 +123,10 @@ class _Blocks(nn.Module):
         bound = 1 / math.sqrt(inputs)
         weight = torch.empty(features * outputs, features * inputs).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
-        self.log_norm = nn.Parameter(torch.zeros(features * outputs, 1))
-        self.bias = nn.Parameter(torch.empty(features * outputs).uniform_(-bound, bound))
+        # Units of one feature that all begin with one slope, near one place, are one unit many times.
+        spread, reach = (_SPREAD, _REACH) if hidden else (0.0, bound)
+        self.log_norm = nn.Parameter(torch.empty(features * outputs, 1).uniform_(-spread, spread))
+        self.bias = nn.Parameter(torch.empty(features * outputs).uniform_(-reach, reach))
 
     def forward(self, x: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
         """Map values ``(batch, D·inputs)`` and log-slopes ``(batch, D, inputs)`` of each feature's own units."""
