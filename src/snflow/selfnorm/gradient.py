@@ -112,21 +112,9 @@ def self_normalized(
 
 class _SelfNormalized(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        inverse_weight: Tensor,
-        penalty_weight: Tensor,
-        log_det_value: Tensor,
-        probes: Tensor | None,
-        rows: Tensor | None,
-        operators: Operators,
-        rule: GradientRule,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        s, log_det, squared, error = _values(x, weight, inverse_weight, log_det_value, rows, operators, rule)
-        ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes, rows)
-        ctx.operators, ctx.rule = operators, rule
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        s, log_det, squared, error = _values(*inputs)
+        _save(ctx, inputs, s, error)
         ctx.mark_non_differentiable(squared)
         return s, log_det, squared
 
@@ -185,26 +173,13 @@ class _Transformed(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor,
-        weight: Tensor,
-        inverse_weight: Tensor,
-        penalty_weight: Tensor,
-        log_det_value: Tensor,
-        probes: Tensor | None,
-        rows: Tensor | None,
-        operators: Operators,
-        rule: GradientRule,
-    ) -> tuple[Tensor, ...]:
-        s, log_det, squared, error = _values(x, weight, inverse_weight, log_det_value, rows, operators, rule)
-        return (s, log_det, squared) if error is None else (s, log_det, squared, error)  # what is saved must come out
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(part for part in _values(*inputs) if part is not None)  # e too: what is saved must come out
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, inverse_weight, penalty_weight, _, probes, rows, ctx.operators, ctx.rule = inputs
         s, _, *rest = output
-        error = rest[1] if len(rest) > 1 else None
-        ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes, rows)
+        _save(ctx, inputs, s, rest[1] if len(rest) > 1 else None)
         ctx.mark_non_differentiable(*rest)
 
     @staticmethod
@@ -217,16 +192,23 @@ def _values(
     x: Tensor,
     weight: Tensor,
     inverse_weight: Tensor,
+    _penalty_weight: Tensor,
     log_det_value: Tensor,
+    _probes: Tensor | None,
     rows: Tensor | None,
     operators: Operators,
     rule: GradientRule,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """s, the log-determinant, ‖e‖² and e = A(r) s − x, where the penalty asks for it."""
+    """s, the log-determinant, ‖e‖², and e = A(r) s − x where there is a penalty: of all inputs of the function."""
     s = operators.forward.product(weight, x)
     error = operators.inverse.product(inverse_weight, _of(s, rows), _of(x, rows), -1.0) if rule.penalized else None
     squared = x.new_zeros(x.shape[0]) if error is None else sum_event(error.square())
     return s, log_det_value.to(x.dtype).expand(x.shape[0]).clone(), squared, error
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], s: Tensor, error: Tensor | None) -> None:
+    x, weight, inverse_weight, penalty_weight, _, probes, rows, ctx.operators, ctx.rule = inputs
+    ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes, rows)
 
 
 def _of(values: Tensor, rows: Tensor | None) -> Tensor:
