@@ -18,6 +18,7 @@ from snflow import (
 )
 from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError, NumericalWarning
 from snflow.numerics.krylov import gmres, refine
+from snflow.numerics.operators import ConvOperator
 
 LAYERS = {
     "SelfNormalizingDense": (lambda: SelfNormalizingDense(6), (6,)),
@@ -336,3 +337,32 @@ def test_copies_do_not_carry_factorisations():
 def test_wrong_arguments_are_named(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shape"), [(1, (3, 4, 5)), (3, (2, 6, 5)), (3, (2, 4, 9)), (5, (1, 8, 4)), (3, (2, 2, 2))]
+)
+def test_a_convolution_trained_by_rows_is_the_one_trained_by_its_matrix(kernel, shape):
+    """Images that are high, wide, and too small for rows."""
+    whole = Conv2d(shape[0], kernel).double()
+    with torch.no_grad():
+        whole.weight.add_(0.1 * torch.randn_like(whole.weight))
+    by_rows = Conv2d(shape[0], kernel, log_det_rule="exact_by_rows").double()
+    by_rows.load_state_dict(whole.state_dict())
+    x = torch.randn(3, *shape)
+    found = []
+    for layer in (whole, by_rows):
+        z, log_det = layer.train()(x)
+        gradients = torch.autograd.grad(
+            z.square().sum() + (log_det * torch.arange(3.0)).sum(), list(layer.parameters())
+        )
+        found.append((z, log_det, *gradients))
+    for wanted, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_by_rows_the_matrix_is_never_built(monkeypatch):
+    layer = Conv2d(1, log_det_rule="exact_by_rows")
+    monkeypatch.setattr(ConvOperator, "block", lambda *_: pytest.fail("the whole matrix was built"))
+    layer(torch.randn(2, 1, 12, 12))
+    assert "log_det_rule='exact_by_rows'" in repr(layer)

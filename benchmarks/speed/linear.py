@@ -183,7 +183,7 @@ ROWS = (
     Row(
         "conv_step",
         "training step, nine convolutions, MNIST, optimizer and preprocessing in",
-        lambda: training(("conv_exact", "conv_snf", "conv_newton")),
+        lambda: training(("conv_exact", "conv_exact_by_rows", "conv_snf", "conv_newton")),
         (
             Demand((AUTHORS,), "conv_snf", 4.0),
             Demand(("conv_exact",), "conv_snf", 3.0),

@@ -51,7 +51,8 @@ def conv(
         bins: bins of the spline activation.
         tail_bound: half-width of the spline's box.
         alpha: slope of the leaky activations.
-        log_det_rule: ``"self_normalized"`` or ``"exact"``, of free convolutions.
+        log_det_rule: of free convolutions, ``"self_normalized"``, ``"exact"`` (from the whole matrix) or
+            ``"exact_by_rows"``.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
         learned: how the inverses are learned, the fields of :class:`~snflow.LearnedInverse`.

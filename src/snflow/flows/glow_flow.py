@@ -49,7 +49,8 @@ def glow(
             ``"periodic"`` or ``"woodbury"``.
         kernel_size: its side, odd; a free 1×1 one with the exact rule is Glow's own.
         inverse_kernel_size: side of the learned inverse kernels; ``kernel_size`` when ``None``.
-        log_det_rule: ``"self_normalized"`` or ``"exact"``, of free convolutions.
+        log_det_rule: of free convolutions, ``"self_normalized"``, ``"exact"`` (from the whole matrix) or
+            ``"exact_by_rows"``.
         base: the density of the latent.
         logit_alpha: margin of the logit for integer data.
         learned: how the inverses are learned, the fields of :class:`~snflow.LearnedInverse`.

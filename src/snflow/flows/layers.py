@@ -53,10 +53,10 @@ def mixing_layer(
     match name, rule:
         case "free", "self_normalized":
             return SelfNormalizingConv2d(channels, kernel_size, inverse_kernel_size=inverse_kernel_size, **learned)
-        case "free", "exact":
-            return Conv2d(channels, kernel_size)
+        case "free", "exact" | "exact_by_rows":
+            return Conv2d(channels, kernel_size, log_det_rule=rule)
         case "free", _:
-            raise _unknown("log_det_rule", rule, ("self_normalized", "exact"))
+            raise _unknown("log_det_rule", rule, ("self_normalized", "exact", "exact_by_rows"))
         case "plu", _:
             return PLUConv2d(channels)
         case "emerging", _:

@@ -56,8 +56,9 @@ class ConvOptions(LearnedInverse):
     """Half-width B of the spline's box; outside [−B, B] it is the identity."""
     alpha: float = 0.3
     """Slope of the leaky activations for very negative inputs."""
-    log_det_rule: Literal["self_normalized", "exact"] = "self_normalized"
-    """For free convolutions, how the gradient of each log-determinant is made: by a learned inverse, or exactly."""
+    log_det_rule: Literal["self_normalized", "exact", "exact_by_rows"] = "self_normalized"
+    """For free convolutions, how each log-determinant's gradient is made: by a learned inverse, or exactly, from the
+    whole matrix or by rows of the image."""
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
     """The density of the latent."""
     logit_alpha: float = 1e-6
@@ -80,8 +81,9 @@ class GlowOptions(LearnedInverse):
     """Its side, odd."""
     inverse_kernel_size: int | None = None
     """Side of the learned inverse kernels, odd, at least kernel_size; null makes it that."""
-    log_det_rule: Literal["self_normalized", "exact"] = "self_normalized"
-    """For free convolutions, how the gradient of each log-determinant is made: by a learned inverse, or exactly."""
+    log_det_rule: Literal["self_normalized", "exact", "exact_by_rows"] = "self_normalized"
+    """For free convolutions, how each log-determinant's gradient is made: by a learned inverse, or exactly, from the
+    whole matrix or by rows of the image."""
     base: Literal["normal", "diagonal_normal", "logistic"] = "normal"
     """The density of the latent."""
     logit_alpha: float = 1e-6

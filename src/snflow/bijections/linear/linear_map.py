@@ -14,7 +14,7 @@ from snflow.numerics.implicit import implicit_solution, known_value
 from snflow.numerics.operators import Operator
 from snflow.numerics.transforms import is_traced, outside_transforms
 
-LogDetRule = Literal["exact", "self_normalized", "relative"]
+LogDetRule = Literal["exact", "exact_by_rows", "self_normalized", "relative"]
 """How the gradient of a log-determinant is made: exactly, by a learned inverse, or relative to the weight."""
 
 

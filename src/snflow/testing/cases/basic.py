@@ -68,6 +68,7 @@ CASES: dict[str, Case] = {
     "Chain (empty)": Case(lambda: Chain([]), (3,)),
     "Conv2d": Case(perturbed(lambda: Conv2d(2)), (2, 4, 5)),
     "Conv2d (1×1, no bias)": Case(perturbed(lambda: Conv2d(3, 1, bias=False)), (3, 3, 2)),
+    "Conv2d (by rows)": Case(perturbed(lambda: Conv2d(2, log_det_rule="exact_by_rows")), (2, 4, 5)),
     "Conv2d (5×5 on 2×2)": Case(perturbed(lambda: Conv2d(2, 5)), (2, 2, 2)),
     "Dense": Case(perturbed(lambda: Dense(5)), (5,)),
     "Dense (relative, orthogonal)": Case(

@@ -98,6 +98,7 @@ _CONV = (
     Row("conv_exponential", "mnist_conv_exponential", paper=638.1),
     Row("conv_exact", "mnist_conv_exact", paper=637.4),
     Row("conv_newton", "mnist_conv_newton", exact="conv_exact"),
+    Row("conv_exact_by_rows", "mnist_conv_exact", {"flow.log_det_rule": "exact_by_rows"}, exact="conv_exact"),
 )
 _GLOW = (
     Row("glow_exact", "mnist_glow_exact", paper=575.7),
