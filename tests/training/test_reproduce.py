@@ -10,9 +10,9 @@ import torch
 from snflow.training.cli import main
 from snflow.training.reproduce.carrying_out import recipe_of
 from snflow.training.reproduce.comparison import against_exact
-from snflow.training.reproduce.page import grouped, mean_and_deviation
+from snflow.training.reproduce.page import grouped, mean_and_deviation, write_page
 from snflow.training.reproduce.pictures import seconds_until
-from snflow.training.reproduce.records import Record, merged, read_records
+from snflow.training.reproduce.records import BESIDE, Record, merged, read_records
 from snflow.training.reproduce.targets import TARGETS, Row, Target
 from training.test_cli import FILES
 
@@ -227,3 +227,17 @@ def test_runs_of_two_models_or_lengths_are_in_tables_of_their_own():
 def test_seconds_of_epochs_that_were_left_out():
     rows = [{"epoch": float(e), "train_seconds": s} for e, s in ((0, 0.0), (2, 3.0), (4, 5.0))]
     assert seconds_until(record(metrics=rows), [2.0, 4.0]) == [6.0, 16.0]
+
+
+def test_a_time_says_on_what_it_was_taken(tmp_path):
+    busy = record("digits_exact", machine=f"2 cores, {BESIDE}")
+    cuda = {"test_nll_nats": 2.0, "test_bits_per_dim": 0.5, "train_seconds": 60.0, "device": "cuda"}
+    calm = [record("digits_snf"), record("digits_newton", machine="a GPU, 16 cores", summary=cuda)]
+    for row in (busy, *calm[:1]):
+        row.summary["device"] = "cpu"
+    write_page(tmp_path / "README.md", "table1", TARGETS["table1"], [busy, *calm], None)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[7].strip() for line in lines if line.startswith("| digits_")}
+    assert cells["digits_exact"] == "1.0 min (other work beside)"
+    assert cells["digits_snf"] == "1.0 min"
+    assert cells["digits_newton"] == "1.0 min (a GPU)"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snflow.training.reproduce.comparison import against_exact
-from snflow.training.reproduce.records import Record
+from snflow.training.reproduce.records import BESIDE, Record
 from snflow.training.reproduce.targets import Row, Target
 
 _HEAD = "| row | epochs | seeds | exact test {unit} | paper | difference | training | settings |\n|" + "---|" * 8
@@ -156,13 +156,14 @@ def _line(row: Row, group: Sequence[Record], unit: str) -> str:
     paper = "–" if row.paper is None else f"{row.paper:g}"
     apart = f"{statistics.fmean(found) - row.paper:+.{digits}f}" if found and row.paper is not None else "–"
     minutes = [r.summary["train_seconds"] / 60 for r in group if r.summary is not None]
-    time = f"{statistics.fmean(minutes):.1f} min{_accelerators(group)}" if minutes else "–"
+    time = f"{statistics.fmean(minutes):.1f} min{_circumstances(group)}" if minutes else "–"
     return f"| {row.name} | {epochs} | {len(group)} | {shown} | {paper} | {apart} | {time} | `{first.settings}` |"
 
 
-def _accelerators(group: Sequence[Record]) -> str:
-    """The devices in brackets, where it was not the processor."""
+def _circumstances(group: Sequence[Record]) -> str:
+    """What a time must be read with, in brackets: another device than the processor, or other work beside."""
     used = {r.machine.split(",")[0] for r in group if r.summary and str(r.summary["device"]).startswith("cuda")}
+    used |= {BESIDE for r in group if BESIDE in r.machine}
     return f" ({_listed(used)})" if used else ""
 
 

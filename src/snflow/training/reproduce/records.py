@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+BESIDE = "other work beside"
+"""Of a machine that was busy: the seconds say little, the rest is as it would have been."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -21,7 +24,7 @@ class Record:
         folder: the run folder.
         command: what carries it out.
         commit: of the code, ``None`` outside of a checkout.
-        machine: processor, cores and system.
+        machine: processor, cores and system; with ``BESIDE`` put behind, by hand, where that was so.
         summary: that of the run; ``None`` where it diverged.
         diverged: the error that ended it.
         metrics: the rows of metrics.csv, thinned.
