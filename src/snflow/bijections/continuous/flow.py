@@ -147,6 +147,8 @@ class ContinuousFlow(Bijection):
 
     def _check_transforms(self, x: Tensor, context: Tensor | None) -> None:
         """Adaptive solvers look at errors and fixed ones write into a plain tensor: ``vmap`` allows neither."""
+        if not under_transform():
+            return
         followed = (x, *self.net.parameters(), *(() if context is None else (context,)))
         if self.solver not in FIXED_STEP or any(map(stands_for_many, followed)):
             refuse_transforms(
