@@ -18,8 +18,8 @@ class VelocityNet(nn.Module):
     """hᵢ = φ((Wᵢ hᵢ₋₁ + bᵢ) ⊙ 2σ(Aᵢ s + aᵢ) + Bᵢ s), s = (t, context): layers that time and context scale and shift.
 
     The last layer begins at zero, so that a flow begins as the identity. The gains lie between 0 and 2 and begin at
-    about 1. As gates between 0 and 1 they would begin half closed, three layers at an eighth of their strength: in short
-    training flows of two and four dimensions were a quarter to half a nat worse.
+    about 1. As gates between 0 and 1 they would begin half closed, three layers at an eighth of their strength: after a
+    short training flows of two and four dimensions were a quarter to half a nat worse.
 
     Args:
         event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
