@@ -329,7 +329,10 @@ def test_copies_do_not_carry_factorisations():
             "flow.penalty_weight: expected a finite number of at least 0, got nan",
         ),
         (lambda: Dense(3, log_det_rule="exakt"), "did you mean 'exact'"),
-        (lambda: Conv2d(3, log_det_rule="relative"), "expected log_det_rule to be one of exact, exact_by_rows, got 'relative'"),
+        (
+            lambda: Conv2d(3, log_det_rule="relative"),
+            "expected log_det_rule to be one of exact, exact_by_rows, got 'relative'",
+        ),
         (lambda: SelfNormalizingDense(3, initialization="orthogonl"), "did you mean 'orthogonal'"),
         (lambda: SelfNormalizingDense(3, inverse_tracking="penalti"), "did you mean 'penalty'"),
     ],
