@@ -133,3 +133,12 @@ def test_the_ready_flow_takes_vectors_images_and_contexts():
     x = torch.randint(17, (2, 1, 4, 4))
     assert images.log_prob(x).shape == (2,)
     assert torch.equal(images.decode(images.encode(x)), x)
+
+
+def test_a_velocity_begins_at_full_strength():
+    """At t = 0 every gain is one: half-open gates would make three layers an eighth as strong."""
+    net, x = VelocityNet((3,), 8), torch.randn(5, 3)
+    with torch.no_grad():
+        net.maps[-1].weight.normal_()
+        plain = net.maps[2](torch.tanh(net.maps[1](torch.tanh(net.maps[0](x)))))
+    torch.testing.assert_close(net(x, torch.tensor(0.0)), plain)

@@ -7,6 +7,7 @@ from snflow import (
     AffineTransformer,
     Autoregressive,
     BatchNorm,
+    BlockAutoregressive,
     Coupling,
     Permutation,
     RationalQuadraticTransformer,
@@ -309,3 +310,13 @@ def test_real_nvp_on_images_has_the_papers_parts():
     flow = flow.eval()
     x = torch.randn(4, 3, 8, 8)
     torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-9)
+
+
+def test_hidden_units_of_a_block_begin_apart():
+    """With one slope and one place they would be one unit many times, and learn as one."""
+    first, second, last = BlockAutoregressive(1, block=64, depth=2).layers
+    for hidden in (first, second):
+        slopes = hidden.log_norm.exp()
+        assert slopes.max() / slopes.min() > 10
+        assert hidden.bias.max() - hidden.bias.min() > 4
+    assert not last.log_norm.any()

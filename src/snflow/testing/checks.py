@@ -171,7 +171,7 @@ def check_autocast(case: Case) -> None:
 
 
 def check_transforms(case: Case) -> None:
-    """Under torch.func the gradients by x, row by row too, and by the parameters, and those forward, are autograd's."""
+    """From x to z under torch.func: gradients by x, row by row too, by parameters, and forward, are autograd's."""
 
     def objective(layer: Bijection, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = layer(x, context)
