@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from commit import commit
-from snflow.training.allocator import keep_freed_memory
+from snflow.train.allocator import keep_freed_memory
 from speed import images, linear, vectors
 
 ROWS = (*linear.ROWS, *vectors.ROWS, *images.ROWS)

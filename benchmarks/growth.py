@@ -23,8 +23,8 @@ import torch
 import snflow
 from commit import commit
 from memory import peak_mebibytes
-from snflow.training.allocator import keep_freed_memory
-from snflow.training.reproduce.timing import Timed, interleaved
+from snflow.train.allocator import keep_freed_memory
+from timing import Timed, interleaved
 
 BATCH = 100
 Case = tuple[list[snflow.Bijection], tuple[int, ...]]

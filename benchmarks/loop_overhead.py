@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 
 from commit import commit
+from snflow.cli.arguments import overridden
 from snflow.data import load
 from snflow.flows import build
-from snflow.training import fit
-from snflow.training.allocator import keep_freed_memory
-from snflow.training.config.parser import overridden
-from snflow.training.config.recipe import Recipe, load_recipe
-from snflow.training.engine.optimizer import adam
+from snflow.train.allocator import keep_freed_memory
+from snflow.train.fit import fit
+from snflow.train.optimizer import adam
+from snflow.train.recipe import Recipe, load_recipe
 
 LONG, SHORT = 30, 10
 RATE = 1e-5

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from snflow.data import load
-from snflow.training import load_flow
+from snflow.train.run_folder import load_flow
 
 CELLS, MARGIN = 800, 1.0
 """Cells along each side of the grid, and how far it reaches past the data, in ranges of the data."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snflow import SelfNormalizingConv2d
-from snflow.numerics.operators import ConvOperator
+from snflow.numerics.operators.conv import ConvOperator
 
 EVENT = (4, 14, 14)
 SPREADS = (0.05, 0.1, 0.15, 0.2)

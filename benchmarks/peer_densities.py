@@ -26,8 +26,8 @@ from torch import Tensor
 
 from commit import commit
 from peers.flows import HAVE, KINDS, LAYERS, LIBRARIES, WIDTH, Model
-from snflow.data.options import TableOptions, ToyOptions
-from snflow.data.table import load_table
+from snflow.data.dataset import TableOptions, ToyOptions
+from snflow.data.tables import load_table
 from snflow.data.toys import load_toy
 
 BATCH, PEAK_RATE, CLIP = 512, 2e-3, 10.0

@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import ROWS
 from commit import commit
-from snflow.training.allocator import keep_freed_memory
+from snflow.train.allocator import keep_freed_memory
 
 OURS = ("self-normalizing", "dense_snf", "snf", "learned", "conv_snf", "snflow")
 MOST, SHOWN = 40, 7

@@ -25,12 +25,12 @@ import torch
 from lightning_fabric import Fabric
 
 from commit import commit
-from snflow.training.allocator import keep_freed_memory
-from snflow.training.config.options import DeviceOptions
-from snflow.training.config.recipe import Recipe, load_recipe
-from snflow.training.engine.guard import DivergenceGuard
-from snflow.training.engine.steps import Asked, matmul_precision, set_up
-from snflow.training.reproduce.timing import EVENTS, built
+from snflow.train.allocator import keep_freed_memory
+from snflow.train.options import DeviceOptions
+from snflow.train.recipe import Recipe, load_recipe
+from snflow.train.recorded_steps import matmul_precision, set_up
+from snflow.train.steps import Asked, DivergenceGuard
+from timing import EVENTS, built
 
 MODES = {
     "plain": DeviceOptions(),

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from snflow.bijections import Bijection
+from snflow.bijections.base import Bijection
 
 
 class ContextScale(Bijection):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from snflow import Conv2d, SelfNormalizingConv2d
-from snflow.numerics.block_toeplitz import BlockToeplitz, BlockToeplitzFactor
+from snflow.numerics.convolution_matrices import BlockToeplitz, BlockToeplitzFactor
 from snflow.numerics.factorization import LUFactor
-from snflow.numerics.operators import ConvOperator
+from snflow.numerics.operators.conv import ConvOperator
 from snflow.numerics.operators.conv_rows import RowFactor, conv_log_abs_det
 
 SHAPES = [  # channels, height, width, kernel side, dilation, groups

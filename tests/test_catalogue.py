@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from context_layer import ContextScale
-from snflow.bijections import Bijection, Chain, Dense, SmoothLeakyReLU
+from snflow.bijections.base import Bijection
+from snflow.bijections.chain import Chain
+from snflow.bijections.elementwise import SmoothLeakyReLU
+from snflow.bijections.linear import Dense
 from snflow.testing import CATALOGUE, CHECKS, check
-from snflow.testing.catalogue import bijection_classes
+from snflow.testing.cases import bijection_classes
 
 
 @pytest.mark.parametrize("property_name", CHECKS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snflow import ContinuousFlow, flows
-from snflow.bijections.continuous.solving import solve
+from snflow.bijections.continuous import solve
 from snflow.errors import ConfigError, ConvergenceError
 from snflow.nets import VelocityNet
 

@@ -14,9 +14,9 @@ from snflow import (
     PeriodicConv2d,
     Woodbury,
 )
-from snflow.bijections.conv.exponential import _series
+from snflow.bijections.convolution.exponential import _series
 from snflow.errors import ConfigError, NotInvertibleError, ShapeError
-from snflow.numerics.sparse_triangular import SparseTriangular, convolution_matrix
+from snflow.numerics.convolution_matrices import SparseTriangular, convolution_matrix
 
 
 def shaken(layer, scale=0.1):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from snflow.data import Batches
-from snflow.data.images.augmentation import Augmentation
+from snflow.data.batches import Augmentation
 from snflow.errors import ShapeError
 
 

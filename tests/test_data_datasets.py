@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from snflow.data import DATASETS, Dataset, DigitsOptions, MnistOptions, TableOptions, ToyOptions, load
-from snflow.data.options import ToyShape
+from snflow.data.dataset import ToyShape
 from snflow.errors import ConfigError, DataError
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from snflow.data import MnistOptions, load
-from snflow.data.images.mnist import IMAGES, LABELS, read_idx
+from snflow.data.images import IMAGES, LABELS, read_idx
 from snflow.errors import DataError
 
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
@@ -76,9 +76,9 @@ WHOLE = idx(IMAGES, torch.zeros(6, 4, 4, dtype=torch.uint8))
         (WHOLE[:-5], "96 bytes behind the header, for 6 × 4 × 4, got 91; copy"),
         (WHOLE + b"!", "96 bytes behind the header, for 6 × 4 × 4, got 97"),
         (WHOLE[::-1], "magic number 2051, got 0, no idx file"),
-        (gzip.compress(WHOLE)[:-12], "a whole gzip file, got a damaged one"),
-        (gzip.compress(WHOLE)[:12] + b"\xff" * 20, "a whole gzip file, got a damaged one"),
-        (gzip.compress(WHOLE) + b"tail", "a whole gzip file, got a damaged one"),
+        (gzip.compress(WHOLE, mtime=0)[:-12], "a whole gzip file, got a damaged one"),
+        (gzip.compress(WHOLE, mtime=0)[:12] + b"\xff" * 20, "a whole gzip file, got a damaged one"),
+        (gzip.compress(WHOLE, mtime=0) + b"tail", "a whole gzip file, got a damaged one"),
         (idx(IMAGES, torch.zeros(0, 4, 4, dtype=torch.uint8)), "one row or more, got none"),
     ],
 )

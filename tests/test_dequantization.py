@@ -6,8 +6,10 @@ import pytest
 import scipy.stats
 import torch
 
-from snflow.bijections import Chain
-from snflow.distributions import Dequantization, Flow, Uniform, UniformDequantization, bits_per_dim, mean_nll
+from snflow.bijections.chain import Chain
+from snflow.distributions.base import Uniform
+from snflow.distributions.dequantization import Dequantization, UniformDequantization
+from snflow.distributions.flow import Flow, bits_per_dim, mean_nll
 from snflow.errors import ConfigError, DataError, DivergenceError, DtypeError
 
 

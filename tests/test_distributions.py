@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 from torch.distributions import Independent, Normal
 
-from snflow.distributions import BaseDensity, DiagonalNormal, Logistic, StandardNormal, Uniform
+from snflow.distributions.base import BaseDensity, DiagonalNormal, Logistic, StandardNormal, Uniform
 from snflow.errors import ConfigError, DtypeError, ShapeError
 
 Build = Callable[[tuple[int, ...]], BaseDensity]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.func import jacrev
 
-from snflow.bijections import Affine, LeakyReLU, Logit, SmoothLeakyReLU
-from snflow.bijections.elementwise import smooth_leaky_relu
+from snflow.bijections import elementwise as smooth_leaky_relu
+from snflow.bijections.elementwise import Affine, LeakyReLU, Logit, SmoothLeakyReLU
 from snflow.errors import ConfigError, DataError, ShapeError
 
 EVENT = (2, 3)

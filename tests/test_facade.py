@@ -5,8 +5,14 @@ import torch
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
 
 from context_layer import ContextScale
-from snflow.bijections import Affine, Chain, Dense, Flatten, LeakyReLU
-from snflow.distributions import Flow, StandardNormal, UniformDequantization, as_transform
+from snflow.bijections.chain import Chain
+from snflow.bijections.elementwise import Affine, LeakyReLU
+from snflow.bijections.linear import Dense
+from snflow.bijections.reshaping import Flatten
+from snflow.distributions.base import StandardNormal
+from snflow.distributions.dequantization import UniformDequantization
+from snflow.distributions.flow import Flow
+from snflow.distributions.torch_distribution import as_transform
 from snflow.errors import ConfigError, ContextError, ShapeError
 
 

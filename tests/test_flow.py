@@ -9,20 +9,16 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from context_layer import ContextScale
-from snflow.bijections import Affine, Bijection, Chain, Dense, Flatten
-from snflow.distributions import (
-    BaseDensity,
-    Dequantization,
-    DiagonalNormal,
-    Flow,
-    StandardNormal,
-    Uniform,
-    UniformDequantization,
-    bits_per_dim,
-    mean_nll,
-)
+from snflow.bijections.base import Bijection
+from snflow.bijections.chain import Chain
+from snflow.bijections.elementwise import Affine
+from snflow.bijections.linear import Dense
+from snflow.bijections.reshaping import Flatten
+from snflow.distributions.base import BaseDensity, DiagonalNormal, StandardNormal, Uniform
+from snflow.distributions.dequantization import Dequantization, UniformDequantization
+from snflow.distributions.flow import Flow, bits_per_dim, mean_nll
 from snflow.errors import ConfigError, ContextError, DataError, DtypeError, NotInvertibleError, ShapeError
-from snflow.selfnorm import SelfNormalizingDense
+from snflow.selfnorm.layers import SelfNormalizingDense
 
 
 class Modes(Bijection):

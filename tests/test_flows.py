@@ -7,23 +7,16 @@ import pytest
 import torch
 
 from snflow import flows, layer_diagnostics
-from snflow.bijections import (
-    Affine,
-    Conv2d,
-    Dense,
-    Flatten,
-    LeakyReLU,
-    Logit,
-    RationalQuadraticSpline,
-    SmoothLeakyReLU,
-    Squeeze,
-)
+from snflow.bijections.convolution.conv2d import Conv2d
+from snflow.bijections.elementwise import Affine, LeakyReLU, Logit, RationalQuadraticSpline, SmoothLeakyReLU
+from snflow.bijections.linear import Dense
+from snflow.bijections.reshaping import Flatten, Squeeze
 from snflow.data import Dataset
-from snflow.distributions import DiagonalNormal, Logistic, StandardNormal
+from snflow.distributions.base import DiagonalNormal, Logistic, StandardNormal
 from snflow.errors import ConfigError, ShapeError
 from snflow.flows.options import FLOWS, ConvOptions, DenseOptions
-from snflow.selfnorm import LearnedInverse, SelfNormalizingConv2d, SelfNormalizingDense
-from snflow.selfnorm.options import LearnedInverseArguments
+from snflow.selfnorm.layers import SelfNormalizingConv2d, SelfNormalizingDense
+from snflow.selfnorm.options import LearnedInverse, LearnedInverseArguments
 
 FIXED = {"event_shape", "features", "context_features", "quantized", "preprocessing"}
 

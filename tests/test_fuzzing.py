@@ -8,9 +8,9 @@ import torch
 from snflow import bijections as b
 from snflow import nets
 from snflow.bijections.coupling import alternating, halves
-from snflow.selfnorm import SelfNormalizingConv2d, SelfNormalizingDense
+from snflow.selfnorm.layers import SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.testing import checks
-from snflow.testing.case import Case, perturbed
+from snflow.testing.cases import Case, perturbed
 
 SEEDS = range(90)
 

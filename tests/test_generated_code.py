@@ -8,7 +8,7 @@ import torch
 from torch._inductor import config
 
 import snflow
-from snflow.selfnorm import Followers
+from snflow.selfnorm.followers import Followers
 
 LAYERS = {
     "penalty": lambda: snflow.SelfNormalizingDense(6),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from snflow.nets.lipschitz.spectral import SpectralConv2d
+from snflow.nets.spectral_norm import SpectralConv2d
 from snflow.numerics.krylov import leading_direction
 
 

@@ -18,7 +18,7 @@ from snflow import (
 )
 from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError, NumericalWarning
 from snflow.numerics.krylov import gmres, refine
-from snflow.numerics.operators import ConvOperator
+from snflow.numerics.operators.conv import ConvOperator
 
 LAYERS = {
     "SelfNormalizingDense": (lambda: SelfNormalizingDense(6), (6,)),

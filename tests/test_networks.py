@@ -11,7 +11,7 @@ from snflow.errors import ConfigError, ConvergenceError, ShapeError
 from snflow.nets import ResidualMLP
 from snflow.numerics.jacobian import jacobian, jacobian_log_det, lanczos_log_det
 from snflow.numerics.probes import draw_probes
-from snflow.selfnorm.networks.surrogate import surrogate
+from snflow.selfnorm.pair import surrogate
 
 
 class Sinh(nn.Module):

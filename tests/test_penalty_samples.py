@@ -10,8 +10,8 @@ from torch import Tensor
 
 from snflow import SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.errors import ConfigError
-from snflow.selfnorm import SelfNormalizingMap
 from snflow.selfnorm.gradient import self_normalized
+from snflow.selfnorm.layers import SelfNormalizingMap
 
 LAYERS = {
     "dense": (lambda **options: SelfNormalizingDense(3, **options), (3,)),

@@ -40,9 +40,9 @@ def test_make_targets_exist():
 
 
 def test_command_lines_name_real_commands_recipes_and_options():
-    from snflow.training.cli import main
-    from snflow.training.config.recipe import load_recipe
-    from snflow.training.config.typed import field_types
+    from snflow.cli.main import main
+    from snflow.train.recipe import load_recipe
+    from snflow.train.typed import field_types
 
     lines = re.findall(r"^snflow (\w+)(.*)$", README, re.MULTILINE)
     assert {command for command, _ in lines} == {"recipes", "fit", "evaluate", "sample", "reproduce"}

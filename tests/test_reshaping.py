@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.func import jacrev
 
-from snflow.bijections import Chain, Flatten, Squeeze
+from snflow.bijections.chain import Chain
+from snflow.bijections.reshaping import Flatten, Squeeze
 from snflow.errors import ConfigError, ShapeError
 
 

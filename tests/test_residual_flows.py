@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from snflow import InvertibleResidual, flows
-from snflow.bijections.residual import log_det_spread
+from snflow.bijections.residual.invertible import log_det_spread
 from snflow.errors import ConfigError, ConvergenceError
 from snflow.nets import CLipSwish, LipschitzDenseNet, LipschitzNet, LipSwish, SpectralConv2d, SpectralLinear
-from snflow.numerics.jacobian import jacobian, jacobian_log_det
-from snflow.numerics.log_det_series import roulette_weights, series_log_det
+from snflow.numerics.jacobian import jacobian, jacobian_log_det, roulette_weights, series_log_det
 
 NETS = {
     "vectors": lambda: (LipschitzNet((3,), 16, 2), (3,)),

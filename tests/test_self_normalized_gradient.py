@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional
 
 from snflow import SelfNormalizingConv2d, SelfNormalizingDense
-from snflow.numerics.operators import ConvOperator, DenseOperator, TransposedDenseOperator
+from snflow.numerics.operators.conv import ConvOperator
+from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
 
 SCALINGS = {"nats": 1.0, "bits/dim": 1 / (5 * 0.6931471805599453), "× 1024": 1024.0}
 DENSE_SHAPES = [(1, 1), (7, 5), (3, 16)]

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from snflow import SelfNormalizingStridedConv2d
-from snflow.numerics.operators import ConvOperator
+from snflow.numerics.operators.conv import ConvOperator
 
 
 def test_strided_convolution_is_the_strided_convolution():

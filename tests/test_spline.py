@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.func import functional_call, jacrev, stack_module_state, vmap
 
-from snflow.bijections import RationalQuadraticSpline
+from snflow.bijections.elementwise import RationalQuadraticSpline
 from snflow.errors import ConfigError, ShapeError
-from snflow.numerics.splines.rational_quadratic import SplineKnots, inverse_spline, spline, spline_knots
+from snflow.numerics.splines import SplineKnots, inverse_spline, spline, spline_knots
 
 BOUND = 3.0
 

@@ -14,12 +14,11 @@ from snflow import (
     refresh_inverses,
 )
 from snflow.errors import ConfigError
-from snflow.numerics.operators import ConvOperator, DenseOperator, TransposedDenseOperator
+from snflow.numerics.operators.conv import ConvOperator
+from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
 from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import Operators
-from snflow.selfnorm.tracking.kernels import least_squares_kernel
-from snflow.selfnorm.tracking.matrices import exact, newton, secant
-from snflow.selfnorm.tracking.residual import inverse_residual
+from snflow.selfnorm.tracking import exact, inverse_residual, least_squares_kernel, newton, secant
 
 
 def near_identity(size, scale, count=1):

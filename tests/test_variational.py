@@ -5,7 +5,7 @@ import torch
 
 from snflow import Chain, SelfNormalizingDense, SmoothLeakyReLU, StandardNormal
 from snflow.errors import ConfigError
-from snflow.variational import StochasticInverse
+from snflow.variational.stochastic_inverse import StochasticInverse
 
 
 def model(sigma, inverse="exact"):

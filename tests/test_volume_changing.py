@@ -5,7 +5,7 @@ import torch
 
 from snflow import GDN, Gaussianization, MaskedResidualConv2d, flows
 from snflow.errors import ConfigError, ConvergenceError
-from snflow.flows.freeform.gaussianization import gaussianize
+from snflow.flows.gaussianization import gaussianize
 from snflow.numerics.jacobian import jacobian
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import snflow
-from snflow.bijections import inverting
-from snflow.numerics.operators import ConvOperator
-from snflow.training.reproduce.carrying_out import recipe_of
-from snflow.training.reproduce.targets import TARGETS
-from snflow.training.reproduce.timing import Timed, built, timed_training
+from reproduce import recipe_of
+from snflow.bijections.inverse import inverting
+from snflow.numerics.operators.conv import ConvOperator
 from speed.row import Demand, Row, backward_of
+from targets import TARGETS
+from timing import Timed, built, timed_training
 
 AUTHORS = "the authors' code"
 """Keller et al.'s own, as it was timed on two cores of a machine of this kind; it is not run here."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from memory import peak_mebibytes
-from snflow.training.reproduce.timing import Timed, interleaved
+from timing import Timed, interleaved
 
 
 @dataclass(frozen=True)

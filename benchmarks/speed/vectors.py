@@ -10,8 +10,8 @@ from torch import Tensor
 
 import snflow
 from peers.flows import LIBRARIES
-from snflow.bijections.autoregressive.masked import InverseBy
-from snflow.numerics.splines.rational_quadratic import spline, spline_knots
+from snflow.bijections.autoregressive import InverseBy
+from snflow.numerics.splines import spline, spline_knots
 from speed.row import Demand, Row
 
 PEERS = tuple(name for name in LIBRARIES if name != "snflow" and find_spec(name))

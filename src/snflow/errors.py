@@ -1,17 +1,12 @@
-"""The errors that this library raises: each says where, what was expected, what came, and what to do.
-
-Every message has one form, built here and nowhere else::
-
-    SelfNormalizingDense: expected event shape (784,), got (28, 28); put a Flatten before it
-
-All of them derive from :class:`SnflowError`, and from the built-in exception that a caller would expect, so that
-``except ValueError`` keeps working.
-"""
+"""Errors and argument checks: each message says where, what was expected, what came, and what to do."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import get_args
 
 
 class SnflowError(Exception):
@@ -111,3 +106,110 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     match = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(names)}"
+
+
+def check_choice(where: str, option: str, value: str, choices: object) -> None:
+    """Refuse a word that is not among those of a ``Literal``.
+
+    Args:
+        where: who asks.
+        option: the name of the argument.
+        value: the word.
+        choices: the ``Literal`` type.
+
+    Raises:
+        ConfigError: the word is unknown; the message has the nearest right one.
+
+    Example:
+        >>> from typing import Literal
+        >>> check_choice("Dense", "log_det_rule", "exact", Literal["exact", "relative"])
+    """
+    known: tuple[str, ...] = get_args(choices)
+    if value not in known:
+        expected = f"{option} to be one of {', '.join(known)}"
+        raise ConfigError(where, expected=expected, got=repr(value), fix=nearest(str(value), known))
+
+
+def check_count(where: str, option: str, value: int) -> None:
+    """Refuse a number of things that is not a whole number of one or more.
+
+    Raises:
+        ConfigError: the number is below one, or no whole number.
+    """
+    if not _is_whole(value) or value < 1:
+        raise ConfigError(where, expected=f"{option} ≥ 1", got=repr(value), fix="give a positive whole number")
+
+
+def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of one event, from D or from a shape.
+
+    Args:
+        where: who asks.
+        features: D for vectors ``(D,)``, or the shape itself.
+
+    Returns:
+        The shape, of Python's own integers.
+
+    Raises:
+        ConfigError: it is neither a positive whole number nor a row of them.
+
+    Example:
+        >>> check_event_shape("flows.maf", 4), check_event_shape("flows.conv", [1, 28, 28])
+        ((4,), (1, 28, 28))
+    """
+    sizes = features if isinstance(features, Sequence) else (features,)
+    if not sizes or not all(_is_whole(size) and size >= 1 for size in sizes):
+        raise ConfigError(
+            where,
+            expected="the shape of one event: a number of features, or a tuple of positive whole numbers",
+            got=repr(features),
+            fix="leave the batch dimension out: x.shape[1:]",
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_kernel(where: str, kernel_size: int) -> None:
+    """Refuse a kernel that cannot keep the image size.
+
+    Raises:
+        ConfigError: the size is even, below one, or no whole number.
+    """
+    if not _is_whole(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
+        expected = "an odd kernel_size, so that padding keeps the image size"
+        fix = f"use {max(1, kernel_size - 1)} or {max(1, kernel_size + 1)}" if _is_whole(kernel_size) else "use 3"
+        raise ConfigError(where, expected=expected, got=repr(kernel_size), fix=fix)
+
+
+def check_weight(where: str, option: str, value: float) -> None:
+    """Refuse a weight of a penalty that is negative or not finite.
+
+    Raises:
+        ConfigError: the weight is below zero, infinite or no number.
+    """
+    if not (_is_real(value) and math.isfinite(value) and value >= 0):
+        raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=repr(value), fix="the paper's value is 1")
+
+
+def check_option(section: str, options: object, field: str, holds: bool, expected: str) -> None:
+    """Refuse an option of a recipe that is out of range, by the path that it has there.
+
+    Args:
+        section: the section of the recipe.
+        options: the dataclass of options.
+        field: the option.
+        holds: whether it is in its range.
+        expected: the range, in words.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not holds:
+        raise ConfigError(f"{section}.{field}", expected=expected, got=repr(getattr(options, field)))
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from snflow.training import Recipe, fit
+from snflow.train.fit import fit
+from snflow.train.recipe import Recipe
 
 
 def tiny(**changes):

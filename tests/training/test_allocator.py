@@ -23,7 +23,7 @@ for _ in range(20):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-KEEP = "from snflow.training.allocator import keep_freed_memory; assert keep_freed_memory() is {granted}"
+KEEP = "from snflow.train.allocator import keep_freed_memory; assert keep_freed_memory() is {granted}"
 PAGES = 20 * 8 * 1024
 """Pages of 4 KiB that the steps ask for altogether."""
 
@@ -53,7 +53,7 @@ def test_the_environment_decides() -> None:
 
 
 def test_import_and_a_call_of_main_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from snflow.training import cli
+    from snflow.cli import main as cli
 
     called: list[bool] = []
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: called.append(True) or True)

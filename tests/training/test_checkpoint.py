@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from snflow.errors import CheckpointError
-from snflow.training.checkpoints import checkpoint as format_module
-from snflow.training.checkpoints import generators
-from snflow.training.checkpoints.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from snflow.training.checkpoints.store import CheckpointStore
+from snflow.train import checkpoints as format_module
+from snflow.train import generators
+from snflow.train.checkpoints import Checkpoint, CheckpointStore, read_checkpoint, write_checkpoint
 
 
 def make(step=1, best=None):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from snflow.training import available_recipes, load_recipe
-from snflow.training.cli import main
-from snflow.training.report.metrics import MetricsFile
+from snflow.cli.main import main
+from snflow.train.metrics import MetricsFile
+from snflow.train.recipe import available_recipes, load_recipe
 
 
 def fails(capsys, code, *words):
@@ -24,7 +24,7 @@ def fails(capsys, code, *words):
 def test_help_and_the_list_of_recipes_need_no_torch():
     code = """
 import sys
-from snflow.training.cli import main
+from snflow.cli.main import main
 for words in (["--help"], ["--version"], ["fit", "--help"], ["fit", "digits_conv", "--help"], ["evaluate", "-h"],
               ["sample", "--help"], ["recipes", "--help"], ["recipes"], ["recipes", "digits_conv"],
               ["fit", "digits_conv", "--epoch", "3"]):

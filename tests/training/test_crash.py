@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from snflow.training.checkpoints import checkpoint as format_module
-from snflow.training.checkpoints.checkpoint import Checkpoint
-from snflow.training.checkpoints.store import CheckpointStore
+from snflow.train import checkpoints as format_module
+from snflow.train.checkpoints import Checkpoint, CheckpointStore
 
 
 class Killed(BaseException):

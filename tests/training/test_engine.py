@@ -7,17 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from snflow.bijections import Chain
-from snflow.distributions import Flow, StandardNormal
+from snflow.bijections.chain import Chain
+from snflow.distributions.base import StandardNormal
+from snflow.distributions.flow import Flow
 from snflow.errors import CheckpointError, DivergenceError
-from snflow.training.config.options import OptimizerOptions, ScheduleOptions, TrainingOptions
-from snflow.training.engine.ema import MovingAverage
-from snflow.training.engine.evaluation import exact_nll
-from snflow.training.engine.guard import DivergenceGuard
-from snflow.training.engine.schedule import learning_rate
-from snflow.training.engine.signals import StopRequest
-from snflow.training.engine.tally import Tally
-from snflow.training.report.metrics import EpochRow, MetricsFile
+from snflow.train.evaluation import exact_nll
+from snflow.train.loop import StopRequest, Tally
+from snflow.train.metrics import EpochRow, MetricsFile
+from snflow.train.optimizer import MovingAverage, learning_rate
+from snflow.train.options import OptimizerOptions, ScheduleOptions, TrainingOptions
+from snflow.train.steps import DivergenceGuard
 
 
 def test_the_guard_counts_only_what_is_in_a_row():
@@ -44,7 +43,7 @@ def test_a_risen_likelihood_ends_the_run_only_with_a_lost_inverse():
 
 
 def test_evaluation_leaves_the_generators_of_training_alone(monkeypatch):
-    from snflow.training.engine import evaluation
+    from snflow.train import evaluation
 
     monkeypatch.setattr(evaluation, "mean_nll", lambda *rest: torch.rand(()).item())
     flow = Flow(Chain([]), StandardNormal((1,)))

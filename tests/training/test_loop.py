@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from snflow.data import load
-from snflow.distributions import Flow
+from snflow.distributions.flow import Flow
 from snflow.errors import CheckpointError, ConfigError, DivergenceError
-from snflow.training import Recipe, fit, load_flow
-from snflow.training.checkpoints.checkpoint import read_checkpoint
-from snflow.training.checkpoints.store import CheckpointStore
-from snflow.training.engine.evaluation import exact_nll
+from snflow.train.checkpoints import CheckpointStore, read_checkpoint
+from snflow.train.evaluation import exact_nll
+from snflow.train.fit import fit
+from snflow.train.recipe import Recipe
+from snflow.train.run_folder import load_flow
 
 SECONDS = ("train_seconds", "evaluation_seconds", "slowest_step_seconds")
 
@@ -147,7 +148,7 @@ def test_kill_9_in_the_middle_of_an_epoch_then_resume_is_bit_identical(recipe, t
     config, whole, broken = tmp_path / "recipe.yaml", tmp_path / "whole", tmp_path / "broken"
     config.write_text(chosen.to_yaml())
     fit(chosen, whole, console=quiet)
-    command = [sys.executable, "-m", "snflow.training.cli", "fit", str(config), "--out", str(broken)]
+    command = [sys.executable, "-m", "snflow.cli.main", "fit", str(config), "--out", str(broken)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     store, deadline = CheckpointStore(broken / "checkpoints"), time.monotonic() + 60
     while max(store.steps(), default=0) < 21 and time.monotonic() < deadline:
@@ -284,7 +285,7 @@ def test_an_absurd_learning_rate_ends_with_our_error_or_finite(recipe, tmp_path,
 
 
 def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(recipe, tmp_path, quiet, monkeypatch):
-    from snflow.training.engine import loop
+    from snflow.train import loop
 
     def lost(flow, *rest):
         """Validation by validation the NLL rises by a nat a dimension; after the third one inverse is lost."""
@@ -305,7 +306,7 @@ def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(reci
 
 def test_the_best_weights_are_those_reported(recipe, tmp_path, quiet, monkeypatch):
     """Validation gets worse from epoch 1 on: the reported likelihood is that of epoch 1, and patience ends the run."""
-    from snflow.training.engine import loop
+    from snflow.train import loop
 
     values = iter([9.0, 3.0, 4.0, 5.0, 6.0])
     monkeypatch.setattr(loop, "exact_nll", lambda *rest: next(values))
@@ -345,7 +346,7 @@ def test_averaged_weights_are_validated_and_come_out_of_the_run(recipe, tmp_path
 
 
 def test_a_picture_that_fails_costs_no_number(recipe, tmp_path, capsys, monkeypatch):
-    from snflow.training import fitting
+    from snflow.train import fit as fitting
 
     def broken(*rest):
         raise ValueError("no paint")
@@ -365,7 +366,7 @@ def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet, compiled):
     config, one, two = tmp_path / "recipe.yaml", tmp_path / "one", tmp_path / "two"
     config.write_text(chosen.to_yaml())
     fit(chosen, one, console=quiet)
-    command = [sys.executable, "-m", "snflow.training.cli", "fit", str(config), "--out", str(two)]
+    command = [sys.executable, "-m", "snflow.cli.main", "fit", str(config), "--out", str(two)]
     command += ["--device.devices", "2", "--device.compile", compiled]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

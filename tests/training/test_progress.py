@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from snflow.training.report import progress
+from snflow.train import progress
 
 
 class Clock:

@@ -6,10 +6,10 @@ import random
 import pytest
 
 from snflow.errors import ConfigError
-from snflow.training import Recipe, available_recipes, load_recipe
-from snflow.training.config.options import TrainingOptions
-from snflow.training.config.strict_yaml import read_yaml
-from snflow.training.config.typed import conform, field_meanings, field_types
+from snflow.train.options import TrainingOptions
+from snflow.train.recipe import Recipe, available_recipes, load_recipe
+from snflow.train.strict_yaml import read_yaml
+from snflow.train.typed import conform, field_meanings, field_types
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,12 @@ import signal
 import pytest
 import torch
 
-from snflow.training.cli import main
-from snflow.training.reproduce.carrying_out import recipe_of
-from snflow.training.reproduce.comparison import against_exact
-from snflow.training.reproduce.page import grouped, mean_and_deviation, write_page
-from snflow.training.reproduce.pictures import seconds_until
-from snflow.training.reproduce.records import BESIDE, Record, merged, read_records
-from snflow.training.reproduce.targets import TARGETS, Row, Target
+from pages import grouped, mean_and_deviation, write_page
+from pictures import seconds_until
+from records import BESIDE, Record, against_exact, merged, read_records
+from reproduce import recipe_of
+from snflow.cli.main import main
+from targets import TARGETS, Row, Target
 from training.test_cli import FILES
 
 SMALL = "flow.width=4,training.batch_size=5,training.threads=1"
@@ -169,7 +168,7 @@ def test_other_settings_have_a_line_of_their_own(command):
 
 
 def test_a_run_that_diverged_is_a_result(command, monkeypatch, tmp_path):
-    from snflow.training.engine import loop
+    from snflow.train import loop
 
     monkeypatch.setattr(loop, "exact_nll", lambda *rest: float("nan"))
     words = ["--rows", "dense_snf", "--epochs", "1", "--seeds", "1", "--set", DENSE]
@@ -215,7 +214,7 @@ def test_every_exact_row_that_is_named_is_there():
 
 
 def test_runs_of_two_models_or_lengths_are_in_tables_of_their_own():
-    from snflow.training.reproduce.page import by_epoch
+    from pages import by_epoch
 
     courses = [[{"epoch": e, "validation_nll": 2.0} for e in range(n + 1)] for n in (1, 2, 2)]
     names = ("a_x", "a_x", "b_x")

@@ -7,22 +7,21 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snflow.data import load
-from snflow.distributions import Flow
 from snflow.distributions.dequantization import Dequantization
+from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, DivergenceError
 from snflow.flows import build
-from snflow.selfnorm import Followers, SelfNormalizingMap
-from snflow.training import fit, load_flow
-from snflow.training.checkpoints.checkpoint import read_checkpoint
-from snflow.training.checkpoints.store import CheckpointStore
-from snflow.training.config.options import TrainingOptions
-from snflow.training.config.recipe import load_recipe
-from snflow.training.engine.ema import MovingAverage
-from snflow.training.engine.guard import DivergenceGuard
-from snflow.training.engine.optimizer import adam
-from snflow.training.engine.steps import setting_up
-from snflow.training.engine.steps.base import Asked
-from snflow.training.engine.steps.recorded import RecordedSteps
+from snflow.selfnorm.followers import Followers
+from snflow.selfnorm.layers import SelfNormalizingMap
+from snflow.train import recorded_steps as setting_up
+from snflow.train.checkpoints import CheckpointStore, read_checkpoint
+from snflow.train.fit import fit
+from snflow.train.optimizer import MovingAverage, adam
+from snflow.train.options import TrainingOptions
+from snflow.train.recipe import load_recipe
+from snflow.train.recorded_steps import RecordedSteps
+from snflow.train.run_folder import load_flow
+from snflow.train.steps import Asked, DivergenceGuard
 
 READS = ("aten._local_scalar_dense", "aten.equal", "aten.nonzero", "aten.is_nonzero", "aten.masked_select")
 CONSTANTS = ("aten.lift_fresh",)
@@ -128,7 +127,7 @@ def test_a_recorded_run_goes_on_plainly_and_back(recipe, tmp_path, quiet):
 
 
 def _interrupted(chosen, run, stop_at, quiet):
-    from snflow.training.engine import loop
+    from snflow.train import loop
 
     class Stop(loop.StopRequest):
         @property
@@ -187,7 +186,7 @@ def test_recorded_newton_steps_keep_the_inverse(recipe, tmp_path, quiet):
 
 
 def _dense(recipe, **changes):
-    from snflow.training import Recipe
+    from snflow.train.recipe import Recipe
 
     content = recipe(**{k: v for k, v in changes.items() if not k.startswith("flow__")}).to_dict()
     content["flow"] = {k.removeprefix("flow__"): v for k, v in changes.items() if k.startswith("flow__")}

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from snflow.arguments import check_choice
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
-from snflow.bijections.inversion import InverseMethod, inverting
+from snflow.bijections.inverse import InverseMethod, inverting
 from snflow.bijections.normalization import BatchNorm
-from snflow.errors import ConfigError, ConvergenceError
+from snflow.errors import ConfigError, ConvergenceError, check_choice
 from snflow.numerics.transforms import under_transform
 
 Undo = Callable[[Tensor, Tensor | None], Tensor]

@@ -1,17 +1,13 @@
-"""From options to a dataset."""
+"""Datasets by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from snflow.data.dataset import Dataset
-from snflow.data.images.cifar10 import load_cifar10
-from snflow.data.images.digits import load_digits
-from snflow.data.images.imagenet32 import load_imagenet32
-from snflow.data.images.mnist import load_mnist
-from snflow.data.options import (
+from snflow.data.dataset import (
     Cifar10Options,
+    Dataset,
     DatasetOptions,
     DigitsOptions,
     Imagenet32Options,
@@ -19,7 +15,8 @@ from snflow.data.options import (
     TableOptions,
     ToyOptions,
 )
-from snflow.data.table import load_table
+from snflow.data.images import load_cifar10, load_digits, load_imagenet32, load_mnist
+from snflow.data.tables import load_table
 from snflow.data.toys import load_toy
 from snflow.errors import ConfigError
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from snflow.data.dataset import Dataset
-from snflow.data.options import ToyOptions, ToyShape
+from snflow.data.dataset import Dataset, ToyOptions, ToyShape
 from snflow.errors import ConfigError, nearest
 
 

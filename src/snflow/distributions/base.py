@@ -1,4 +1,4 @@
-"""The contract of a base density: ``log_prob(z)``, ``sample(n)`` and ``rsample(n)``."""
+"""Base densities."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from abc import ABC, abstractmethod
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from snflow.bijections.base import Shape
-from snflow.errors import ConfigError, DeviceError, DtypeError, ShapeError
+from snflow.errors import ConfigError, DeviceError, DtypeError, ShapeError, check_count
+from snflow.nets.mlp import MLP
+from snflow.numerics.probes import sum_event
 
 
 class BaseDensity(nn.Module, ABC):
@@ -149,3 +153,262 @@ class BaseDensity(nn.Module, ABC):
 
 def _is_shape(shape: object) -> bool:
     return isinstance(shape, (tuple, list)) and all(type(n) is int and n > 0 for n in shape)
+
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+@final
+class StandardNormal(BaseDensity):
+    """log p(z) = −½ Σᵢ (zᵢ² + log 2π): independent normals of mean 0 and deviation 1.
+
+    Args:
+        event_shape: the shape of one latent.
+
+    Raises:
+        ConfigError: the event shape is no tuple of positive integers.
+
+    Example:
+        >>> import torch
+        >>> base = StandardNormal((1, 28, 28))
+        >>> base.log_prob(base.sample(3)).shape
+        torch.Size([3])
+        >>> round(StandardNormal((1,)).log_prob(torch.zeros(1, 1)).item(), 4)
+        -0.9189
+    """
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * sum_event(z.square() + _LOG_2PI)
+
+    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
+        return temperature * self._noise(n).normal_(generator=generator)
+
+
+@final
+class DiagonalNormal(BaseDensity):
+    """log p(z) = −½ Σᵢ (((zᵢ − μᵢ)/σᵢ)² + 2 log σᵢ + log 2π): independent normals with learned mean and scale.
+
+    log σ = b tanh(s / b) for the free parameter s: smooth, so that a gradient always comes through, and bounded, so
+    that no scale explodes or vanishes. It starts as the standard normal.
+
+    Args:
+        event_shape: the shape of one latent.
+        log_scale_bound: b, the largest |log σ|; 7 lets σ run from about 1/1100 to 1100.
+
+    Raises:
+        ConfigError: the event shape is no tuple of positive integers, or the bound is not positive.
+
+    Example:
+        >>> import torch
+        >>> base = DiagonalNormal((2,))
+        >>> z = torch.ones(5, 2)
+        >>> torch.equal(base.log_prob(z), StandardNormal((2,)).log_prob(z))
+        True
+    """
+
+    def __init__(self, event_shape: Shape, log_scale_bound: float = 7.0) -> None:
+        super().__init__(event_shape)
+        if not (math.isfinite(log_scale_bound) and log_scale_bound > 0):
+            raise ConfigError(self.label, expected="a positive log_scale_bound", got=repr(log_scale_bound))
+        self.log_scale_bound = log_scale_bound
+        self.mean = nn.Parameter(torch.zeros(self.event_shape))
+        self.raw_log_scale = nn.Parameter(torch.zeros(self.event_shape))
+
+    @property
+    def log_scale(self) -> Tensor:
+        """log σ, with shape ``event_shape``."""
+        return self.log_scale_bound * torch.tanh(self.raw_log_scale / self.log_scale_bound)
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        log_scale = self.log_scale
+        standard = (z - self.mean) * torch.exp(-log_scale)
+        return -0.5 * sum_event(standard.square() + _LOG_2PI) - log_scale.sum()
+
+    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
+        return self.mean + temperature * self.log_scale.exp() * self._noise(n).normal_(generator=generator)
+
+
+@final
+class Logistic(BaseDensity):
+    """log p(z) = Σᵢ log σ(zᵢ) + log σ(−zᵢ), σ the sigmoid: independent logistics of mean 0 and scale 1.
+
+    Its deviation is π/√3 and its tails are heavier than the normal's, so an outlier costs |z| nats instead of z²/2.
+    The base density of NICE (Dinh, Krueger, Bengio 2015, section 3.4).
+
+    Args:
+        event_shape: the shape of one latent.
+
+    Raises:
+        ConfigError: the event shape is no tuple of positive integers.
+
+    Example:
+        >>> import torch
+        >>> round(Logistic((1,)).log_prob(torch.zeros(1, 1)).exp().item(), 6)
+        0.25
+    """
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        # The two terms, rather than −z − 2 softplus(−z): no ∞ − ∞ in a tail, and smooth at 0.
+        return sum_event(logsigmoid(z) + logsigmoid(-z))
+
+    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
+        # log(E₁/E₂) of two exponentials, which torch draws from (0, ∞): no logit of a uniform draw that is exactly 0.
+        first = self._noise(n).exponential_(generator=generator)
+        second = self._noise(n).exponential_(generator=generator)
+        return temperature * (first.log() - second.log())
+
+
+@final
+class Uniform(BaseDensity):
+    """log p(z) = −D log(high − low) inside [low, high]ᴰ, exactly −∞ outside.
+
+    A NaN stays a NaN: it is neither inside nor outside.
+
+    Args:
+        event_shape: the shape of one latent.
+        low: the lower edge of every element.
+        high: the upper edge of every element.
+
+    Raises:
+        ConfigError: the event shape is no tuple of positive integers, or ``low`` is not below ``high``.
+
+    Example:
+        >>> import torch
+        >>> base = Uniform((1,), low=-1.0, high=1.0)
+        >>> base.log_prob(torch.tensor([[0.5], [1.5]])).exp()
+        tensor([0.5000, 0.0000])
+    """
+
+    def __init__(self, event_shape: Shape, low: float = 0.0, high: float = 1.0) -> None:
+        super().__init__(event_shape)
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ConfigError(self.label, expected="finite edges with low < high", got=f"low={low}, high={high}")
+        self.low, self.high = low, high
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        density = torch.where(z.isnan(), z, -math.log(self.high - self.low))
+        return sum_event(torch.where((z < self.low) | (z > self.high), -math.inf, density))
+
+    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
+        centre, width = (self.low + self.high) / 2, self.high - self.low
+        return centre + temperature * width * (self._noise(n).uniform_(generator=generator) - 0.5)
+
+    def extra_repr(self) -> str:
+        """Show the shape and the box in ``print(flow)``."""
+        return f"{super().extra_repr()}, low={self.low}, high={self.high}"
+
+
+_LARGEST = 7.0
+
+
+@final
+class NormalMixture(BaseDensity):
+    """log p(z) = log Σₖ πₖ Πᵢ N(zᵢ; μₖᵢ, σₖᵢ²): K normals with learned weights, means and scales, for data in clusters.
+
+    A flow is a deformation: from one normal it can only draw thin bridges between clusters. The means begin as a sample
+    of a standard normal. A sample is differentiable in means and scales, not in the weights. log σ is bounded by ±7.
+
+    Args:
+        event_shape: the shape of one latent.
+        components: K.
+
+    Raises:
+        ConfigError: the event shape is no tuple of positive integers, or K is below one.
+
+    Example:
+        >>> import torch
+        >>> base = NormalMixture((2,), 3)
+        >>> base.log_prob(base.sample(5)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, event_shape: Shape, components: int = 8) -> None:
+        super().__init__(event_shape)
+        check_count("NormalMixture", "components", components)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(torch.randn(components, *self.event_shape))
+        self.raw_log_scales = nn.Parameter(torch.zeros(components, *self.event_shape))
+
+    @property
+    def log_scales(self) -> Tensor:
+        """log σ, with shape ``(K, *event)``."""
+        return _LARGEST * torch.tanh(self.raw_log_scales / _LARGEST)
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        log_scales = self.log_scales
+        standard = (z.unsqueeze(1) - self.means) * torch.exp(-log_scales)
+        each = -0.5 * sum_event((standard.square() + math.log(2 * math.pi)).flatten(0, 1)).unflatten(
+            0, standard.shape[:2]
+        )
+        return torch.logsumexp(torch.log_softmax(self.logits, 0) + each - sum_event(log_scales), 1)
+
+    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
+        weights = torch.softmax(self.logits.detach(), 0)
+        chosen = (
+            torch.multinomial(weights, n, replacement=True, generator=generator)
+            if n
+            else self.means.new_zeros(0).long()
+        )
+        noise = self._noise(n).normal_(generator=generator)
+        return self.means[chosen] + temperature * self.log_scales.exp()[chosen] * noise
+
+
+_BRANCHES = 3
+
+
+@final
+class FoldedDensity(BaseDensity):
+    """log p(x) = log p(z) + Σᵢ log g(kᵢ | z), z = fold(x): a map that is three to one, and the branch a random choice.
+
+    fold(x) is x + 2a left of −a, −x in between and x − 2a right of a: the same z comes from three places, and the gate
+    g, a network, says with which probability from each. What one normal cannot hold together comes apart without a
+    bridge. |fold'| = 1, so that there is no log-determinant. The density may jump at ±a, where branches meet.
+
+    To go on with a flow, make it the base of one: ``Flow(bijection, FoldedDensity(StandardNormal((2,))))``.
+
+    Args:
+        base: p(z), of vectors.
+        width: features inside of the gate's network.
+        depth: hidden layers of it.
+
+    Attributes:
+        raw_fold: a = softplus of it, with shape ``(D,)``; a = 1 at first.
+
+    References:
+        Dinh et al. (2019), A RAD approach to deep mixture models, eq. 4 and section 3.
+
+    Example:
+        >>> import torch, snflow
+        >>> density = FoldedDensity(snflow.StandardNormal((2,)))
+        >>> density.log_prob(density.sample(5)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, base: BaseDensity, width: int = 32, depth: int = 2) -> None:
+        super().__init__(base.event_shape)
+        (features,) = base.event_shape
+        self.base = base
+        self.raw_fold = nn.Parameter(torch.full((features,), 0.5413248546129181))
+        self.gate = MLP(features, _BRANCHES * features, width, depth)
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        x, a = z, F.softplus(self.raw_fold)
+        branch = (x > -a).long() + (x > a).long()
+        shift = 2 * a * (1 - branch)
+        folded = torch.where(branch == 1, -x, x + shift)
+        log_gate = self._log_gate(folded, a).gather(1, branch.unsqueeze(1)).squeeze(1)
+        return self.base.log_prob(folded) + sum_event(log_gate)
+
+    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
+        z = self.base.rsample(n, temperature, generator=generator)
+        a = F.softplus(self.raw_fold)
+        weights = self._log_gate(z, a).exp().transpose(1, 2).reshape(-1, _BRANCHES).detach()
+        branch = torch.multinomial(weights, 1, generator=generator).view(z.shape) if n else z.long()
+        return torch.where(branch == 1, -z, z - 2 * a * (1 - branch))
+
+    def _log_gate(self, z: Tensor, a: Tensor) -> Tensor:
+        """log g ``(batch, 3, D)``; a branch that does not reach z has −∞."""
+        logits = self.gate(z).unflatten(1, (_BRANCHES, -1))
+        reached = torch.stack([z <= a, z.abs() <= a, z >= -a], 1)
+        # A NaN is reached by no branch: leave it to the base density to say so.
+        return torch.log_softmax(torch.where(reached | z.isnan().unsqueeze(1), logits, -torch.inf), 1)

@@ -1,22 +1,24 @@
-"""From a recipe's options and a dataset to a flow."""
+"""x"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
 
-from snflow.bijections import Affine, Bijection
-from snflow.data import Dataset
-from snflow.distributions import Flow
-from snflow.flows.conv_flow import conv
-from snflow.flows.dense_flow import dense
-from snflow.flows.flowpp_flow import flowpp
-from snflow.flows.freeform import options as freeform
-from snflow.flows.freeform.continuous import ffjord
-from snflow.flows.freeform.gaussianization import gaussianization, gaussianize
-from snflow.flows.freeform.mintnet import mintnet
-from snflow.flows.freeform.residual import densenet, residual
-from snflow.flows.glow_flow import glow
+from snflow.bijections.base import Bijection
+from snflow.bijections.elementwise import Affine
+from snflow.data.dataset import Dataset
+from snflow.distributions.flow import Flow
+from snflow.flows import options as freeform
+from snflow.flows import options as vectors
+from snflow.flows.autoregressive import bnaf, iaf, maf, naf, sos, umnn
+from snflow.flows.coupling import nice, realnvp
+from snflow.flows.ffjord import ffjord
+from snflow.flows.flowpp import flowpp
+from snflow.flows.gaussianization import gaussianization, gaussianize
+from snflow.flows.glow import glow
+from snflow.flows.mintnet import mintnet
+from snflow.flows.neural_spline import neural_spline
 from snflow.flows.options import (
     ConvOptions,
     DenseOptions,
@@ -26,14 +28,9 @@ from snflow.flows.options import (
     PairOptions,
     RealNVPOptions,
 )
-from snflow.flows.pair_flow import pair
-from snflow.flows.realnvp_flow import realnvp
-from snflow.flows.vectors import options as vectors
-from snflow.flows.vectors.autoregressive import iaf, maf
-from snflow.flows.vectors.coupling import nice
-from snflow.flows.vectors.monotone import bnaf, naf, sos, umnn
-from snflow.flows.vectors.residual import planar, radial, sylvester
-from snflow.flows.vectors.spline import neural_spline
+from snflow.flows.residual import densenet, residual
+from snflow.flows.self_normalizing import conv, dense, pair
+from snflow.flows.sylvester import planar, radial, sylvester
 
 _FUNCTIONS: dict[type[FlowOptions], Callable[..., Flow]] = {
     DenseOptions: dense,

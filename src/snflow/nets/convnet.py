@@ -1,13 +1,15 @@
-"""The convolutional conditioner of a coupling."""
+"""Convolutional networks: plain, residual, and with attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import final
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.arguments import check_count, check_kernel
+from snflow.errors import ConfigError, check_count, check_kernel
 
 
 @final
@@ -58,3 +60,148 @@ class ConvNet(nn.Module):
         """h = net(a)."""
         h: Tensor = self.layers(a)
         return h
+
+
+@final
+class ResidualConvNet(nn.Module):
+    """h₀ = w₀ ⋆ a, hᵢ = hᵢ₋₁ + uᵢ ⋆ ReLU(vᵢ ⋆ ReLU(hᵢ₋₁)), y = w ⋆ ReLU(hₙ): keeps the image size, zero at first.
+
+    Args:
+        in_channels: channels of a.
+        width: channels inside.
+        out_channels: channels of y.
+        blocks: n, of two 3×3 convolutions each.
+
+    Shapes:
+        a: ``(batch, in_channels, height, width)``; y: ``(batch, out_channels, height, width)``.
+
+    Raises:
+        ConfigError: a count below one.
+
+    References:
+        He et al. (2016), Identity mappings in deep residual networks; Dinh et al. (2017), section 4.1.
+
+    Example:
+        >>> import torch
+        >>> ResidualConvNet(2, 8, 6)(torch.randn(5, 2, 4, 4)).shape
+        torch.Size([5, 6, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, width: int, out_channels: int, blocks: int = 2) -> None:
+        super().__init__()
+        counts = {"in_channels": in_channels, "width": width, "out_channels": out_channels, "blocks": blocks}
+        for option, count in counts.items():
+            check_count("ResidualConvNet", option, count)
+        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+            )
+            for _ in range(blocks)
+        )
+        self.last = nn.Sequential(nn.ReLU(), nn.Conv2d(width, out_channels, 1))
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, a: Tensor) -> Tensor:
+        """y = net(a)."""
+        h = self.first(a)
+        for block in self.blocks:
+            h = h + block(h)
+        y: Tensor = self.last(h)
+        return y
+
+
+_HEADS = 4
+
+
+@final
+class AttentionConvNet(nn.Module):
+    """h ← norm(h + gated conv(h)), h ← norm(h + gated attention(h + position)), n times: Flow++'s conditioner.
+
+    Every pixel sees the whole image. The last convolution begins with zeros.
+
+    Args:
+        in_channels: channels of a.
+        width: channels inside, a multiple of 4, the number of heads.
+        out_channels: channels of y.
+        size: (height, width) of the images: positions have learned codes.
+        blocks: n.
+        context_channels: channels of an image that is seen beside a; 0 for none.
+
+    Shapes:
+        a: ``(batch, in_channels, height, width)``; context: ``(batch, context_channels, height, width)``; y:
+        ``(batch, out_channels, height, width)``.
+
+    Raises:
+        ConfigError: a count below one, or a width that four heads cannot share.
+
+    References:
+        Ho et al. (2019), Flow++, section 3.3; Vaswani et al. (2017), Attention is all you need.
+
+    Example:
+        >>> import torch
+        >>> AttentionConvNet(2, 8, 6, (4, 4), 1)(torch.randn(5, 2, 4, 4)).abs().max().item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        out_channels: int,
+        size: tuple[int, int],
+        blocks: int = 10,
+        context_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        counts = {"in_channels": in_channels, "width": width, "out_channels": out_channels, "blocks": blocks}
+        for option, count in counts.items():
+            check_count("AttentionConvNet", option, count)
+        if width % _HEADS:
+            raise ConfigError("AttentionConvNet", expected=f"a width that {_HEADS} divides", got=str(width))
+        self.first = nn.Conv2d(in_channels + context_channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(_Block(width, size) for _ in range(blocks))
+        self.last = nn.Conv2d(width, out_channels, 3, padding=1)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, a: Tensor, context: Tensor | None = None) -> Tensor:
+        """y = net(a, context)."""
+        h = self.first(a if context is None else torch.cat([a, context], 1))
+        for block in self.blocks:
+            h = block(h)
+        y: Tensor = self.last(h)
+        return y
+
+
+class _Block(nn.Module):
+    """One gated convolution and one gated attention, each added and normalised over the channels."""
+
+    def __init__(self, width: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.conv_gate = nn.Conv2d(2 * width, 2 * width, 1)
+        self.position = nn.Parameter(0.01 * torch.randn(width, *size))
+        self.query_key_value = nn.Conv2d(width, 3 * width, 1)
+        self.attention_gate = nn.Conv2d(width, 2 * width, 1)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h with the same shape."""
+        h = self._normal(0, h + F.glu(self.conv_gate(_both_signs(self.conv(_both_signs(h)))), 1))
+        return self._normal(1, h + F.glu(self.attention_gate(self._attended(h + self.position)), 1))
+
+    def _attended(self, h: Tensor) -> Tensor:
+        heads = self.query_key_value(h).flatten(2).unflatten(1, (3, _HEADS, -1)).transpose(-1, -2)
+        query, key, value = heads.unbind(1)
+        return F.scaled_dot_product_attention(query, key, value).transpose(-1, -2).reshape(h.shape)
+
+    def _normal(self, number: int, h: Tensor) -> Tensor:
+        normal: Tensor = self.norms[number](h.movedim(1, -1))
+        return normal.movedim(-1, 1)
+
+
+def _both_signs(h: Tensor) -> Tensor:
+    """ELU of h and of −h, side by side."""
+    return F.elu(torch.cat([h, -h], 1))

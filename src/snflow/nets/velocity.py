@@ -8,9 +8,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.arguments import check_count, check_kernel
-from snflow.nets.activation import activation_module
-from snflow.nets.options import Activation
+from snflow.errors import check_count, check_kernel
+from snflow.nets.mlp import Activation, activation_module
 
 
 @final

@@ -1,4 +1,4 @@
-"""Random vectors for estimates of a trace."""
+"""Random probes, and sums over the dimensions of an event."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+
+def sum_event(values: Tensor) -> Tensor:
+    """Σ over all dimensions but the first: per-element terms to per-sample ones.
+
+    Args:
+        values: with shape ``(batch, *event)``; the event may be empty.
+
+    Returns:
+        The sums, with shape ``(batch,)``.
+
+    Example:
+        >>> import torch
+        >>> sum_event(torch.ones(2, 3, 4))
+        tensor([12., 12.])
+    """
+    return values.flatten(1).sum(1) if values.dim() > 1 else values
+
 
 ProbeName = Literal["rademacher", "gaussian", "orthogonal"]
 

@@ -1,4 +1,4 @@
-"""The self-normalized gradient: the learned inverse R stands in for W⁻¹, and no determinant is computed."""
+"""The gradient rule of self-normalizing flows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from snflow.numerics.events import sum_event
-from snflow.numerics.operators import Operator
+from snflow.numerics.operators.dense import Operator
+from snflow.numerics.probes import sum_event
 from snflow.numerics.transforms import add_scaled, under_transform
 
 

@@ -1,4 +1,4 @@
-"""Everything that can be said about a learned inverse. Plain data: reading it imports no torch."""
+"""Options of the learned inverse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypedDict
 
-from snflow.arguments import check_choice, check_option
+from snflow.errors import check_choice, check_option
 
 TrackingName = Literal["penalty", "newton", "secant"]
 MultiplierName = Literal["constant", "geco", "differential"]

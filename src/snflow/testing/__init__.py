@@ -1,8 +1,5 @@
-"""The public contract: a catalogue of every layer, and the checks that run on each."""
+"""The contract as a test suite: a catalogue of every layer, and the checks that run on each."""
 
-from snflow.testing.case import Case as Case
-from snflow.testing.catalogue import CATALOGUE as CATALOGUE
-from snflow.testing.checks import CHECKS as CHECKS
-from snflow.testing.checks import ContractError as ContractError
-from snflow.testing.checks import check as check
-from snflow.testing.foreign import ForeignLayer as ForeignLayer
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

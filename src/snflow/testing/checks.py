@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snflow.bijections.base import Bijection
 from snflow.errors import ConfigError, ContextError, DeviceError, DtypeError, ShapeError
-from snflow.testing.case import Case
+from snflow.testing.cases import Case
 
 Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 

@@ -1,3 +1,5 @@
-"""Flows as variational models."""
+"""Variational inference: posteriors and stochastic layers."""
 
-from snflow.variational.stochastic_inverse import StochasticInverse as StochasticInverse
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

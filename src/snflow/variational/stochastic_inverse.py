@@ -8,12 +8,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.arguments import check_count
-from snflow.bijections import Bijection
-from snflow.bijections.inversion import InverseMethod, inverting
-from snflow.distributions import BaseDensity
-from snflow.errors import ConfigError
-from snflow.numerics.events import sum_event
+from snflow.bijections.base import Bijection
+from snflow.bijections.inverse import InverseMethod, inverting
+from snflow.distributions.base import BaseDensity
+from snflow.errors import ConfigError, check_count
+from snflow.numerics.probes import sum_event
 
 
 @final

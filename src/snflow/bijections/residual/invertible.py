@@ -8,12 +8,10 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from snflow.arguments import check_choice, check_count
 from snflow.bijections.base import Bijection, Shape
-from snflow.errors import ConfigError, ShapeError
+from snflow.errors import ConfigError, ShapeError, check_choice, check_count
 from snflow.numerics.fixed_point import implicit_fixed_point
-from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of
-from snflow.numerics.log_det_series import roulette_weights, series_log_det
+from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of, roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
 from snflow.numerics.transforms import under_transform
 

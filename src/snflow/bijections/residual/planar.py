@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snflow.arguments import check_count
 from snflow.bijections.base import Bijection
-from snflow.bijections.residual.parameters import ToldParameters
+from snflow.bijections.residual.sylvester import ToldParameters
+from snflow.errors import check_count
 from snflow.numerics.root_finding import implicit_inverse
 
 

@@ -1,4 +1,4 @@
-"""Sylvester flows."""
+"""Sylvester flows, and generalized Sylvester flows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,47 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from snflow.arguments import check_choice, check_count
+from snflow.bijections.autoregressive import Autoregressive
 from snflow.bijections.base import Bijection
-from snflow.bijections.residual.parameters import ToldParameters
-from snflow.errors import ConfigError
-from snflow.numerics.reflections import reflect
+from snflow.bijections.transformers.affine import TanhTransformer
+from snflow.errors import ConfigError, check_choice, check_count
+from snflow.nets.mlp import Activation
+from snflow.numerics.factorization import reflect
 from snflow.numerics.root_finding import implicit_inverse
+
+
+@final
+class ToldParameters(nn.Module):
+    """p = p₀ + A c: one vector of parameters for all rows, or one a row by a linear map of its context.
+
+    Args:
+        where: the layer, for errors.
+        count: P.
+        context_features: size of the context c; 0 for none.
+
+    Shapes:
+        context: ``(batch, context_features)``; p: ``(1, P)`` without a context, ``(batch, P)`` with one.
+
+    Raises:
+        ConfigError: a count below one, or a negative size of the context.
+
+    Example:
+        >>> import torch
+        >>> ToldParameters("layer", 3)(None).shape
+        torch.Size([1, 3])
+    """
+
+    def __init__(self, where: str, count: int, context_features: int = 0) -> None:
+        super().__init__()
+        check_count(where, "parameters", count)
+        self.own = nn.Parameter(torch.randn(count) / count**0.5)
+        self.told = nn.Linear(context_features, count, bias=False) if context_features else None
+
+    def forward(self, context: Tensor | None) -> Tensor:
+        """p."""
+        own = self.own[None]
+        return own if self.told is None else own + self.told(context)
+
 
 Basis = Literal["householder", "orthogonal", "triangular"]
 """Columns of reflections, the orthogonal factor of a free matrix, or the features themselves, in either order."""
@@ -137,3 +172,68 @@ class Sylvester(Bijection):
 
 def _diagonal(matrices: Tensor) -> Tensor:
     return matrices.diagonal(dim1=1, dim2=2)
+
+
+@final
+class GeneralizedSylvester(Bijection):
+    """z = x + Wᵀ f(W x), log|det| = Σ log(1 + ∂fᵢ/∂yᵢ), W orthogonal, f autoregressive: a Sylvester flow with networks.
+
+    fᵢ(y) = Σₖ uₖ tanh(wₖ yᵢ + bₖ) + t, its numbers told by a masked network of y₁ … yᵢ₋₁, its slope above −1, so that
+    the map is one-to-one. The way back solves for W x from the first element to the last, the root of one number each.
+
+    Args:
+        features: D.
+        units: bends of each fᵢ.
+        width: features inside of the masked network.
+        depth: hidden layers of it.
+        context_features: size of a context that the network sees; 0 for none.
+        activation: what stands between its layers.
+
+    Shapes:
+        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a count below one.
+        ConvergenceError: a root was not found, in the inverse.
+
+    References:
+        Hoogeboom, Garcia Satorras, Tomczak, Welling (2020), The convolution exponential and generalized Sylvester
+        flows, section 3.2, theorem 2.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.GeneralizedSylvester(3)
+        >>> x = torch.randn(4, 3)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        units: int = 4,
+        width: int = 64,
+        depth: int = 2,
+        context_features: int = 0,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        self.triangular = Autoregressive(
+            features, TanhTransformer(units), width, depth, context_features, activation=activation
+        )
+        self.event_shape, self.context_shape = (features,), self.triangular.context_shape
+        self.directions = nn.Parameter(torch.randn(features, features))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        turn = self._turn(x)
+        moved, log_det = self.triangular(x @ turn.T, context)
+        return moved @ turn, log_det
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        turn = self._turn(z)
+        found, log_det = self.triangular.inverse(z @ turn.T, context)
+        return found @ turn, log_det
+
+    def _turn(self, x: Tensor) -> Tensor:
+        """W with shape ``(D, D)``: one reflection a row of the parameter."""
+        return reflect(torch.eye(x.shape[1], dtype=x.dtype, device=x.device), self.directions)

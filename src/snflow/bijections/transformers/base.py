@@ -1,4 +1,4 @@
-"""The contract of a transformer: a monotone map of each element, whose parameters somebody else gives."""
+"""The contract of a transformer: a monotone map of each element whose parameters are supplied by a layer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""The linear operators under dense and convolutional layers, as pure functions of a weight."""
+"""Linear operators as functions of a weight."""
 
-from snflow.numerics.operators.base import Operator as Operator
-from snflow.numerics.operators.conv import ConvOperator as ConvOperator
-from snflow.numerics.operators.conv import resized as resized
-from snflow.numerics.operators.dense import DenseOperator as DenseOperator
-from snflow.numerics.operators.dense import TransposedDenseOperator as TransposedDenseOperator
-from snflow.numerics.operators.dense import relative_gradient as relative_gradient
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""A(w) = T(w): a convolution with zero padding that keeps the image size."""
+"""Convolutions as linear operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matrix of a zero-padded convolution as a block-banded Toeplitz matrix: one block a row of the image."""
+"""Log-determinants of convolutions by rows of the image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snflow.numerics.block_toeplitz import BlockToeplitz, BlockToeplitzFactor
+from snflow.numerics.convolution_matrices import BlockToeplitz, BlockToeplitzFactor
 from snflow.numerics.factorization import warn_of_condition
 from snflow.numerics.transforms import stands_for_many
 

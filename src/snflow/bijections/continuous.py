@@ -1,0 +1,299 @@
+"""Continuous flows: the solution of an ordinary differential equation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from snflow.bijections.base import Bijection, Shape
+from snflow.errors import ConfigError, ConvergenceError, ShapeError, check_choice, check_count, check_weight
+from snflow.numerics.jacobian import jacobian_of
+from snflow.numerics.probes import ProbeName, draw_probes, sum_event
+from snflow.numerics.transforms import refuse_transforms, stands_for_many, under_transform
+
+SolverName = Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "rk4", "midpoint", "euler"]
+"""Adaptive Runge–Kutta methods of orders 5, 8, 3 and 2, then ones of fixed steps of orders 4, 2 and 1."""
+FIXED_STEP: frozenset[str] = frozenset(get_args(SolverName)[4:])
+"""Those whose rows do not see each other at all."""
+
+State = tuple[Tensor, ...]
+Derivative = Callable[[Tensor, State], State]
+
+_MOST_STEPS = 10_000
+
+
+def solve(
+    derivative: Derivative,
+    start: State,
+    begin: float,
+    end: float,
+    *,
+    solver: SolverName,
+    tolerance: float,
+    steps: int,
+    adjoint: Sequence[Tensor] | None,
+    where: str,
+) -> State:
+    """y(end) of dy/dt = f(t, y), y(begin) = y₀.
+
+    An adaptive solver keeps the error of every row of x below the tolerance, not that of the batch's mean: a row is as
+    exact in a large batch as alone.
+
+    Args:
+        derivative: f, from a scalar t and the state to its derivatives.
+        start: y₀: x with shape ``(batch, *event)`` first, then numbers a row with shape ``(batch,)``.
+        begin: the first time.
+        end: the last.
+        solver: the method.
+        tolerance: relative and absolute, of adaptive methods.
+        steps: of the other ones.
+        adjoint: what gradients flow to besides y₀ when the equation is solved once more, backwards, for them: memory
+            does not grow with the steps; ``None`` keeps every step for autograd instead.
+        where: the caller, for the error.
+
+    Returns:
+        The state at the end.
+
+    Raises:
+        ConvergenceError: the steps became too small or too many.
+
+    References:
+        Chen et al. (2018), Neural ordinary differential equations; Kidger, Chen, Lyons (2021), "Hey, that's not an
+        ODE": faster ODE adjoints via seminorms.
+
+    Example:
+        >>> y = torch.ones(1, 1, dtype=torch.float64)
+        >>> decay = lambda t, state: (-state[0],)
+        >>> end = solve(decay, (y,), 0.0, 1.0, solver="rk4", tolerance=1e-6, steps=50, adjoint=None, where="decay")
+        >>> round(float(end[0]), 6)
+        0.367879
+    """
+    from torchdiffeq import odeint, odeint_adjoint  # takes SciPy's integrators along: only for those who need it
+
+    x = start[0]
+    times = torch.tensor([begin, end], dtype=x.dtype, device=x.device)
+    options: dict[str, object]
+    if solver in FIXED_STEP:
+        options, adjoint_options = {"step_size": abs(end - begin) / steps}, {"step_size": abs(end - begin) / steps}
+    else:
+        options = {"norm": _worst_row, "max_num_steps": _MOST_STEPS}
+        adjoint_options = {"norm": "seminorm", "max_num_steps": _MOST_STEPS}  # type: ignore[dict-item]
+    given = {"rtol": tolerance, "atol": tolerance, "method": solver, "options": options}
+    try:
+        if adjoint is None or not torch.is_grad_enabled():
+            found = odeint(derivative, start, times, **given)
+        else:
+            wanted = tuple(p for p in adjoint if p.requires_grad)
+            found = odeint_adjoint(
+                derivative, start, times, **given, adjoint_params=wanted, adjoint_options=adjoint_options
+            )
+    except AssertionError as error:  # torchdiffeq's way to say that it gives up
+        raise ConvergenceError(
+            where,
+            expected=f"a solution within {_MOST_STEPS} steps of finite size",
+            got=str(error).splitlines()[0],
+            fix="the velocity has become too steep: raise the tolerance, add kinetic_weight or jacobian_weight, "
+            "or train with a smaller learning rate",
+        ) from error
+    return tuple(part[-1] for part in found)
+
+
+def _worst_row(state: State) -> Tensor:
+    """The largest root mean square of a row of x, or element of the rest."""
+    sizes = [part.flatten(1).square().mean(1).sqrt() if part.dim() > 1 else part.abs() for part in state]
+    return torch.cat([size.reshape(-1) for size in sizes]).amax() if sizes[0].numel() else sizes[0].sum()
+
+
+TraceName = Literal["auto", "exact", "hutchinson"]
+"""How tr(∂v/∂x) is found in training."""
+
+_SMALL = 3
+"""Up to so many elements the exact trace costs little more than an estimate."""
+
+
+@final
+class ContinuousFlow(Bijection):
+    """dx/dt = v(x, t), z = x(1) for x(0) = x, log|det ∂z/∂x| = ∫₀¹ tr(∂v/∂x) dt: any velocity, solved either way.
+
+    In ``train()`` the trace is exact (D products with the Jacobian) or Hutchinson's estimate νᵀ(∂v/∂x)ν, one ν a row
+    for the whole solution (one product). In ``eval()`` it is exact up to ``exact_dimensions``; above, the
+    log-determinant is an unbiased estimate and the layer says so: ``log_det_kind``. Both are right up to the solver's
+    tolerance, and so is the way back.
+
+    Two penalties keep the solution simple, which saves steps: in training the log-determinant carries the gradient of
+    minus ``kinetic_weight`` ∫‖v‖² minus ``jacobian_weight`` ∫‖∂v/∂x‖_F² besides its own; its value is untouched.
+
+    Args:
+        net: v, from (x, t) or (x, t, context) to the shape of x: see :class:`~snflow.nets.VelocityNet`.
+        event_shape: the shape of one event.
+        context_shape: the shape of one sample's context, ``None`` for none.
+        trace: ``"exact"``, ``"hutchinson"``, or ``"auto"``: exact for D ≤ 3.
+        solver: an adaptive one, ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, whose steps a batch
+            shares, so that rows depend on each other within the tolerance; or one of fixed steps, ``"rk4"``,
+            ``"midpoint"`` or ``"euler"``.
+        tolerance: relative and absolute error of adaptive solvers, for each row.
+        steps: of the others.
+        adjoint: whether gradients come from the equation solved backwards, in constant memory, instead of from every
+            step, kept.
+        probe: the kind of ν.
+        kinetic_weight: of ∫‖v‖², ≥ 0.
+        jacobian_weight: of ∫‖∂v/∂x‖_F², ≥ 0.
+        exact_dimensions: the largest D for which ``eval()`` takes the exact trace.
+
+    Shapes:
+        x, z: ``(batch, *event)``; context: ``(batch, *context_shape)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a tolerance, a count or a weight out of its range, or an unknown word; a call under ``vmap``, or
+            an adaptive solver under another transform of ``torch.func``.
+        ShapeError: the network changes the shape.
+        ConvergenceError: the solver gave up.
+
+    References:
+        Chen et al. (2018), Neural ordinary differential equations, eq. 8; Grathwohl et al. (2019), FFJORD; Finlay et
+        al. (2020), How to train your neural ODE.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.ContinuousFlow(snflow.nets.VelocityNet((2,)), (2,)).eval()
+        >>> x = torch.randn(4, 2)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-4)
+        True
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        event_shape: Shape,
+        *,
+        context_shape: Shape | None = None,
+        trace: TraceName = "auto",
+        solver: SolverName = "dopri5",
+        tolerance: float = 1e-5,
+        steps: int = 20,
+        adjoint: bool = True,
+        probe: ProbeName = "rademacher",
+        kinetic_weight: float = 0.0,
+        jacobian_weight: float = 0.0,
+        exact_dimensions: int = 64,
+    ) -> None:
+        super().__init__()
+        for option, word, known in (("trace", trace, TraceName), ("solver", solver, SolverName)):
+            check_choice("ContinuousFlow", option, word, known)
+        check_choice("ContinuousFlow", "probe", probe, ProbeName)
+        check_count("ContinuousFlow", "steps", steps)
+        check_count("ContinuousFlow", "exact_dimensions", exact_dimensions)
+        check_weight("ContinuousFlow", "kinetic_weight", kinetic_weight)
+        check_weight("ContinuousFlow", "jacobian_weight", jacobian_weight)
+        if not 0 < tolerance < 1:
+            raise ConfigError("ContinuousFlow", expected="0 < tolerance < 1", got=str(tolerance), fix="use 1e-5")
+        self.net = net
+        self.event_shape, self.context_shape = tuple(event_shape), context_shape
+        size = math.prod(event_shape)
+        self.trace: TraceName = ("exact" if size <= _SMALL else "hutchinson") if trace == "auto" else trace
+        self.solver, self.tolerance, self.steps = solver, tolerance, steps
+        self.adjoint, self.probe = adjoint, probe
+        self.kinetic_weight, self.jacobian_weight = kinetic_weight, jacobian_weight
+        self.small = size <= exact_dimensions
+        self.log_det_kind = "exact" if self.small else "estimate"
+        self.evaluations = 0
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._run(x, context, 0.0, 1.0)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._run(z, context, 1.0, 0.0)
+
+    def _run(self, x: Tensor, context: Tensor | None, begin: float, end: float) -> tuple[Tensor, Tensor]:
+        self._check_transforms(x, context)
+        if not len(x):
+            return x.clone(), x.new_zeros(0)
+        finite = x.flatten(1).isfinite().all(1)
+        rows = finite.view(-1, *(1 for _ in x.shape[1:]))
+        penalties = self.training and torch.is_grad_enabled() and self.kinetic_weight + self.jacobian_weight > 0
+        derivative = _Derivative(self, torch.where(rows, x, 0.0), context, penalties=penalties)
+        zeros = x.new_zeros(len(x))
+        state = solve(
+            derivative,
+            (torch.where(rows, x, 0.0), *[zeros] * (2 if penalties else 1)),
+            begin,
+            end,
+            solver=self.solver,
+            tolerance=self.tolerance,
+            steps=self.steps,
+            adjoint=self._adjoint_tensors(context),
+            where="ContinuousFlow",
+        )
+        self.evaluations = derivative.evaluations
+        z, log_det = torch.where(rows, state[0], x), torch.where(finite, state[1], torch.nan)
+        if penalties:
+            # running backwards in time turns the sign of the integral
+            carried = -state[2].abs()
+            log_det = log_det + (carried - carried.detach())
+        return z, log_det
+
+    def _check_transforms(self, x: Tensor, context: Tensor | None) -> None:
+        """Adaptive solvers look at errors and fixed ones write into a plain tensor: ``vmap`` allows neither."""
+        if not under_transform():
+            return
+        followed = (x, *self.net.parameters(), *(() if context is None else (context,)))
+        if self.solver not in FIXED_STEP or any(map(stands_for_many, followed)):
+            refuse_transforms(
+                "ContinuousFlow",
+                "for each row's gradient: torch.autograd.grad(flow.log_prob(x).sum(), x), rows being independent; "
+                f"or grad, without vmap, and a solver of fixed steps: {', '.join(sorted(FIXED_STEP))}",
+            )
+
+    def _adjoint_tensors(self, context: Tensor | None) -> tuple[Tensor, ...] | None:
+        if not self.adjoint or under_transform():
+            return None
+        return (*self.net.parameters(), *(() if context is None else (context,)))
+
+    def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
+        return f"{self.event_shape}, {self.solver}, trace={self.trace}"
+
+
+class _Derivative:
+    """(v, tr ∂v/∂x, penalties) at (t, x): what the solver integrates."""
+
+    def __init__(self, layer: ContinuousFlow, x: Tensor, context: Tensor | None, *, penalties: bool) -> None:
+        self.layer, self.context, self.penalties = layer, context, penalties
+        self.exact = layer.trace == "exact" if layer.training else layer.small
+        self.probe = None if self.exact else draw_probes(layer.probe, 1, x)[0]
+        self.evaluations = 0
+
+    def __call__(self, t: Tensor, state: State) -> State:
+        self.evaluations += 1
+        graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            # without a graph to keep, a view of what the solver holds would not lead back to it
+            x = state[0] if graph and state[0].requires_grad else state[0].detach().requires_grad_()
+            v = self.layer.net(x, t) if self.context is None else self.layer.net(x, t, self.context)
+            if v.shape != x.shape:
+                raise ShapeError(
+                    "ContinuousFlow",
+                    expected=f"a network that keeps the shape {tuple(x.shape)}",
+                    got=f"{tuple(v.shape)}",
+                    fix="it maps events and a time to events of the same shape",
+                )
+            with torch.set_grad_enabled(graph):
+                trace, square = self._trace(v, x)
+        if not graph:
+            v = v.detach()
+        if not self.penalties:
+            return v, trace
+        layer = self.layer
+        return v, trace, layer.kinetic_weight * sum_event(v.square()) + layer.jacobian_weight * square
+
+    def _trace(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """tr J and ‖J‖_F² of each row, exact or estimated, in nats a unit of time."""
+        if self.probe is None:
+            matrices = jacobian_of(v, x)
+            return matrices.diagonal(dim1=1, dim2=2).sum(1), matrices.square().sum((1, 2))
+        (pulled,) = torch.autograd.grad(v, x, self.probe, create_graph=torch.is_grad_enabled(), retain_graph=True)
+        return sum_event(pulled * self.probe), sum_event(pulled.square())

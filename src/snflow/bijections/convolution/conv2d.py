@@ -1,0 +1,222 @@
+"""Convolutions with a determinant of channels: free kernels, PLU 1×1 kernels and Woodbury updates."""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.linear import LinearMap, initial_kernel, initial_matrix
+from snflow.errors import ShapeError, check_choice, check_count, check_kernel
+from snflow.numerics.operators.conv import ConvOperator
+
+ConvRule = Literal["exact", "exact_by_rows"]
+"""From the whole matrix, as the baseline of the literature, or by rows of the image: the same numbers, for less."""
+
+
+@final
+class Conv2d(LinearMap):
+    """z = w ⋆ x + b, log|det T(w)|, for a free kernel w with zero padding that keeps the image size.
+
+    T(w) is the matrix of the convolution, of size C·H·W: its determinant and its inverse cost O((C·H·W)³) a training
+    step, or O(H (C·W)³) by rows of the image. For a 1×1 kernel log|det| = H·W · log|det w|, O(C³).
+
+    Args:
+        channels: C, in and out.
+        kernel_size: k, odd.
+        bias: whether b, one number a channel, is there.
+        log_det_rule: how training finds the log-determinant: ``"exact"``, from the whole matrix, or
+            ``"exact_by_rows"``, by block elimination in float64 where that is stable; both exact in value and
+            gradient. See :class:`~snflow.SelfNormalizingConv2d` for the learned one.
+
+    Shapes:
+        x, z: ``(batch, channels, height, width)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one channel, an even kernel, or an unknown rule.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Conv2d(2).eval()
+        >>> x = torch.randn(3, 2, 4, 4)
+        >>> z, log_det = layer(x)
+        >>> torch.allclose(layer.inverse(z)[0], x)
+        True
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int = 3, bias: bool = True, log_det_rule: ConvRule = "exact"
+    ) -> None:
+        check_count("Conv2d", "channels", channels)
+        check_kernel("Conv2d", kernel_size)
+        check_choice("Conv2d", "log_det_rule", log_det_rule, ConvRule)
+        super().__init__(
+            ConvOperator(kernel_size),
+            initial_kernel(channels, kernel_size),
+            bias=bias,
+            event_shape=(channels, None, None),
+        )
+        self.log_det_rule: ConvRule = log_det_rule
+
+    def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        event_shape = tuple(x.shape[1:])
+        if self.log_det_rule == "exact":
+            log_abs_det = torch.linalg.slogdet(self.operator.block(self.weight, event_shape))[1]
+            log_det = self.operator.copies(event_shape) * log_abs_det
+        else:
+            log_det = self.operator.log_abs_det(self.weight, event_shape)
+        return self.operator.product(self.weight, x), log_det.expand(x.shape[0])
+
+    def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
+        rule = "" if self.log_det_rule == "exact" else f", log_det_rule={self.log_det_rule!r}"
+        return f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, bias={self.bias is not None}{rule}"
+
+
+@final
+class PLUConv2d(Bijection):
+    """z = P L (U + diag(s)) x at each pixel, log|det| = H·W · Σ log|s|.
+
+    L is unit lower triangular, U strictly upper triangular; the permutation P and the signs of s stay as they were
+    drawn. The log-determinant costs O(C), the inverse two triangular solves, O(C²) a pixel.
+
+    Args:
+        channels: C, in and out.
+
+    Shapes:
+        x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one channel.
+
+    References:
+        Kingma & Dhariwal (2018), Glow, eq. 10–11.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.PLUConv2d(3)
+        >>> x = torch.randn(2, 3, 4, 4)
+        >>> z, log_det = layer(x)
+        >>> torch.allclose(layer.inverse(z)[0], x), bool((log_det.abs() < 1e-6).all())
+        (True, True)
+    """
+
+    permutation: Tensor
+    sign: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        check_count("PLUConv2d", "channels", channels)
+        self.event_shape = (channels, None, None)
+        permutation, lower, upper = torch.linalg.lu(initial_matrix(channels, "orthogonal"))
+        diagonal = upper.diagonal()
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", diagonal.sign())
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_diagonal = nn.Parameter(diagonal.abs().log())
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        lower, upper = self._factors()
+        z = torch.einsum("oi,nihw->nohw", self.permutation @ lower @ upper, x)
+        return z, self._log_det(x)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        lower, upper = self._factors()
+        columns = self.permutation.mT @ z.movedim(1, 0).flatten(1)
+        columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+        columns = torch.linalg.solve_triangular(upper, columns, upper=True)
+        x: Tensor = columns.reshape(z.shape[1], z.shape[0], *z.shape[2:]).movedim(1, 0)
+        return x, -self._log_det(z)
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        one = torch.eye(len(self.sign), dtype=self.sign.dtype, device=self.sign.device)
+        diagonal = torch.diag(self.sign * self.log_diagonal.exp())
+        return self.lower.tril(-1) + one, self.upper.triu(1) + diagonal
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return (x.shape[2] * x.shape[3] * self.log_diagonal.sum()).expand(x.shape[0])
+
+    def extra_repr(self) -> str:
+        """Show the number of channels."""
+        return str(len(self.sign))
+
+
+@final
+class Woodbury(Bijection):
+    """Z = (I + U_c V_c) X (I + U_s V_s), log|det| = P log|det(I + V_c U_c)| + C log|det(I + V_s U_s)|, X (C, P pixels).
+
+    By Sylvester's identity the determinants are those of r×r matrices, and by Woodbury's identity so are the inverses,
+    (I + U V)⁻¹ = I − U (I + V U)⁻¹ V: O(C P r) for each direction.
+
+    Args:
+        event_shape: ``(C, height, width)``.
+        channel_rank: r of the mixing of channels; at most C is used.
+        spatial_rank: r of the mixing of pixels; at most P is used.
+
+    Shapes:
+        x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ShapeError: the event is no image.
+        ConfigError: a rank below one.
+
+    References:
+        Lu & Huang (2020), Woodbury transformations for deep generative flows, eq. 7–10.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Woodbury((2, 4, 4), 1, 3)
+        >>> x = torch.randn(3, 2, 4, 4)
+        >>> torch.allclose(layer.inverse(layer(x)[0])[0], x)
+        True
+    """
+
+    def __init__(self, event_shape: Shape, channel_rank: int = 16, spatial_rank: int = 16) -> None:
+        super().__init__()
+        if len(event_shape) != 3:
+            raise ShapeError("Woodbury", expected="images, (channels, height, width)", got=str(event_shape))
+        check_count("Woodbury", "channel_rank", channel_rank)
+        check_count("Woodbury", "spatial_rank", spatial_rank)
+        self.event_shape = tuple(event_shape)
+        channels, pixels = event_shape[0], event_shape[1] * event_shape[2]
+        self.channel_u, self.channel_v = _low_rank(channels, min(channel_rank, channels))
+        self.spatial_u, self.spatial_v = _low_rank(pixels, min(spatial_rank, pixels))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        rows = x.flatten(2)
+        rows = rows + self.channel_u @ (self.channel_v @ rows)
+        rows = rows + (rows @ self.spatial_u) @ self.spatial_v
+        return rows.view_as(x), self._log_det().expand(len(x))
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._decode(z, context), -self._log_det().expand(len(z))
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        rows: Tensor = z.flatten(2)
+        inner = _small(self.spatial_v, self.spatial_u)
+        rows = rows - torch.linalg.solve(inner, rows @ self.spatial_u, left=False) @ self.spatial_v
+        inner = _small(self.channel_v, self.channel_u)
+        rows = rows - self.channel_u @ torch.linalg.solve(inner, self.channel_v @ rows)
+        return rows.reshape(z.shape)
+
+    def _log_det(self) -> Tensor:
+        by_channels: Tensor = torch.linalg.slogdet(_small(self.channel_v, self.channel_u)).logabsdet
+        by_pixels: Tensor = torch.linalg.slogdet(_small(self.spatial_v, self.spatial_u)).logabsdet
+        return len(self.spatial_u) * by_channels + len(self.channel_u) * by_pixels
+
+    def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
+        return f"channel_rank={len(self.channel_v)}, spatial_rank={len(self.spatial_v)}"
+
+
+def _low_rank(size: int, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """U (size, rank) and V (rank, size), small: the layer begins near the identity."""
+    return nn.Parameter(0.05 * torch.randn(size, rank)), nn.Parameter(0.05 * torch.randn(rank, size))
+
+
+def _small(v: Tensor, u: Tensor) -> Tensor:
+    """I + V U."""
+    return v @ u + torch.eye(len(v), dtype=v.dtype, device=v.device)

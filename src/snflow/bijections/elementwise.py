@@ -1,0 +1,535 @@
+"""Element-wise bijections: affine, logit, leaky ReLUs, cumulative distribution functions and learned transformers."""
+
+from __future__ import annotations
+
+import math
+from typing import Self, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.transformers.base import Transformer
+from snflow.errors import ConfigError, DataError
+from snflow.numerics.probes import sum_event
+from snflow.numerics.root_finding import invert_increasing
+from snflow.numerics.splines import SplineKnots, inverse_spline, inverse_spline_value, spline, spline_knots
+from snflow.numerics.transforms import under_transform
+
+
+@final
+class Affine(Bijection):
+    """z = (x − shift) / scale, with log|det| = −Σ log|scale|: a fixed normalization, saved with the weights.
+
+    A number applies to every element of events of any shape. A tensor fixes the event shape, in which a dimension of
+    size one stands for any size: ``(3, 1, 1)`` is one number a channel.
+
+    Args:
+        shift: what maps to zero, a number or a tensor with shape ``event``, in the units of x.
+        scale: what counts as one, a number or a tensor with shape ``event``, in the units of x; not zero.
+
+    Attributes:
+        shift: buffer, with the shape that the two arguments have together.
+        scale: buffer, likewise.
+
+    Raises:
+        ConfigError: a scale is zero, a number is not finite, or the two shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from snflow.bijections import Affine
+        >>> z, log_det = Affine(1.0, 2.0)(torch.tensor([[3.0, 5.0]]))
+        >>> z, log_det
+        (tensor([[1., 2.]]), tensor([-1.3863]))
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shift: Tensor | float, scale: Tensor | float) -> None:
+        super().__init__()
+        shifts, scales = _as_float(shift), _as_float(scale)
+        try:
+            shifts, scales = torch.broadcast_tensors(shifts, scales)
+        except RuntimeError as error:
+            raise ConfigError(
+                self.label,
+                expected="shift and scale of one shape",
+                got=f"{tuple(shifts.shape)} and {tuple(scales.shape)}",
+                fix="give both the event's shape, or make one a number",
+            ) from error
+        self._check_values("a finite shift", shifts, ~shifts.isfinite())
+        self._check_values("a finite scale that is not zero", scales, ~scales.isfinite() | (scales == 0))
+        if scales.dim() > 0:
+            self.event_shape = tuple(None if n == 1 else n for n in scales.shape)
+        self.register_buffer("shift", shifts.clone())
+        self.register_buffer("scale", scales.clone())
+
+    @classmethod
+    def standardizing(cls, data: Tensor, floor: float = 1e-6) -> Self:
+        """z = (x − mean) / deviation of each element over a sample; elements that do not vary keep the scale one.
+
+        The moments are summed in float64. An element counts as constant when its deviation is below ``floor`` times its
+        largest magnitude: dividing by that would blow up rounding errors.
+
+        Args:
+            data: with shape ``(batch, *event)``; integers are taken as numbers.
+            floor: the smallest deviation, relative to the largest magnitude.
+
+        Raises:
+            DataError: there are no rows, or some are not finite.
+
+        Example:
+            >>> import torch
+            >>> from snflow.bijections import Affine
+            >>> layer = Affine.standardizing(torch.tensor([[1.0, 7.0], [5.0, 7.0]]))
+            >>> layer.shift.tolist(), layer.scale.tolist()
+            ([3.0, 7.0], [2.0, 1.0])
+        """
+        name = f"{cls.__name__}.standardizing"
+        if data.dim() == 0 or data.shape[0] == 0:
+            raise DataError(
+                name, expected="shape (batch, *event) with a row at least", got=f"{tuple(data.shape)}", fix="pass data"
+            )
+        rows = data.double()
+        finite = rows.flatten(1).isfinite().all(1) if rows.dim() > 1 else rows.isfinite()
+        if not bool(finite.all()):
+            raise DataError(
+                name,
+                expected="finite data",
+                got=f"{int((~finite).sum())} rows with NaN or infinity, the first is {int((~finite).int().argmax())}",
+                fix="drop or repair these rows",
+            )
+        # in units near the largest magnitude no square overflows or vanishes; a power of two costs no rounding
+        exponent = rows.abs().amax(0).frexp().exponent.double() - 1
+        unit = exponent.exp2()
+        deviation = (rows / unit).std(0, correction=0)
+        mean = unit * (rows / unit).mean(0)
+        scale = torch.where(deviation > floor, unit * deviation, 1.0)
+        dtype = data.dtype if data.is_floating_point() else torch.get_default_dtype()
+        return cls(mean.to(dtype), scale.to(dtype))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return (x - self.shift) / self.scale, -self._log_scale(x)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return z * self.scale + self.shift, self._log_scale(z)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return z * self.scale + self.shift
+
+    def _log_scale(self, x: Tensor) -> Tensor:
+        total = sum_event(self.scale.abs().log().expand(1, *x.shape[1:]))
+        return total.expand(x.shape[0])
+
+    def _check_values(self, expected: str, values: Tensor, wrong: Tensor) -> None:
+        if bool(wrong.any()):
+            raise ConfigError(
+                self.label,
+                expected=expected,
+                got=f"{values[wrong][0].item()} in {int(wrong.sum())} of {values.numel()} places",
+                fix="use Affine.standardizing(data), which takes care of constant features",
+            )
+
+    def extra_repr(self) -> str:
+        """Show the shape."""
+        return f"shape={tuple(self.scale.shape)}"
+
+
+def _as_float(value: Tensor | float) -> Tensor:
+    tensor = torch.as_tensor(value).detach()
+    return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+
+
+@final
+class Scaling(Bijection):
+    """z = x ⊙ exp(s), log|det| = Σ s, with a learned s for each element (Dinh et al. 2015, NICE, section 3.3).
+
+    Args:
+        event_shape: the shape of x and z without the batch.
+
+    Example:
+        >>> import torch, snflow
+        >>> snflow.Scaling((2,))(torch.ones(1, 2))[0].tolist()
+        [[1.0, 1.0]]
+    """
+
+    def __init__(self, event_shape: Shape) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.log_scale = nn.Parameter(torch.zeros(event_shape))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return x * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[0])
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(z.shape[0])
+
+
+@final
+class Logit(Bijection):
+    """z = logit(p), p = α + (1 − 2α)x, with log|det| = Σ [log(1 − 2α) − log p − log(1 − p)] (Dinh et al. 2017, §4.1).
+
+    Takes events of any shape with values in [0, 1]; z has the shape of x. Thanks to α both ends are finite. An x
+    outside [0, 1] has no density: its row gets a log-determinant of −inf, the z of the nearest end, and a gradient that
+    is finite. NaN stays NaN.
+
+    The inverse gives values in [0, 1]: a latent beyond ±logit(1 − α) decodes to the nearest end.
+
+    Args:
+        alpha: the share α by which both ends are drawn in, in (0, 0.5).
+
+    Raises:
+        ConfigError: α is not in (0, 0.5).
+
+    Example:
+        >>> import torch
+        >>> from snflow.bijections import Logit
+        >>> z, log_det = Logit(alpha=0.25)(torch.tensor([[0.5], [2.0]]))
+        >>> z, log_det
+        (tensor([[0.0000], [1.0986]]), tensor([0.6931, -inf]))
+    """
+
+    def __init__(self, alpha: float = 1e-6) -> None:
+        super().__init__()
+        if not 0 < alpha < 0.5:
+            raise ConfigError(self.label, expected="0 < alpha < 0.5", got=f"{alpha}", fix="the paper takes 1e-6")
+        self.alpha = alpha
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        inner = x.clamp(0, 1)
+        size = math.prod(x.shape[1:])
+        outside = (inner != x).reshape(len(x), size).any(1)
+        low, high = x.new_full((), self.alpha), x.new_full((), 1 - self.alpha)
+        # each logarithm from its own side: 1 − p has no digits left where p is close to one
+        log_p, log_q = torch.lerp(low, high, inner).log(), torch.lerp(high, low, inner).log()
+        log_det = size * math.log1p(-2 * self.alpha) - sum_event(log_p + log_q)
+        # added, so that what is not a number stays so
+        return log_p - log_q, log_det + torch.where(outside, -math.inf, 0.0).to(x.dtype)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = ((torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)).clamp(0, 1)
+        log_slope = F.logsigmoid(z) + F.logsigmoid(-z) - math.log1p(-2 * self.alpha)
+        return x, sum_event(log_slope)
+
+    def extra_repr(self) -> str:
+        """Show α."""
+        return f"alpha={self.alpha}"
+
+
+@final
+class LeakyReLU(Bijection):
+    """z = x where x ≥ 0, αx where x < 0, with log|det| = (number of negative elements) · log α.
+
+    Takes events of any shape; z has the shape of x.
+
+    Args:
+        alpha: the slope α of the negative side, positive.
+
+    Raises:
+        ConfigError: the slope is not a positive number.
+
+    Example:
+        >>> import torch
+        >>> from snflow.bijections import LeakyReLU
+        >>> z, log_det = LeakyReLU(0.5)(torch.tensor([[-2.0, 3.0]]))
+        >>> z, log_det
+        (tensor([[-1., 3.]]), tensor([-0.6931]))
+    """
+
+    def __init__(self, alpha: float = 0.3) -> None:
+        super().__init__()
+        if not 0 < alpha < math.inf:
+            raise ConfigError(self.label, expected="alpha > 0", got=f"{alpha}", fix="a slope of zero has no inverse")
+        self.alpha = alpha
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._scale(x, self.alpha)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._scale(z, 1 / self.alpha)
+
+    @staticmethod
+    def _scale(x: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+        negative = x < 0
+        logs = torch.where(negative, math.log(slope), 0.0).to(x.dtype)
+        return torch.where(negative, slope * x, x), sum_event(logs)
+
+    def extra_repr(self) -> str:
+        """Show the slope."""
+        return f"alpha={self.alpha}"
+
+
+@final
+class SmoothLeakyReLU(Bijection):
+    """z = αx + (1 − α) softplus(x), with log|det| = Σ log(α + (1 − α) sigmoid(x)) (Gresele et al. 2020, §5).
+
+    Takes events of any shape; z has the shape of x. The slope rises from α to one. The inverse is Newton's method from
+    the right, where it falls monotonically on the root because the map is convex; it has the gradient 1/f'(x).
+
+    Args:
+        alpha: the slope α far on the negative side, in (0, 1].
+
+    Raises:
+        ConfigError: the slope is not in (0, 1].
+
+    Example:
+        >>> import torch
+        >>> from snflow.bijections import SmoothLeakyReLU
+        >>> layer, x = SmoothLeakyReLU(), torch.tensor([[-2.0, 0.0, 3.0]])
+        >>> z, log_det = layer(x)
+        >>> torch.allclose(layer.decode(z), x, atol=1e-6)
+        True
+    """
+
+    def __init__(self, alpha: float = 0.3) -> None:
+        super().__init__()
+        if not 0 < alpha <= 1:
+            raise ConfigError(self.label, expected="0 < alpha <= 1", got=f"{alpha}", fix="the paper takes 0.3")
+        self.alpha = alpha
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, slope = self._value_and_slope(x)
+        return z, sum_event(slope.log())
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        # max(x, αx) ≤ f(x) ≤ max(x, αx) + (1 − α) log 2, the leaky ReLU, brackets the root
+        lowest = z - (1 - self.alpha) * math.log(2)
+        lower, upper = (torch.where(bound < 0, bound / self.alpha, bound).detach() for bound in (lowest, z))
+        root = invert_increasing(self._value_and_slope, z, lower, upper, start=upper, where=f"{self.label} inverse")
+        # one more Newton step, for the gradient; an infinity is its own root and gets none
+        value, slope = self._value_and_slope(root)
+        x = root - torch.where(root.isinf(), 0.0, (value - z) / slope)
+        return x, -sum_event(self._value_and_slope(x)[1].log())
+
+    def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # beyond 40 softplus(x) rounds to x in float64; torch's default of 20 is off by 2e-9
+        value = torch.add(self.alpha * x, F.softplus(x, threshold=40.0), alpha=1 - self.alpha)
+        return value, torch.add(x.new_full((), self.alpha), torch.sigmoid(x), alpha=1 - self.alpha)
+
+    def extra_repr(self) -> str:
+        """Show the slope."""
+        return f"alpha={self.alpha}"
+
+
+@final
+class CDF(Bijection):
+    """z = F(x), log|det| = Σ log F'(x): data of the density F' become uniform, and back: inverse-transform sampling.
+
+    Takes events of any shape; z has the shape of x, in [0, 1]. With a uniform base the flow is the density itself; with
+    other layers behind it, or with a normal's quantiles (:class:`~snflow.Inverse` of another one), a copula.
+
+    Args:
+        kind: a distribution of numbers that has ``cdf`` and ``icdf``: ``torch.distributions.Normal``, ``Laplace``,
+            ``Cauchy``, ``Uniform``, ``Exponential``, ``Gumbel`` …
+        parameters: its parameters, numbers or tensors that broadcast to an event; kept as buffers.
+
+    Raises:
+        ConfigError: the distribution has no ``cdf`` or ``icdf``, or does not take the parameters.
+
+    References:
+        Devroye (1986), Non-uniform random variate generation, section II.2; Dinh's primer on flows, for the view.
+
+    Example:
+        >>> import torch, snflow
+        >>> z, log_det = snflow.CDF(torch.distributions.Normal, loc=0.0, scale=1.0)(torch.zeros(1, 1))
+        >>> z.item(), round(log_det.item(), 4)
+        (0.5, -0.9189)
+    """
+
+    def __init__(self, kind: type[Distribution], **parameters: Tensor | float) -> None:
+        super().__init__()
+        self.kind = kind
+        self.names = tuple(parameters)
+        for name, value in parameters.items():
+            tensor = torch.as_tensor(value).detach()
+            floating = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+            self.register_buffer(f"parameter_{name}", floating.clone())
+        try:
+            half = torch.full((), 0.5, dtype=self._floating_type())
+            self._distribution().cdf(self._distribution().icdf(half))
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise ConfigError(
+                "CDF",
+                expected="a distribution of numbers with cdf and icdf, and its parameters",
+                got=f"{kind.__name__}({', '.join(self.names)}): {str(error) or 'not implemented'}",
+                fix="torch.distributions.Normal, Laplace, Cauchy, Uniform, Exponential and Gumbel have both",
+            ) from error
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        distribution = self._distribution()
+        return distribution.cdf(x), sum_event(distribution.log_prob(x))
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        distribution = self._distribution()
+        x = distribution.icdf(z)
+        return x, -sum_event(distribution.log_prob(x))
+
+    def _distribution(self) -> Distribution:
+        given = {name: getattr(self, f"parameter_{name}") for name in self.names}
+        return self.kind(**given, validate_args=False)
+
+    def _floating_type(self) -> torch.dtype:
+        return next((b.dtype for b in self.buffers()), torch.get_default_dtype())
+
+    def extra_repr(self) -> str:
+        """Show the distribution."""
+        return f"{self.kind.__name__}({', '.join(self.names)})"
+
+
+@final
+class Elementwise(Bijection):
+    """zᵢ = τ(xᵢ; hᵢ), log|det| = Σ log dzᵢ/dxᵢ, with learned hᵢ: any transformer as a layer of its own.
+
+    Args:
+        transformer: τ.
+        event_shape: the shape of x and z without the batch.
+
+    Attributes:
+        parameters_of_elements: h, with shape ``(P, *event)``; zeros at first.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Elementwise(snflow.AffineTransformer(), (2,))
+        >>> layer(torch.ones(1, 2))[0]
+        tensor([[1., 1.]], grad_fn=<AddcmulBackward0>)
+    """
+
+    def __init__(self, transformer: Transformer, event_shape: Shape) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.transformer = transformer
+        self.parameters_of_elements = nn.Parameter(torch.zeros(transformer.parameters_per_element, *event_shape))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_slope = self.transformer(x, self.parameters_of_elements.unsqueeze(1))
+        return z, sum_event(log_slope)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, log_slope = self.transformer.inverse(z, self.parameters_of_elements.unsqueeze(1))
+        return x, sum_event(log_slope)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self.transformer.decode(z, self.parameters_of_elements.unsqueeze(1))
+
+    def extra_repr(self) -> str:
+        """Show the size."""
+        return f"{tuple(self.event_shape or ())}, {math.prod(self.parameters_of_elements.shape)} parameters"
+
+
+@final
+class RationalQuadraticSpline(Bijection):
+    """z = s(x), log|det| = Σ log s'(x): a learned monotone spline for each element of the event (Durkan et al. 2019).
+
+    Inside [−tail_bound, tail_bound] each element has its own ``bins`` rational-quadratic pieces, outside all are the
+    identity. Parameters start as N(0, 0.01²), which is close to the identity; zeros are the identity.
+
+    Args:
+        event_shape: the shape of x and z without the batch.
+        bins: the number of pieces.
+        tail_bound: half the side of the box, in the units of x.
+        min_bin_width: the smallest share of the box's width that a bin takes.
+        min_bin_height: the smallest share of the box's height that a bin takes.
+        min_derivative: the smallest slope at a knot.
+
+    Attributes:
+        widths: unnormalised log-widths, with shape ``(*event, bins)``.
+        heights: unnormalised log-heights, with shape ``(*event, bins)``.
+        slopes: unconstrained slopes at the inner knots, with shape ``(*event, bins - 1)``.
+
+    Raises:
+        ConfigError: fewer than one bin, a box without a size, or minimal sizes that leave the bins no room.
+
+    Example:
+        >>> import torch
+        >>> from snflow.bijections import RationalQuadraticSpline
+        >>> layer = RationalQuadraticSpline((1, 8, 8))
+        >>> z, log_det = layer(torch.full((4, 1, 8, 8), 12.0))  # outside the box: the identity
+        >>> z.unique().tolist(), log_det.tolist()
+        ([12.0], [0.0, 0.0, 0.0, 0.0])
+    """
+
+    event_shape: Shape
+
+    def __init__(
+        self,
+        event_shape: Shape,
+        bins: int = 5,
+        tail_bound: float = 10.0,
+        min_bin_width: float = 1e-3,
+        min_bin_height: float = 1e-3,
+        min_derivative: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.bins, self.tail_bound = bins, tail_bound
+        self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
+        self._check_options()
+        self._kept: tuple[tuple[Tensor, ...], SplineKnots] | None = None
+        self.widths = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins))
+        self.heights = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins))
+        self.slopes = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins - 1))
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z, log_derivative = spline(x, self._knots())
+        return z, sum_event(log_derivative)
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x, log_derivative = inverse_spline(z, self._knots())
+        return x, sum_event(log_derivative)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return inverse_spline_value(z, self._knots())
+
+    def _knots(self) -> SplineKnots:
+        """The knots; without gradients those of the last time, while the parameters are what they were then."""
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or under_transform():
+            return self._knots_of(self.widths, self.heights, self.slopes)
+        now = (self.widths.detach(), self.heights.detach(), self.slopes.detach())
+        if self._kept is not None:
+            seen, knots = self._kept
+            comparable = all(a.dtype == b.dtype and a.device == b.device for a, b in zip(seen, now, strict=True))
+            # values, not version counters: an edit of `.data` and a fused optimizer's step leave those alone
+            if comparable and all(torch.equal(a, b) for a, b in zip(seen, now, strict=True)):
+                return knots
+        knots = self._knots_of(*now)
+        self._kept = tuple(tensor.clone() for tensor in now), knots
+        return knots
+
+    def _knots_of(self, widths: Tensor, heights: Tensor, slopes: Tensor) -> SplineKnots:
+        return spline_knots(
+            widths,
+            heights,
+            slopes,
+            bound=self.tail_bound,
+            min_width=self.min_bin_width,
+            min_height=self.min_bin_height,
+            min_slope=self.min_derivative,
+        )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the knots out of copies and pickles: they are made anew on demand."""
+        return {**self.__dict__, "_kept": None}
+
+    def _check_options(self) -> None:
+        smallest = max(self.min_bin_width, self.min_bin_height)
+        rules = [
+            (self.bins >= 1, "bins >= 1", f"{self.bins}", "the paper takes 5"),
+            (0 < self.tail_bound < float("inf"), "tail_bound > 0", f"{self.tail_bound}", "the paper takes 10"),
+            (
+                min(self.min_bin_width, self.min_bin_height) > 0 and smallest * self.bins < 1,
+                f"min_bin_width and min_bin_height between 0 and 1/bins = {1 / max(self.bins, 1):.3g}",
+                f"{self.min_bin_width} and {self.min_bin_height}",
+                "they are shares of the box",
+            ),
+            (0 < self.min_derivative < 1, "0 < min_derivative < 1", f"{self.min_derivative}", "the paper takes 1e-3"),
+        ]
+        for holds, expected, got, fix in rules:
+            if not holds:
+                raise ConfigError(self.label, expected=expected, got=got, fix=fix)
+
+    def extra_repr(self) -> str:
+        """Show the size of the spline."""
+        return f"{self.event_shape}, bins={self.bins}, tail_bound={self.tail_bound}"

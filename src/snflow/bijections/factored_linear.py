@@ -1,0 +1,357 @@
+"""Linear maps with a cheap determinant: LU, QR, SVD, Householder, orthogonal and triangular."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.bijections.base import Bijection
+from snflow.errors import check_count
+from snflow.numerics.factorization import reflect
+
+
+class FactoredLinear(Bijection):
+    """z = W x + b, log|det W| from the factors of W: abstract parent of the linear layers that need no factorisation.
+
+    **To write one**, give the product, the solve and the log-determinant; the bias is here.
+
+    Args:
+        features: D.
+        bias: whether there is a b.
+
+    Shapes:
+        x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one feature.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, features: int, bias: bool) -> None:
+        super().__init__()
+        check_count(self.label, "features", features)
+        self.features = features
+        self.event_shape = (features,)
+        self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+
+    @abstractmethod
+    def _product(self, x: Tensor) -> Tensor:
+        """W x for rows x ``(batch, D)``."""
+
+    @abstractmethod
+    def _solve(self, y: Tensor) -> Tensor:
+        """W⁻¹ y for rows y ``(batch, D)``."""
+
+    @abstractmethod
+    def _log_abs_det(self) -> Tensor:
+        """log|det W| in nats, a scalar."""
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        z = self._product(x)
+        return z if self.bias is None else z + self.bias, self._log_abs_det().expand(x.shape[0])
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._solve(z if self.bias is None else z - self.bias), -self._log_abs_det().expand(z.shape[0])
+
+    def extra_repr(self) -> str:
+        """Show the size."""
+        return f"{self.features}, bias={self.bias is not None}"
+
+
+@final
+class TriangularLinear(FactoredLinear):
+    """z = T x + b, T lower or upper triangular with the diagonal exp(s); log|det| = Σ s.
+
+    Forward is one product, inverse one triangular solve, O(D²) a row each; the log-determinant costs O(D). It begins as
+    the identity.
+
+    Args:
+        features: D.
+        upper: whether T is upper triangular.
+        bias: whether there is a b.
+
+    Shapes:
+        x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one feature.
+
+    References:
+        Tomczak & Welling (2016), Improving variational auto-encoders using convex combination linear inverse
+        autoregressive flow.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer, x = snflow.TriangularLinear(3), torch.randn(2, 3)
+        >>> torch.equal(layer(x)[0], x)
+        True
+    """
+
+    def __init__(self, features: int, upper: bool = False, bias: bool = True) -> None:
+        super().__init__(features, bias)
+        self.upper = upper
+        self.weight = nn.Parameter(torch.zeros(features, features))
+        self.log_diagonal = nn.Parameter(torch.zeros(features))
+
+    def _product(self, x: Tensor) -> Tensor:
+        return x @ self._matrix().mT
+
+    def _solve(self, y: Tensor) -> Tensor:
+        columns: Tensor = torch.linalg.solve_triangular(self._matrix(), y.mT, upper=self.upper)
+        return columns.mT
+
+    def _log_abs_det(self) -> Tensor:
+        return self.log_diagonal.sum()
+
+    def _matrix(self) -> Tensor:
+        strict = self.weight.triu(1) if self.upper else self.weight.tril(-1)
+        return strict + torch.diag(self.log_diagonal.exp())
+
+
+@final
+class HouseholderLinear(FactoredLinear):
+    """z = H₁ … H_K x + b, Hₖ = I − 2 vₖ vₖᵀ/‖vₖ‖²; log|det| = 0.
+
+    Either direction costs O(K D) a row. D reflections reach every orthogonal matrix of their determinant (−1)ᴷ.
+
+    Args:
+        features: D.
+        reflections: K; D of them when ``None``.
+        bias: whether there is a b.
+
+    Shapes:
+        x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a count below one.
+
+    References:
+        Tomczak & Welling (2016), Improving variational auto-encoders using Householder flow, eq. 6.
+
+    Example:
+        >>> import torch, snflow
+        >>> z, log_det = snflow.HouseholderLinear(3)(torch.tensor([[3.0, 4.0, 0.0]]))
+        >>> round(z.norm().item(), 4), log_det.item()
+        (5.0, 0.0)
+    """
+
+    def __init__(self, features: int, reflections: int | None = None, bias: bool = True) -> None:
+        super().__init__(features, bias)
+        count = features if reflections is None else reflections
+        check_count("HouseholderLinear", "reflections", count)
+        self.vectors = nn.Parameter(torch.randn(count, features))
+
+    def _product(self, x: Tensor) -> Tensor:
+        return reflect(x, self.vectors, transposed=True)
+
+    def _solve(self, y: Tensor) -> Tensor:
+        return reflect(y, self.vectors)
+
+    def _log_abs_det(self) -> Tensor:
+        return self.vectors.new_zeros(())
+
+
+@final
+class OrthogonalLinear(FactoredLinear):
+    """z = exp(A − Aᵀ) x + b: every rotation is the exponential of a skew matrix; log|det| = 0.
+
+    The exponential costs O(D³) a call, the product O(D²) a row; the inverse is the transpose. It begins as the
+    identity.
+
+    Args:
+        features: D.
+        bias: whether there is a b.
+
+    Shapes:
+        x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one feature.
+
+    References:
+        Golinski et al. (2019), Improving normalizing flows via better orthogonal parameterizations.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer, x = snflow.OrthogonalLinear(3), torch.randn(2, 3)
+        >>> torch.equal(layer(x)[0], x)
+        True
+    """
+
+    def __init__(self, features: int, bias: bool = True) -> None:
+        super().__init__(features, bias)
+        self.skew = nn.Parameter(torch.zeros(features, features))
+
+    def _product(self, x: Tensor) -> Tensor:
+        return x @ self._matrix().mT
+
+    def _solve(self, y: Tensor) -> Tensor:
+        return y @ self._matrix()
+
+    def _log_abs_det(self) -> Tensor:
+        return self.skew.new_zeros(())
+
+    def _matrix(self) -> Tensor:
+        lower = self.skew.tril(-1)
+        rotation: Tensor = torch.linalg.matrix_exp(lower - lower.mT)
+        return rotation
+
+
+@final
+class LULinear(FactoredLinear):
+    """z = P L U x + b with U's diagonal ± exp(s); log|det| = Σ s.
+
+    P and the signs stay as they were drawn. Forward is a product, inverse two triangular solves, O(D²) a row each; the
+    log-determinant costs O(D).
+
+    Args:
+        features: D.
+        bias: whether there is a b.
+        identity: whether the matrix begins as the identity, or as a random rotation.
+
+    Shapes:
+        x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one feature.
+
+    References:
+        Kingma & Dhariwal (2018), Glow, eq. 10-11; Oliva et al. (2018), Transformation autoregressive networks.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer, x = snflow.LULinear(3), torch.randn(2, 3)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
+        True
+    """
+
+    permutation: Tensor
+    sign: Tensor
+
+    def __init__(self, features: int, bias: bool = True, identity: bool = False) -> None:
+        super().__init__(features, bias)
+        first = torch.eye(features)
+        if not identity:
+            first = torch.linalg.qr(torch.randn(features, features))[0]
+        permutation, lower, upper = torch.linalg.lu(first)
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("sign", upper.diagonal().sign())
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_diagonal = nn.Parameter(upper.diagonal().abs().log())
+
+    def _product(self, x: Tensor) -> Tensor:
+        lower, upper = self._factors()
+        return x @ (self.permutation @ lower @ upper).mT
+
+    def _solve(self, y: Tensor) -> Tensor:
+        lower, upper = self._factors()
+        columns = torch.linalg.solve_triangular(lower, (y @ self.permutation).mT, upper=False, unitriangular=True)
+        solution: Tensor = torch.linalg.solve_triangular(upper, columns, upper=True)
+        return solution.mT
+
+    def _log_abs_det(self) -> Tensor:
+        return self.log_diagonal.sum()
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        lower = self.lower.tril(-1) + torch.eye(self.features, dtype=self.lower.dtype, device=self.lower.device)
+        return lower, self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
+
+
+@final
+class QRLinear(FactoredLinear):
+    """z = Q R x + b, Q a product of K reflections, R upper triangular with the diagonal exp(s); log|det| = Σ s.
+
+    Forward costs O(D² + K D) a row, inverse one triangular solve and the reflections.
+
+    Args:
+        features: D.
+        reflections: K; D of them when ``None``.
+        bias: whether there is a b.
+
+    Shapes:
+        x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a count below one.
+
+    References:
+        Hoogeboom et al. (2019), Emerging convolutions, section 4.1.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer, x = snflow.QRLinear(3), torch.randn(2, 3)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, features: int, reflections: int | None = None, bias: bool = True) -> None:
+        super().__init__(features, bias)
+        count = features if reflections is None else reflections
+        check_count("QRLinear", "reflections", count)
+        self.vectors = nn.Parameter(torch.randn(count, features))
+        self.upper = nn.Parameter(torch.zeros(features, features))
+        self.log_diagonal = nn.Parameter(torch.zeros(features))
+
+    def _product(self, x: Tensor) -> Tensor:
+        return reflect(x @ self._triangle().mT, self.vectors, transposed=True)
+
+    def _solve(self, y: Tensor) -> Tensor:
+        columns = reflect(y, self.vectors).mT
+        solution: Tensor = torch.linalg.solve_triangular(self._triangle(), columns, upper=True)
+        return solution.mT
+
+    def _log_abs_det(self) -> Tensor:
+        return self.log_diagonal.sum()
+
+    def _triangle(self) -> Tensor:
+        return self.upper.triu(1) + torch.diag(self.log_diagonal.exp())
+
+
+@final
+class SVDLinear(FactoredLinear):
+    """z = U diag(exp(s)) Vᵀ x + b, U and V products of K reflections each; log|det| = Σ s.
+
+    Either direction costs O(K D) a row, and the singular values are at hand.
+
+    Args:
+        features: D.
+        reflections: K of U and of V; D of them when ``None``.
+        bias: whether there is a b.
+
+    Shapes:
+        x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a count below one.
+
+    References:
+        Zhang et al. (2018), Stabilizing gradients for deep neural networks via efficient SVD parameterization.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer, x = snflow.SVDLinear(3), torch.randn(2, 3)
+        >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
+        True
+    """
+
+    def __init__(self, features: int, reflections: int | None = None, bias: bool = True) -> None:
+        super().__init__(features, bias)
+        count = features if reflections is None else reflections
+        check_count("SVDLinear", "reflections", count)
+        self.left = nn.Parameter(torch.randn(count, features))
+        self.right = nn.Parameter(torch.randn(count, features))
+        self.log_singular_values = nn.Parameter(torch.zeros(features))
+
+    def _product(self, x: Tensor) -> Tensor:
+        return reflect(reflect(x, self.right) * self.log_singular_values.exp(), self.left, transposed=True)
+
+    def _solve(self, y: Tensor) -> Tensor:
+        return reflect(reflect(y, self.left) * (-self.log_singular_values).exp(), self.right, transposed=True)
+
+    def _log_abs_det(self) -> Tensor:
+        return self.log_singular_values.sum()

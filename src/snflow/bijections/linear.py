@@ -1,0 +1,361 @@
+"""Free linear maps: a square matrix with exact log-determinant, and permutations."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, Self, final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from snflow.bijections.base import Bijection, Shape, ShapePattern
+from snflow.errors import ConfigError, check_choice, check_count
+from snflow.numerics.factorization import Factor
+from snflow.numerics.implicit import implicit_solution, known_value
+from snflow.numerics.operators.dense import DenseOperator, Operator, relative_gradient
+from snflow.numerics.transforms import add_scaled, is_traced, outside_transforms
+
+Initialization = Literal["identity", "orthogonal"]
+
+
+def initial_matrix(features: int, initialization: Initialization = "identity") -> Tensor:
+    """W = I + ε with Xavier-normal ε of gain 0.01, or a random orthogonal W.
+
+    Args:
+        features: the number of rows and columns.
+        initialization: ``"identity"`` or ``"orthogonal"``.
+
+    Returns:
+        The matrix, with shape ``(features, features)``.
+
+    References:
+        Keller et al. (2021), Self Normalizing Flows, appendix A.5.
+
+    Example:
+        >>> initial_matrix(3).shape
+        torch.Size([3, 3])
+    """
+    weight = torch.empty(features, features)
+    if initialization == "orthogonal":
+        return nn.init.orthogonal_(weight)
+    return torch.eye(features) + nn.init.xavier_normal_(weight, gain=0.01)
+
+
+def initial_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
+    """w = δ + ε with a Dirac kernel δ and Xavier-normal ε of gain 0.01; a random orthogonal matrix for 1×1.
+
+    Args:
+        channels: the number of channels in and out.
+        kernel_size: k, odd.
+        groups: number of groups of channels that do not see each other.
+
+    Returns:
+        The kernel, with shape ``(channels, channels / groups, k, k)``.
+
+    References:
+        Keller et al. (2021), Self Normalizing Flows, appendix A.5; Kingma & Dhariwal (2018), Glow, for 1×1.
+
+    Example:
+        >>> initial_kernel(2, 3).shape
+        torch.Size([2, 2, 3, 3])
+    """
+    weight = torch.empty(channels, channels // groups, kernel_size, kernel_size)
+    if kernel_size == 1:
+        for block in weight.chunk(groups):
+            nn.init.orthogonal_(block.flatten(1))
+        return weight
+    return nn.init.dirac_(torch.empty_like(weight), groups) + nn.init.xavier_normal_(weight, gain=0.01)
+
+
+LogDetRule = Literal["exact", "exact_by_rows", "self_normalized", "relative"]
+"""How the gradient of a log-determinant is made: exactly, by a learned inverse, or relative to the weight."""
+
+
+class LinearMap(Bijection):
+    """z = A(w) x + b, log|det A(w)|: abstract parent of every layer whose map is a free square linear operator.
+
+    In ``eval()`` the log-determinant and its gradient are exact: one float64 factorisation, kept until the weight
+    changes. It is compared by value, since a fused optimizer step and an assignment to ``.data`` leave no other trace.
+
+    In ``train()`` each concrete layer has its own rule. A rule that does not compute the determinant returns the
+    last exact VALUE, a persistent buffer that each evaluation refreshes, with a gradient of its own.
+
+    Where a transform of ``torch.func`` follows the weight itself, as for an ensemble, nothing is kept and nothing is
+    looked at: the log-determinant is that of the whole matrix, and a singular one is −∞ without an error.
+
+    Attributes:
+        weight: w.
+        bias: b, one number a feature or a channel, or ``None``.
+        log_det_value: the last exact log|det A(w)| in nats, a scalar.
+        log_det_shape: the event shape for which it holds; zeros before the first evaluation.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    log_det_value: Tensor
+    log_det_shape: Tensor
+
+    def __init__(self, operator: Operator, weight: Tensor, *, bias: bool, event_shape: ShapePattern) -> None:
+        super().__init__()
+        self.operator = operator
+        self.event_shape = event_shape
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(weight.shape[0])) if bias else None
+        self.register_buffer("log_det_value", torch.zeros(()))
+        self.register_buffer("log_det_shape", torch.zeros(len(event_shape), dtype=torch.long))
+        self._known_shape: Shape | None = None
+        self._factors: dict[str, tuple[Shape, Tensor, Factor]] = {}
+        self.register_load_state_dict_post_hook(_forget_known_shape)
+
+    @abstractmethod
+    def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x to s = A(w) x and a log-determinant ``(batch,)`` that carries the gradient of the layer's rule."""
+
+    def exact_log_det(self, event_shape: Shape) -> Tensor:
+        """log|det A(w)| in nats for data events of ``event_shape``, a scalar, exact in value and gradient."""
+        return self._exact_log_det("weight", event_shape)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.training:
+            s, log_det = self._training_forward(x)
+        else:
+            s = self.operator.product(self.weight, x)
+            log_det = self.exact_log_det(tuple(x.shape[1:])).expand(x.shape[0])
+        return s if self.bias is None else s + self._bias_like(x), log_det
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._solve(self._unbiased(z)), -self.exact_log_det(tuple(z.shape[1:])).expand(z.shape[0])
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self._solve(self._unbiased(z))
+
+    def _unbiased(self, z: Tensor) -> Tensor:
+        return z if self.bias is None else z - self._bias_like(z)
+
+    def _bias_like(self, x: Tensor) -> Tensor:
+        """The bias with ones behind it, one for each pixel axis of the event."""
+        if self.bias is None:
+            return x.new_zeros(())
+        return self.bias.reshape(-1, *[1] * (x.dim() - 2))
+
+    def _solve(self, y: Tensor) -> Tensor:
+        """A(w)⁻¹ y by the exact factorisation, differentiable in y and w."""
+        event_shape = tuple(y.shape[1:])
+        if is_traced(self.weight):
+            block, rows = self.operator.block(self.weight.double(), event_shape), self.operator.to_rows(y).double()
+            solved = torch.linalg.solve(block, rows.mT).mT.to(y.dtype)
+            return self.operator.from_rows(solved, event_shape)
+        factor = self._factor("weight", event_shape)
+        solution = self.operator.from_rows(factor.solve(self.operator.to_rows(y.detach())), event_shape)
+        if not torch.is_grad_enabled():
+            return solution
+        residual = y - self.operator.product(self.weight, solution)
+        return implicit_solution(
+            solution,
+            residual,
+            lambda v: self.operator.from_rows(factor.solve_transposed(self.operator.to_rows(v)), event_shape),
+        )
+
+    def _last_log_det(self, event_shape: Shape) -> Tensor:
+        """The last exact value, computed anew only if there is none yet for this event shape."""
+        if self._known_shape is None and not is_traced(self.log_det_shape):
+            self._known_shape = tuple(self.log_det_shape.tolist())
+        if self._known_shape != event_shape:
+            if is_traced(self.weight):
+                return self._exact_log_det("weight", event_shape).detach()
+            self._factor("weight", event_shape)
+        return self.log_det_value
+
+    def _exact_log_det(self, name: str, event_shape: Shape) -> Tensor:
+        weight: Tensor = getattr(self, name)
+        if is_traced(weight):
+            return self.operator.log_abs_det(weight.double(), event_shape).to(weight.dtype)
+        copies = self.operator.copies(event_shape)
+        value = (copies * self._factor(name, event_shape).log_abs_det).to(weight.dtype)
+        return known_value(weight, value, lambda w: self.operator.log_abs_det(w, event_shape))
+
+    def _factor(self, name: str, event_shape: Shape) -> Factor:
+        """The factorisation of one block of A, made anew when the weight or the event shape has changed."""
+        with outside_transforms():
+            return self._kept_factor(name, event_shape)
+
+    def _kept_factor(self, name: str, event_shape: Shape) -> Factor:
+        weight: Tensor = getattr(self, name).detach()
+        kept = self._factors.get(name)
+        if kept is not None:
+            shape, seen, factor = kept
+            comparable = seen.dtype == weight.dtype and seen.device == weight.device
+            if shape == event_shape and comparable and torch.equal(seen, weight):
+                return factor
+        factor = self.operator.factor(weight, event_shape, self.label)
+        self._factors[name] = event_shape, weight.clone(), factor
+        if name == "weight":
+            self.log_det_value.copy_(self.operator.copies(event_shape) * factor.log_abs_det)
+            self.log_det_shape.copy_(torch.tensor(event_shape))
+            self._known_shape = event_shape
+        return factor
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the factorisations out of copies and pickles: they are made anew on demand."""
+        return {**self.__dict__, "_factors": {}}
+
+
+def _forget_known_shape(layer: nn.Module, _: object) -> None:
+    if isinstance(layer, LinearMap):
+        layer._known_shape = None
+
+
+DenseRule = Literal["exact", "relative"]
+
+
+@final
+class Dense(LinearMap):
+    """z = W x + b, log|det W|, for a free matrix W.
+
+    The cost is O(batch · D²) for z; ``exact`` adds O(D³) a training step for log|det W| and W⁻ᵀ, ``relative`` replaces
+    the gradient G = ∂L/∂W by G WᵀW = Σ_b δ_b s_bᵀ W + (Σ_b c_b) W, O(batch · D²), with s = W x, δ = ∂L/∂z and
+    c_b = ∂L/∂log_det.
+    The inverse is exact in both.
+
+    Args:
+        features: D.
+        bias: whether b is there.
+        log_det_rule: ``"exact"`` or ``"relative"``.
+        initialization: ``"identity"`` plus small noise, or ``"orthogonal"``.
+
+    Shapes:
+        x, z: ``(batch, features)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: fewer than one feature, or an unknown rule.
+
+    References:
+        Gresele et al. (2020), Relative gradient optimization of the Jacobian term, for ``relative``.
+
+    Example:
+        >>> import torch, snflow
+        >>> layer = snflow.Dense(3).eval()
+        >>> x = torch.randn(4, 3)
+        >>> z, log_det = layer(x)
+        >>> torch.allclose(layer.inverse(z)[0], x)
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        bias: bool = True,
+        log_det_rule: DenseRule = "exact",
+        *,
+        initialization: Initialization = "identity",
+    ) -> None:
+        check_count("Dense", "features", features)
+        check_choice("Dense", "log_det_rule", log_det_rule, DenseRule)
+        check_choice("Dense", "initialization", initialization, Initialization)
+        super().__init__(DenseOperator(), initial_matrix(features, initialization), bias=bias, event_shape=(features,))
+        self.log_det_rule: DenseRule = log_det_rule
+
+    def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.log_det_rule == "exact":
+            log_det = torch.linalg.slogdet(self.weight)[1]
+            return self.operator.product(self.weight, x), log_det.expand(x.shape[0])
+        value = self._last_log_det(tuple(x.shape[1:]))
+        s, log_det = _RelativeGradient.apply(x, self.weight, value)
+        return s, log_det
+
+    def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
+        return f"{self.weight.shape[0]}, bias={self.bias is not None}, log_det_rule={self.log_det_rule!r}"
+
+
+class _RelativeGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ weight.mT, value.expand(x.shape[0]).clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(output[0], inputs[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (s, weight), (grad_s, grad_log_det) = ctx.saved_tensors, grads
+        grad_x = grad_s @ weight if ctx.needs_input_grad[0] else None
+        grad_weight = relative_gradient(weight, s, grad_s)
+        add_scaled(grad_weight, weight, grad_log_det.sum())
+        return grad_x, grad_weight, None
+
+
+@final
+class Permutation(Bijection):
+    """zᵢ = x_{order[i]}, log|det| = 0: features, or the channels of an image, in another order.
+
+    Args:
+        order: each index from 0 to D − 1 once.
+        image: whether the D are channels of an image.
+
+    Shapes:
+        x, z: ``(batch, D)`` or ``(batch, D, height, width)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: the order is no permutation.
+
+    Example:
+        >>> import torch, snflow
+        >>> snflow.Permutation([2, 0, 1])(torch.tensor([[10.0, 11.0, 12.0]]))[0]
+        tensor([[12., 10., 11.]])
+    """
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self, order: Sequence[int] | Tensor, image: bool = False) -> None:
+        super().__init__()
+        index = torch.as_tensor(order).long()
+        if index.dim() != 1 or not torch.equal(index.sort().values, torch.arange(len(index))):
+            raise ConfigError(
+                "Permutation",
+                expected="each index from 0 to D − 1 once",
+                got=str(index.tolist()),
+                fix="see torch.randperm",
+            )
+        self.event_shape = (len(index), None, None) if image else (len(index),)
+        self.register_buffer("order", index)
+        self.register_buffer("back", index.argsort(), persistent=False)
+        self.register_load_state_dict_post_hook(_refresh)
+
+    @classmethod
+    def reversed(cls, features: int, image: bool = False) -> Self:
+        """zᵢ = x_{D − 1 − i}.
+
+        Example:
+            >>> Permutation.reversed(3).order.tolist()
+            [2, 1, 0]
+        """
+        check_count("Permutation", "features", features)
+        return cls(list(range(features))[::-1], image)
+
+    @classmethod
+    def random(cls, features: int, image: bool = False) -> Self:
+        """A random order, drawn by torch's generator and kept in the state."""
+        check_count("Permutation", "features", features)
+        return cls(torch.randperm(features), image)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return x.index_select(1, self.order), x.new_zeros(x.shape[0])
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return z.index_select(1, self.back), z.new_zeros(z.shape[0])
+
+    def extra_repr(self) -> str:
+        """Show the number of features."""
+        return str(len(self.order))
+
+
+def _refresh(layer: Permutation, _: object) -> None:
+    layer.back = layer.order.argsort()

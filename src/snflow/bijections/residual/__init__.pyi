@@ -1,0 +1,3 @@
+from . import invertible as invertible
+from . import planar as planar
+from . import sylvester as sylvester

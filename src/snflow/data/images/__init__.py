@@ -1,1 +1,0 @@
-"""Datasets of images, each read from the files in which it was published."""

@@ -1,1 +1,0 @@
-"""Ready flows whose layers have free Jacobians or are solved for: residual, continuous, masked, Gaussianizing."""

@@ -1,1 +1,0 @@
-"""Ready flows on vectors: autoregressive, monotone, spline and coupling flows."""

@@ -1,0 +1,240 @@
+"""Fixed points by Picard and Anderson iterations, with implicit gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from snflow.errors import ConvergenceError
+from snflow.numerics.implicit import implicit_solution
+
+RowMap = Callable[[Tensor], Tensor]
+"""A map of rows ``(batch, *event)`` to rows of that shape, each by itself."""
+
+
+def default_tolerance(dtype: torch.dtype) -> float:
+    """Sixteen roundings, relative to the largest element of a row or to one."""
+    return 16 * torch.finfo(dtype).eps
+
+
+def row_error(x: Tensor, image: Tensor) -> Tensor:
+    """max |f(x) − x| / max(1, max |x|) of each row, with shape ``(batch,)``; rows of no elements have none."""
+    if x.numel() == 0:
+        return x.new_zeros(x.shape[0])
+    size = x.flatten(1).abs().amax(1).clamp_min(1.0)
+    return (image - x).flatten(1).abs().amax(1) / size
+
+
+def expand(rows: Tensor, like: Tensor) -> Tensor:
+    """Give a number a row the shape ``(batch, 1, …)`` of the rows."""
+    return rows.reshape(-1, *(1 for _ in like.shape[1:]))
+
+
+def failure(where: str, failed: Tensor, error: Tensor, iterations: int) -> ConvergenceError:
+    """Say how many rows did not settle, and by how much."""
+    worst = error[failed].nan_to_num(nan=torch.inf).max().item()
+    return ConvergenceError(
+        where,
+        expected=f"a fixed point within {iterations} iterations",
+        got=f"none for {int(failed.sum())} of {failed.numel()} rows, |f(x) - x| up to {worst:.3g} of max(1, |x|)",
+        fix="the map must contract: bound its Lipschitz constant below one, allow more iterations, or use float64",
+    )
+
+
+@torch.no_grad()
+def picard(
+    function: RowMap,
+    start: Tensor,
+    *,
+    tolerance: float | None = None,
+    iterations: int = 1000,
+    where: str = "picard",
+) -> Tensor:
+    """x ← f(x) until max |f(x) − x| ≤ tolerance · max(1, |x|), each row by itself (Banach 1922).
+
+    For f of Lipschitz constant L < 1 the error falls by L an iteration, and what is left of it is at most L/(1 − L) of
+    the last step. A row that is done does not move any more, so that its result does not depend on the others.
+
+    Args:
+        function: f, of rows, each by itself.
+        start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is given back as it is.
+        tolerance: of each row, relative to max(1, |x|); sixteen roundings by default.
+        iterations: the most evaluations of f.
+        where: the caller, for the error.
+
+    Returns:
+        The fixed points, with shape ``(batch, *event)``; no gradient flows through them.
+
+    Raises:
+        ConvergenceError: some rows did not settle; it says how many and by how much.
+
+    Example:
+        >>> import torch
+        >>> picard(torch.cos, torch.zeros(1, 1, dtype=torch.float64)).item()
+        0.739085133215161...
+    """
+    tolerance = default_tolerance(start.dtype) if tolerance is None else tolerance
+    x, error = start.clone(), start.new_zeros(start.shape[0])
+    done = ~start.flatten(1).isfinite().all(1) if start.numel() else torch.ones_like(error, dtype=torch.bool)
+    for _ in range(iterations):
+        if bool(done.all()):
+            return x
+        image = function(x)
+        error = torch.where(done, error, row_error(x, image))
+        x = torch.where(expand(done, x), x, image)
+        done = done | (error <= tolerance)
+    if bool(done.all()):
+        return x
+    raise failure(where, ~done, error, iterations)
+
+
+_RIDGE = 1e-12
+"""Relative size of what keeps the small systems solvable when steps become parallel."""
+
+
+@torch.no_grad()
+def anderson(
+    function: RowMap,
+    start: Tensor,
+    *,
+    memory: int = 5,
+    tolerance: float | None = None,
+    iterations: int = 200,
+    where: str = "anderson",
+) -> Tensor:
+    """x ← Σ αᵢ f(xᵢ), α the affine weights that make Σ αᵢ (f(xᵢ) − xᵢ) least, each row by itself (Anderson 1965).
+
+    For an affine f it is GMRES: far fewer evaluations than :func:`picard` where the Lipschitz constant is near one. A
+    step whose error is more than twice the smallest so far is replaced by the plain one from the best point, so that
+    a contraction converges in any case. A row that is done does not move any more.
+
+    Args:
+        function: f, of rows, each by itself.
+        start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is given back as it is.
+        memory: how many points are weighed.
+        tolerance: of each row, relative to max(1, |x|); sixteen roundings by default.
+        iterations: the most evaluations of f.
+        where: the caller, for the error.
+
+    Returns:
+        The fixed points, with shape ``(batch, *event)``; no gradient flows through them.
+
+    Raises:
+        ConvergenceError: some rows did not settle; it says how many and by how much.
+
+    References:
+        Anderson (1965), Iterative procedures for nonlinear integral equations; Walker & Ni (2011).
+
+    Example:
+        >>> import torch
+        >>> anderson(torch.cos, torch.zeros(1, 1, dtype=torch.float64)).item()
+        0.739085133215160...
+    """
+    tolerance = default_tolerance(start.dtype) if tolerance is None else tolerance
+    if start.numel() == 0:
+        return start.clone()
+    done = ~start.flatten(1).isfinite().all(1)
+    x = start.clone()
+    best, best_image = start.clone(), start.clone()
+    least = torch.full_like(done, torch.inf, dtype=start.dtype)
+    points: list[Tensor] = []
+    images: list[Tensor] = []
+    for _ in range(iterations):
+        if bool(done.all()):
+            return x
+        image = function(x)
+        error = row_error(x, image).nan_to_num(nan=torch.inf)
+        better = ~done & (error < least)
+        least = torch.where(better, error, least)
+        best = torch.where(expand(better, x), x, best)
+        best_image = torch.where(expand(better, x), image, best_image)
+        # the image of a point within the tolerance is nearer still
+        settled = ~done & (error <= tolerance)
+        x = torch.where(expand(settled, x), image, x)
+        done = done | settled
+        lost = error > 2 * least
+        points.append(torch.where(expand(lost, x), best, x))
+        images.append(torch.where(expand(lost, x), best_image, image))
+        points, images = points[-memory:], images[-memory:]
+        following = torch.where(expand(lost, x), best_image, _mixed(points, images))
+        x = torch.where(expand(done, x), x, following)
+    if bool(done.all()):
+        return x
+    raise failure(where, ~done, least, iterations)
+
+
+def _mixed(points: list[Tensor], images: list[Tensor]) -> Tensor:
+    """Weigh the images so that the weighed residual is least, by the normal equations of residual differences."""
+    residuals = torch.stack([(i - p).flatten(1) for p, i in zip(points, images, strict=True)], 1)
+    values = torch.stack([i.flatten(1) for i in images], 1)
+    if len(points) == 1:
+        return images[0]
+    differences = residuals[:, :-1] - residuals[:, -1:]
+    # a product a row, summed in the same order whatever the batch
+    gram = (differences[:, :, None] * differences[:, None]).sum(-1)
+    right = -(differences * residuals[:, -1:]).sum(-1)
+    scale = gram.diagonal(dim1=1, dim2=2).amax(1).clamp_min(torch.finfo(gram.dtype).tiny)
+    ridge = _RIDGE * scale[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    finite = gram.isfinite().all(-1).all(-1) & right.isfinite().all(-1)
+    safe = torch.where(finite[:, None, None], gram + ridge, torch.eye(gram.shape[1], dtype=gram.dtype))
+    weights, _ = torch.linalg.solve_ex(safe, torch.where(finite[:, None], right, 0.0))
+    mixed = values[:, -1] + (weights[..., None] * (values[:, :-1] - values[:, -1:])).sum(1)
+    usable = finite & mixed.isfinite().all(1)
+    return torch.where(usable[:, None], mixed, values[:, -1]).reshape(images[0].shape)
+
+
+Solver = Callable[..., Tensor]
+"""``picard`` or ``anderson``, or one with their arguments."""
+
+
+def implicit_fixed_point(
+    function: RowMap,
+    start: Tensor,
+    *,
+    solver: Solver = anderson,
+    where: str = "implicit_fixed_point",
+    **options: float | int | None,
+) -> Tensor:
+    """x = f(x), with dx = (I − ∂f/∂x)⁻¹ df: the gradient of the exact solution, for whatever f depends on.
+
+    The backward pass solves u = v + (∂f/∂x)ᵀ u by the same iteration, a vector-Jacobian product of f each: no graph
+    of the iterations is kept.
+
+    Args:
+        function: f, of rows ``(batch, *event)``, each by itself; under autograd for its parameters and inputs.
+        start: x₀, with that shape; no gradient flows to it.
+        solver: what finds the solution, and u.
+        where: the caller, for errors.
+        options: ``tolerance``, ``iterations`` and ``memory`` of the solver.
+
+    Returns:
+        The fixed points, with shape ``(batch, *event)``.
+
+    Raises:
+        ConvergenceError: some rows did not settle, forward or backward.
+
+    Example:
+        >>> import torch
+        >>> a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        >>> x = implicit_fixed_point(lambda x: a * x + 1, torch.zeros(1, 1, dtype=torch.float64))
+        >>> x.item(), torch.autograd.grad(x.sum(), a)[0].item()  # 1/(1 - a) and 1/(1 - a)²
+        (2.0, 4.0)
+    """
+    solution = solver(function, start.detach(), where=where, **options)
+    if not torch.is_grad_enabled():
+        return solution
+
+    def solve_transposed(v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            at = solution.detach().requires_grad_()
+            image = function(at)
+
+        def step(u: Tensor) -> Tensor:
+            (pulled,) = torch.autograd.grad(image, at, u, retain_graph=True, allow_unused=True, materialize_grads=True)
+            return v + pulled
+
+        return solver(step, v, where=f"{where}, backward", **options)
+
+    return implicit_solution(solution, function(solution.detach()) - solution.detach(), solve_transposed)

@@ -1,0 +1,343 @@
+"""Roots of monotone functions by bisection, Chandrupatla's and Newton's methods, with implicit gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from snflow.errors import ConvergenceError, check_choice
+from snflow.numerics.transforms import is_known_true, stands_for_many
+
+Increasing = Callable[[Tensor], Tensor]
+"""An elementwise map that increases, from x to f(x) with the shape of x."""
+
+
+def bracketed(
+    function: Increasing, z: Tensor, lower: Tensor, upper: Tensor, where: str, expansions: int
+) -> tuple[Tensor, Tensor]:
+    """Widen each bracket, doubling every time, until f(lower) ≤ z ≤ f(upper).
+
+    Args:
+        function: f, elementwise and increasing.
+        z: what it shall equal, finite, of any shape.
+        lower: one end, with the shape of z.
+        upper: the other, not below it.
+        where: the caller, for the error.
+        expansions: the most times that a bracket doubles.
+
+    Returns:
+        Both ends, with the shape of z.
+
+    Raises:
+        ConvergenceError: some elements found none: f does not reach z, or is NaN; under ``vmap``, which hides
+            values, their ends are NaN.
+
+    Example:
+        >>> z = torch.tensor([8.0])
+        >>> bracketed(lambda x: x**3, z, torch.zeros(1), torch.ones(1), "cube", 60)
+        (tensor([1.]), tensor([2.]))
+    """
+    info = torch.finfo(z.dtype)
+    # a bracket of width zero must be able to grow as well
+    width = torch.maximum(upper - lower, info.eps * torch.maximum(lower.abs(), upper.abs()) + info.tiny)
+    for _ in range(expansions + 1):
+        at_lower, at_upper = function(lower), function(upper)
+        too_high, too_low = at_lower > z, at_upper < z
+        wrong = too_high | too_low
+        if is_known_true(~wrong.any()):
+            return lower, upper
+        lower, upper = (
+            torch.where(too_high, lower - width, torch.where(too_low, upper, lower)),
+            torch.where(too_low, upper + width, torch.where(too_high, lower, upper)),
+        )
+        width = 2 * width
+    residual = torch.where(too_high, at_lower - z, at_upper - z)
+    if stands_for_many(wrong):
+        return torch.where(wrong, torch.nan, lower), torch.where(wrong, torch.nan, upper)
+    raise failure(where, wrong, residual, f"a bracket within {expansions} doublings")
+
+
+def failure(where: str, failed: Tensor, residual: Tensor, expected: str) -> ConvergenceError:
+    """Say how many elements failed, and by how much."""
+    worst = residual[failed].abs().nan_to_num(nan=torch.inf).max().item()
+    return ConvergenceError(
+        where,
+        expected=expected,
+        got=f"none for {int(failed.sum())} of {failed.numel()} elements, |f(x) - z| up to {worst:.3g}",
+        fix="look for exploding parameters, or invert in float64",
+    )
+
+
+@torch.no_grad()
+def bisect(
+    function: Increasing,
+    z: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    tolerance: float | None = None,
+    where: str = "bisect",
+    iterations: int = 1200,
+    expansions: int = 60,
+) -> Tensor:
+    """x with f(x) = z, elementwise, by halving a bracket until it is as narrow as numbers are.
+
+    One bit an evaluation, whatever f is: no slope, no continuity; at a jump over z it finds the jump. An element is
+    done when f(x) is z, or its bracket is narrow enough, and does not move after that.
+
+    Args:
+        function: f, elementwise and increasing.
+        z: what it shall equal, of any shape. NaN gives NaN, and an infinity the same infinity.
+        lower: where to look, with the shape of z; the bracket grows until it holds the root.
+        upper: the other end, likewise, not below ``lower``.
+        tolerance: relative width of the bracket; two roundings by default.
+        where: the caller, for the error.
+        iterations: the most halvings; a root at zero takes about a thousand in float64.
+        expansions: the most times that the bracket doubles.
+
+    Returns:
+        The roots, with the shape of z.
+
+    Raises:
+        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
+
+    Example:
+        >>> z = torch.tensor([8.0, -27.0])
+        >>> x = bisect(lambda x: x**3, z, -torch.ones(2), torch.ones(2))
+        >>> torch.allclose(x, torch.tensor([2.0, -3.0]))
+        True
+    """
+    finite = z.isfinite()
+    least = 2 * torch.finfo(z.dtype).eps if tolerance is None else tolerance
+    target = torch.where(finite, z, 0.0)
+    lower, upper = bracketed(function, target, lower, upper, where, expansions)
+    done = ~finite
+    x, residual = lower, torch.zeros_like(target)
+    for _ in range(iterations):
+        x = torch.where(done, x, lower / 2 + upper / 2)
+        residual = function(x) - target
+        lower = torch.where(~done & (residual < 0), x, lower)
+        upper = torch.where(~done & (residual > 0), x, upper)
+        exhausted = (x <= lower) & (x >= upper)
+        narrow = upper - lower <= least * torch.maximum(lower.abs(), upper.abs())
+        done = done | (residual == 0) | (~residual.isnan() & (narrow | exhausted))
+        if is_known_true(done.all()):
+            return torch.where(finite, x, z)
+    if stands_for_many(done):
+        return torch.where(finite, torch.where(done, x, torch.nan), z)
+    raise failure(where, ~done, residual, f"a root within {iterations} halvings")
+
+
+@torch.no_grad()
+def chandrupatla(
+    function: Increasing,
+    z: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    tolerance: float | None = None,
+    where: str = "chandrupatla",
+    iterations: int = 1200,
+    expansions: int = 60,
+) -> Tensor:
+    """x with f(x) = z, elementwise: inverse quadratic interpolation where three points allow it, halving elsewhere.
+
+    It needs no slope, and about a dozen evaluations for a smooth f; for any other no more than a few times those of
+    :func:`bisect`. An element that is done does not move any more.
+
+    Args:
+        function: f, elementwise and increasing.
+        z: what it shall equal, of any shape. NaN gives NaN, and an infinity the same infinity.
+        lower: where to look, with the shape of z; the bracket grows until it holds the root.
+        upper: the other end, likewise, not below ``lower``.
+        tolerance: relative error of the root; two roundings by default.
+        where: the caller, for the error.
+        iterations: the most evaluations.
+        expansions: the most times that the bracket doubles.
+
+    Returns:
+        The roots, with the shape of z.
+
+    Raises:
+        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
+
+    References:
+        Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function
+        without using derivatives; Scherer (2017), Computational Physics, section 6.1.7.
+
+    Example:
+        >>> z = torch.tensor([8.0, -27.0])
+        >>> x = chandrupatla(lambda x: x**3, z, -torch.ones(2), torch.ones(2))
+        >>> torch.allclose(x, torch.tensor([2.0, -3.0]))
+        True
+    """
+    finite = z.isfinite()
+    info = torch.finfo(z.dtype)
+    least = 2 * info.eps if tolerance is None else tolerance
+    target = torch.where(finite, z, 0.0)
+    b, a = bracketed(function, target, lower, upper, where, expansions)
+    fb, fa = function(b) - target, function(a) - target
+    # an end may be the root itself, or f NaN there, which halving would never meet again
+    best = torch.where(fa.abs() < fb.abs(), a, b)
+    done = ~finite | (fa == 0) | (fb == 0)
+    t = torch.full_like(target, 0.5)
+    f = torch.where(done, 0.0, fa)
+    for _ in range(iterations):
+        if is_known_true(done.all()):
+            return torch.where(finite, best, z)
+        x = torch.where(done, best, a + t * (b - a))
+        f = function(x) - target
+        same = torch.sign(f) == torch.sign(fa)
+        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
+        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
+        a, fa = torch.where(done, a, x), torch.where(done, fa, f)
+        nearer = fa.abs() < fb.abs()
+        best = torch.where(done, best, torch.where(nearer, a, b))
+        span = (b - a).abs()
+        limit = (least * best.abs() + info.tiny) / span
+        stuck = (a / 2 + b / 2 == a) | (a / 2 + b / 2 == b)
+        done = done | (f == 0) | (~f.isnan() & ~fb.isnan() & ((limit > 0.5) | stuck))
+        xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
+        smooth = (phi.square() < xi) & ((1 - phi).square() < 1 - xi)
+        step = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
+        t = torch.where(smooth & step.isfinite(), step, 0.5)
+        limit = limit.nan_to_num(nan=0.5).clamp_max(0.5)
+        t = torch.minimum(torch.maximum(t, limit), 1 - limit)
+    if stands_for_many(done):
+        return torch.where(finite, torch.where(done, best, torch.nan), z)
+    raise failure(where, ~done, f, f"a root within {iterations} evaluations")
+
+
+ValueAndSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""An elementwise map from x to (f(x), f'(x)), both with the shape of x."""
+
+
+@torch.no_grad()
+def invert_increasing(
+    function: ValueAndSlope,
+    z: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    start: Tensor | None = None,
+    where: str = "invert_increasing",
+    iterations: int = 100,
+    expansions: int = 60,
+) -> Tensor:
+    """x with f(x) = z, elementwise, for a continuous f that increases from −∞ to ∞.
+
+    Newton's step is taken where it stays inside the bracket and is at most half the step before it, otherwise the
+    bracket is halved: quadratic near the root and never worse than bisection. An element is done when f(x) differs from
+    z by rounding alone, |f(x) − z| ≤ 4 ε (|z| + |x f'(x)|), or when its bracket has no number left inside. It does not
+    move after that, so that a row's result does not depend on the rest of the batch.
+
+    The result carries no gradient. To differentiate, take one more Newton step from it outside, with f(x) and f'(x)
+    detached: ∂x/∂z = 1/f'(x).
+
+    Args:
+        function: the map from x to (f(x), f'(x)).
+        z: what f shall equal, of any shape. NaN gives NaN, and an infinity the same infinity.
+        lower: where to look, with the shape of z; the bracket grows until it holds the root.
+        upper: the other end, likewise, not below ``lower``.
+        start: where Newton begins, the middle of the bracket by default; with the shape of z.
+        where: the name of the caller, for the error.
+        iterations: the most steps.
+        expansions: the most times that the bracket doubles.
+
+    Returns:
+        The roots, with the shape of z.
+
+    Raises:
+        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([8.0, -27.0])
+        >>> x = invert_increasing(lambda x: (x**3, 3 * x**2), z, -torch.ones(2), torch.ones(2))
+        >>> torch.allclose(x, torch.tensor([2.0, -3.0]))
+        True
+    """
+    finite = z.isfinite()
+    eps, tiny = torch.finfo(z.dtype).eps, torch.finfo(z.dtype).tiny
+    lower, upper = bracketed(lambda x: function(x)[0], torch.where(finite, z, 0.0), lower, upper, where, expansions)
+    x = (lower / 2 + upper / 2) if start is None else torch.minimum(torch.maximum(start, lower), upper)
+    last_step = 2 * (upper - lower)  # the first step may end anywhere in the bracket
+    done = ~finite
+    residual = torch.zeros_like(z)
+    for _ in range(iterations):
+        value, slope = function(x)
+        residual = value - z
+        lower = torch.where(residual < 0, x, lower)
+        upper = torch.where(residual > 0, x, upper)
+        middle = lower / 2 + upper / 2
+        done = done | (residual.abs() <= 4 * eps * (z.abs() + (slope * x).abs()) + tiny)
+        done = done | (middle <= lower) | (middle >= upper)
+        if is_known_true(done.all()):
+            return torch.where(finite, x, z)
+        newton = x - residual / slope
+        safe = (newton > lower) & (newton < upper) & ((newton - x).abs() <= last_step / 2)
+        next_x = torch.where(done, x, torch.where(safe, newton, middle))
+        last_step = (next_x - x).abs()
+        x = next_x
+    if stands_for_many(done):
+        return torch.where(finite, torch.where(done, x, torch.nan), z)
+    raise failure(where, ~done, residual, f"a root within {iterations} steps")
+
+
+RootSolver = Literal["newton", "bisection", "chandrupatla"]
+"""By slopes inside a bracket; by halving; by inverse quadratic steps or halving, without slopes."""
+
+
+def implicit_inverse(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]],
+    z: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    *,
+    where: str,
+    solver: RootSolver = "newton",
+) -> tuple[Tensor, Tensor]:
+    """x with f(x) = z and −log f'(x), with the gradients of the exact inverse: ∂x/∂z = 1/f', ∂x/∂θ = −∂f/∂θ / f'.
+
+    Args:
+        function: an elementwise map from x to (f(x), log f'(x)), increasing from −∞ to ∞, parameters under autograd.
+        z: what f shall equal.
+        lower: where to look, with the shape of z; the bracket grows until it holds the root.
+        upper: the other end.
+        where: the name of the caller, for the error.
+        solver: what finds the root; all find the same.
+
+    Returns:
+        x and the log-slope of the inverse in nats, both with the shape of z.
+
+    Raises:
+        ConfigError: an unknown solver.
+        ConvergenceError: some elements found no root.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([8.0], requires_grad=True)
+        >>> x, _ = implicit_inverse(lambda x: (x**3, (3 * x**2).log()), z, 1 + 0 * z, 3 + 0 * z, where="cube")
+        >>> torch.autograd.grad(x.sum(), z)[0]
+        tensor([0.0833])
+    """
+
+    def value_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
+        value, log_slope = function(x)
+        return value, log_slope.exp()
+
+    check_choice(where, "solver", solver, RootSolver)
+    given = (z.detach(), lower.detach(), upper.detach())
+    if solver == "newton":
+        root = invert_increasing(value_and_slope, *given, where=where)
+    else:
+        search = bisect if solver == "bisection" else chandrupatla
+        root = search(lambda x: function(x)[0], *given, where=where)
+    value, log_slope = function(root)
+    step = (value - z) * (-log_slope.detach()).exp()
+    # The value is the root's; the step, zero up to rounding, carries the gradient. An infinity is its own root.
+    x = root - torch.where(root.isfinite(), step - step.detach(), 0.0)
+    return x, -function(x)[1]

@@ -1,1 +1,0 @@
-"""Monotone splines as pure functions of tensors, one kind a file."""

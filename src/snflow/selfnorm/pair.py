@@ -1,0 +1,293 @@
+"""A pair of networks: any network f with a network g that learns to invert it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.inverse import InverseMethod
+from snflow.errors import ConvergenceError, ShapeError, check_choice, check_count, check_weight
+from snflow.numerics.implicit import implicit_solution
+from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
+from snflow.numerics.krylov import gmres
+from snflow.numerics.probes import ProbeName, draw_probes, sum_event
+from snflow.numerics.transforms import under_transform
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """What one training pass through a pair gives, a number a row where nothing else is said.
+
+    Attributes:
+        z: f(x), with shape ``(batch, *event)``.
+        log_det: its gradient estimates that of log|det J_f(x)|; its value means nothing.
+        reconstruction: ‖g(f(x)) − x‖², x behind a gradient stop.
+        jacobian: the mean over probes of ‖J_g J_f ν − ν‖², x behind a gradient stop; zeros when not asked for.
+    """
+
+    z: Tensor
+    log_det: Tensor
+    reconstruction: Tensor
+    jacobian: Tensor
+
+
+def surrogate(
+    forward: Map, inverse: Map, x: Tensor, probes: Tensor, *, with_jacobian: bool, noise: Tensor | None = None
+) -> Surrogate:
+    """mean over ν of νᵀ J_g(z) · J_f(x) ν, the first factor behind a gradient stop.
+
+    Its gradient by the parameters of f and by x is E νᵀ J_g ∂J_f ν = tr(J_g ∂J_f), that of log|det J_f| where g is
+    the inverse of f: one vector-Jacobian product of g and one Jacobian-vector product of f a probe.
+
+    Args:
+        forward: f, row by row.
+        inverse: g, row by row.
+        x: data, with shape ``(batch, *event)``.
+        probes: ν, with shape ``(probes, batch, *event)`` and E ννᵀ = I.
+        with_jacobian: whether ‖J_g J_f ν − ν‖² is needed.
+        noise: where beside the data g is asked to undo f: the reconstruction is the mean of that of x and of x + noise.
+
+    Returns:
+        z and the terms of the objective.
+
+    References:
+        Keller et al. (2021), Self Normalizing Flows, section 3.2, eq. 4 and 31; Draxler et al. (2024), Free-form flows.
+
+    Example:
+        >>> w = torch.tensor(2.0, requires_grad=True)
+        >>> x = torch.ones(1, 1)
+        >>> s = surrogate(lambda x: w * x, lambda z: z / w, x, torch.ones(1, 1, 1), with_jacobian=False)
+        >>> torch.autograd.grad(s.log_det.sum(), w)[0]  # d log w / dw
+        tensor(0.5000)
+    """
+    stopped = x.detach()
+    z, pushed = along(forward, x, probes[0])
+    # Where x has a gradient the penalty needs an f(x) that does not pass it on.
+    again = forward(stopped) if x.requires_grad else z
+    if not again.requires_grad:
+        again = again.detach().requires_grad_()
+    back = inverse(again)
+    log_det = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    cycle = torch.zeros_like(log_det)
+    for position, probe in enumerate(probes):
+        if position:
+            pushed = along(forward, x, probe)[1]
+        (pulled,) = torch.autograd.grad(back, again, probe, retain_graph=True)
+        log_det = log_det + sum_event(pulled * pushed) / len(probes)
+        if with_jacobian:
+            there_and_back = along(lambda v: inverse(forward(v)), stopped, probe)[1]
+            cycle = cycle + sum_event((there_and_back - probe).square()) / len(probes)
+    reconstruction = sum_event((back - stopped).square())
+    if noise is not None:
+        beside = stopped + noise
+        reconstruction = (reconstruction + sum_event((inverse(forward(beside)) - beside).square())) / 2
+    return Surrogate(z, log_det, reconstruction, cycle)
+
+
+NewtonStep = Callable[[Tensor, Tensor], Tensor]
+
+ESTIMATE_PROBES = 8
+"""Probes of the log-determinant that is estimated where the Jacobian is too large."""
+
+
+@final
+class SelfNormalizing(Bijection):
+    """z = f(x) with g(z) ≈ x, for any two networks: ∇log|det J_f| ≈ E_ν νᵀ J_g · ∇J_f ν, no determinant in training.
+
+    In ``train()`` the log-determinant carries the gradient of that surrogate minus λ‖g(f(x)) − x‖² minus
+    μ E‖J_g J_f ν − ν‖², x behind a stop in both penalties; its value is the last exact mean, a constant. f gets the
+    gradient of the likelihood and the penalties, g that of the penalties. In ``eval()`` value and gradient are exact,
+    from the full Jacobian: D passes and O(D³) a row, up to ``exact_dimensions``. Above, the log-determinant is an
+    estimate by stochastic Lanczos quadrature, without a gradient, and the layer says so: ``log_det_kind``.
+
+    Nothing forces f to be one-to-one. Where it is not, the ways back raise an error or find another x, and what is
+    called a likelihood has a mass other than one: ``penalty_spread`` keeps f one-to-one around the data too.
+
+    Going back, ``inverse_method`` chooses: ``"exact"`` (Newton's method from g(z), with the full Jacobian up to
+    ``exact_dimensions``), ``"learned"`` (g, with log|det J_g|), ``"refined"`` (x ← x + g(z) − g(f(x)), then Newton's
+    method whose steps GMRES solves with J_g as the preconditioner: no matrix).
+
+    Args:
+        forward_net: f, from ``(batch, *event)`` to the same shape, row by row; with a context f(x, context).
+        inverse_net: g, likewise.
+        event_shape: the shape of one event.
+        context_shape: the shape of one sample's context, ``None`` for none.
+        penalty_weight: λ ≥ 0.
+        jacobian_penalty: μ ≥ 0.
+        penalty_spread: deviation of noise that is added to half of the points at which λ asks g to undo f. A penalty on
+            the data alone lets f fold where there are none, and a density that counts a fold twice has a mass above
+            one.
+        probe: the kind of ν: ``"rademacher"``, ``"gaussian"`` or ``"orthogonal"``.
+        probes: how many a row.
+        exact_dimensions: the largest D for which the full Jacobian is taken.
+
+    Shapes:
+        x, z: ``(batch, *event)``; log_det: ``(batch,)``, nats.
+
+    Raises:
+        ConfigError: a weight or a count out of its range, or an unknown probe.
+        ShapeError: a network changes the shape.
+        ConvergenceError: on the way back, when f(x) = z was not reached.
+
+    References:
+        Keller et al. (2021), Self Normalizing Flows, section 3.2, eq. 4 and 31; Draxler, Sorrenson, Zimmermann,
+        Rousselot, Köthe (2024), Free-form flows: make any architecture a normalizing flow.
+
+    Example:
+        >>> import torch, snflow
+        >>> from snflow.nets import ResidualMLP
+        >>> layer = snflow.SelfNormalizing(ResidualMLP(2, 16), ResidualMLP(2, 16), (2,))
+        >>> z, log_det = layer(torch.randn(5, 2))
+        >>> (0.5 * z.square().sum(1) - log_det).mean().backward()
+        >>> z, log_det = layer.eval()(torch.randn(5, 2))  # exact
+    """
+
+    penalty_weight: Tensor
+    log_det_value: Tensor
+    reconstruction_error: Tensor
+
+    def __init__(
+        self,
+        forward_net: nn.Module,
+        inverse_net: nn.Module,
+        event_shape: Shape,
+        *,
+        context_shape: Shape | None = None,
+        penalty_weight: float = 1.0,
+        jacobian_penalty: float = 0.0,
+        penalty_spread: float = 0.0,
+        probe: ProbeName = "rademacher",
+        probes: int = 1,
+        exact_dimensions: int = 512,
+    ) -> None:
+        super().__init__()
+        check_weight("SelfNormalizing", "penalty_weight", penalty_weight)
+        check_weight("SelfNormalizing", "jacobian_penalty", jacobian_penalty)
+        check_weight("SelfNormalizing", "penalty_spread", penalty_spread)
+        check_choice("SelfNormalizing", "probe", probe, ProbeName)
+        check_count("SelfNormalizing", "probes", probes)
+        check_count("SelfNormalizing", "exact_dimensions", exact_dimensions)
+        self.forward_net, self.inverse_net = forward_net, inverse_net
+        self.event_shape, self.context_shape = tuple(event_shape), context_shape
+        self.jacobian_penalty, self.penalty_spread = jacobian_penalty, penalty_spread
+        self.probe, self.probes = probe, probes
+        self.small = math.prod(event_shape) <= exact_dimensions
+        self.log_det_kind = "exact" if self.small else "estimate"
+        self.inverse_method: InverseMethod = "exact"
+        self.register_buffer("penalty_weight", torch.tensor(float(penalty_weight)))
+        self.register_buffer("log_det_value", torch.tensor(0.0))
+        self.register_buffer("reconstruction_error", torch.tensor(0.0), persistent=False)
+
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        f, g = self._map(self.forward_net, context), self._map(self.inverse_net, context)
+        if not self.training:
+            log_det = self._log_det(f, x)
+            if len(x) and not under_transform():
+                self.log_det_value.copy_(log_det.detach().mean())
+            return f(x), log_det
+        if not len(x):
+            return f(x), x.new_zeros(0)
+        probes = draw_probes(self.probe, self.probes, x)
+        noise = self.penalty_spread * torch.randn_like(x) if self.penalty_spread > 0 else None
+        with torch.enable_grad():
+            s = surrogate(f, g, x, probes, with_jacobian=self.jacobian_penalty > 0, noise=noise)
+        if not under_transform():
+            self.reconstruction_error.copy_(s.reconstruction.detach().mean())
+        carried = s.log_det - self.penalty_weight * s.reconstruction - self.jacobian_penalty * s.jacobian
+        z, log_det = s.z, self.log_det_value.to(x) + (carried - carried.detach())
+        return (z, log_det) if torch.is_grad_enabled() else (z.detach(), log_det.detach())
+
+    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = self._decode(z, context)
+        if self.inverse_method == "learned":
+            return x, self._log_det(self._map(self.inverse_net, context), z)
+        return x, -self._log_det(self._map(self.forward_net, context), x)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        f, g = self._map(self.forward_net, context), self._map(self.inverse_net, context)
+        if self.inverse_method == "learned" or not len(z):
+            return g(z)
+        with torch.no_grad():
+            start = g(z.detach())
+            if self.inverse_method == "refined" or not self.small:
+                start = _fixed_point(f, g, z.detach(), start)
+            solution, residual = newton_solve(f, z.detach(), start, self._newton_step(f, g))
+        failed = ~(residual <= 1e3 * torch.finfo(z.dtype).eps ** 0.9)
+        if bool(failed.any()):
+            raise ConvergenceError(
+                "SelfNormalizing",
+                expected="an x with f(x) = z",
+                got=f"{int(failed.sum())} of {len(z)} rows without, the worst residual {float(residual.amax()):.1e}",
+                fix="f need not be invertible: train longer or with a larger penalty weight, or use inverse='learned'",
+            )
+        if not torch.is_grad_enabled():
+            return solution
+        return implicit_solution(solution, z - f(solution), self._transposed_solve(f, g, solution))
+
+    def _map(self, net: nn.Module, context: Tensor | None) -> Map:
+        def run(v: Tensor) -> Tensor:
+            out: Tensor = net(v) if context is None else net(v, context)
+            if out.shape != v.shape:
+                raise ShapeError(
+                    "SelfNormalizing",
+                    expected=f"a network that keeps the shape {tuple(v.shape)}",
+                    got=f"{tuple(out.shape)}",
+                    fix="both networks map events to events of the same shape",
+                )
+            return out
+
+        return run
+
+    def _log_det(self, function: Map, x: Tensor) -> Tensor:
+        if self.small or not len(x):
+            return jacobian_log_det(function, x)
+        return lanczos_log_det(function, x.detach(), draw_probes("rademacher", ESTIMATE_PROBES, x))
+
+    def _newton_step(self, f: Map, g: Map) -> NewtonStep:
+        def full(x: Tensor, residual: Tensor) -> Tensor:
+            step: Tensor = torch.linalg.solve_ex(jacobian(f, x), residual.flatten(1)[:, :, None]).result
+            return step.view_as(residual)
+
+        def krylov(x: Tensor, residual: Tensor) -> Tensor:
+            z, least = f(x), 1e-6 * residual.flatten(1).norm(dim=1)
+            return gmres(lambda v: along(f, x, v)[1], lambda u: along(g, z, u)[1], residual, least, 30)
+
+        return full if self.small and self.inverse_method == "exact" else krylov
+
+    def _transposed_solve(self, f: Map, g: Map, x: Tensor) -> Map:
+        def full(v: Tensor) -> Tensor:
+            matrix = jacobian(f, x).detach()
+            solved: Tensor = torch.linalg.solve(matrix.mT, v.flatten(1)[:, :, None])
+            return solved.view_as(v)
+
+        def krylov(v: Tensor) -> Tensor:
+            with torch.no_grad():
+                z, pull_f = pulled(f, x)
+                _, pull_g = pulled(g, z)
+                least = 1e-9 * v.flatten(1).norm(dim=1)
+                return gmres(pull_f, pull_g, v, least, 60)
+
+        return full if self.small else krylov
+
+    def extra_repr(self) -> str:
+        """What ``print(layer)`` shows."""
+        return f"{self.event_shape}, penalty_weight={float(self.penalty_weight):g}, probe={self.probe}, {self.probes}"
+
+
+def _fixed_point(f: Map, g: Map, z: Tensor, x: Tensor, max_iterations: int = 100) -> Tensor:
+    """x ← x + g(z) − g(f(x)) as long as each step at least halves the largest change."""
+    known = g(z)
+    before = math.inf
+    for _ in range(max_iterations):
+        change = known - g(f(x))
+        size = float(change.abs().amax())
+        if not size < 0.5 * before:
+            break
+        x, before = x + change, size
+    return x

@@ -1,0 +1,333 @@
+"""Checkpoints: safe on disk at any moment, checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from snflow.errors import CheckpointError
+
+FORMAT_VERSION = 2
+"""What the tensors mean, too: since 2 a dense layer's inverse weight is the transpose of R."""
+
+_MODEL, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """(step, model, state, notes): all that a run needs to go on as if it had never stopped.
+
+    Attributes:
+        step: optimizer steps taken.
+        model: weights and buffers by name, of any shapes.
+        state: optimizer, generators, place in the data, averages; plain values and tensors only.
+        notes: what a reader wants without opening the rest: epoch, best step; plain values only.
+    """
+
+    step: int
+    model: dict[str, Tensor]
+    state: dict[str, Any]
+    notes: dict[str, Any]
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to the folder ``path``: built beside it, synced to the disk, then renamed.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; whatever was at ``path`` is still there.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    files = {_MODEL: _model_bytes(checkpoint.model), _STATE: _state_bytes(checkpoint.state)}
+    files[_MANIFEST] = _manifest_text(
+        {
+            "format_version": FORMAT_VERSION,
+            "snflow": version("snflow"),
+            "torch": torch.__version__,
+            "step": checkpoint.step,
+            "notes": checkpoint.notes,
+            "files": {
+                name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                for name, content in files.items()
+            },
+        }
+    ).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for name, content in files.items():
+            write_synced(temporary / name, content)
+        sync_folder(temporary)
+        replaced = path.with_name(f"{REPLACED}{path.name}-{os.getpid()}")
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+        sync_folder(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        need = sum(map(len, files.values())) / 2**20
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free / 2**20
+            need_and_free = f"{need:.1f} MiB needed, {free:.1f} MiB free"
+            raise CheckpointError(
+                str(path),
+                expected="a disk that takes the checkpoint",
+                got=f"{(error.strerror or str(error)).lower()} ({need_and_free})",
+                fix="make room and continue with --resume: the checkpoint before is intact",
+            ) from error
+        raise CheckpointError(str(path), expected="a writable folder", got=str(error)) from error
+
+
+TEMPORARY = ".tmp-"
+"""How the name of an unfinished folder begins."""
+
+REPLACED = f"{TEMPORARY}replaced-"
+"""How the name of a whole one begins that is making room for another of the same step."""
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The verified manifest of the checkpoint at ``path``.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of a format that this version does not know.
+    """
+    text = _read(path, _MANIFEST)
+    try:
+        manifest = json.loads(text)
+        genuine = _manifest_text({k: v for k, v in manifest.items() if k != "checksum"}).encode() == text
+    except (ValueError, AttributeError):
+        genuine = False
+    if not genuine:
+        raise _damaged(path, _MANIFEST, "a manifest that differs from the one written")
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            str(path),
+            expected=f"checkpoint format {FORMAT_VERSION}",
+            got=str(manifest["format_version"]),
+            fix=f"use the version of snflow that wrote it, {manifest['snflow']}",
+        )
+    return manifest  # type: ignore[no-any-return]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The verified checkpoint at ``path``, on the CPU.
+
+    The bytes that were hashed are the bytes that are loaded, and pickles are loaded weights-only.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or holds more than tensors and plain values.
+    """
+    manifest = read_manifest(path)
+    contents: dict[str, bytes] = {}
+    for name in (_MODEL, _STATE):
+        content = contents[name] = _read(path, name)
+        expected = manifest["files"][name]
+        if len(content) != expected["bytes"]:
+            raise _damaged(path, name, f"{len(content)} bytes instead of {expected['bytes']}")
+        if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+            raise _damaged(path, name, "another SHA-256 than the manifest's")
+    try:
+        model = safetensors.torch.load(contents[_MODEL])
+        state = torch.load(io.BytesIO(contents[_STATE]), map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            str(path),
+            expected="tensors and plain values",
+            got=f"something else ({reason})",
+            fix="do not use a checkpoint that you have not written",
+        ) from None
+    return Checkpoint(manifest["step"], model, state, manifest["notes"])
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _model_bytes(model: dict[str, Tensor]) -> bytes:
+    # safetensors takes neither shared nor strided tensors.
+    return safetensors.torch.save({name: t.detach().cpu().clone().contiguous() for name, t in model.items()})
+
+
+def _state_bytes(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    """The only way in which a manifest is spelt, its own checksum included: any other byte is damage."""
+    checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**manifest, "checksum": checksum}, sort_keys=True, indent=2) + "\n"
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return (path / name).read_bytes()
+    except OSError as error:
+        raise _damaged(path, name, (error.strerror or str(error)).lower()) from None
+
+
+def _damaged(path: Path, name: str, got: str) -> CheckpointError:
+    return CheckpointError(
+        str(path / name), expected="the file as it was written", got=got, fix="the checkpoint is damaged: use another"
+    )
+
+
+_PREFIX = "step-"
+
+
+class CheckpointStore:
+    """``RUN/checkpoints/step-00000123/``: saves, keeps the last two and the best, finds the newest good one.
+
+    Args:
+        folder: the run's folder of checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint after ``step`` steps."""
+        return self.folder / f"{_PREFIX}{step:08d}"
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints that are there, the oldest first."""
+        names = [p.name.removeprefix(_PREFIX) for p in self.folder.glob(f"{_PREFIX}*") if p.is_dir()]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def ever_written(self) -> bool:
+        """Whether there is a checkpoint, good or damaged."""
+        return bool(self.steps()) or any(self.folder.glob("damaged-*"))
+
+    def clean(self) -> None:
+        """Remove what a killed process left unfinished, and put back what it had moved aside to replace it."""
+        for aside in self.folder.glob(f"{REPLACED}*"):
+            whole = self.folder / aside.name.removeprefix(REPLACED).rpartition("-")[0]
+            if not whole.exists():
+                aside.rename(whole)
+        for stale in self.folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, then delete those that are neither one of the last two nor the best known to one of them.
+
+        The best known to the last but one stays too: it is needed when the last turns out to be damaged.
+
+        Raises:
+            CheckpointError: the disk refuses; the checkpoints before are intact.
+        """
+        write_checkpoint(self.path(checkpoint.step), checkpoint)
+        steps = self.steps()
+        kept = set(steps[-2:]) | {checkpoint.step}
+        for step in tuple(kept):
+            kept.add(self._best_known_to(step))
+        for step in steps:
+            if step not in kept:
+                shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def latest(self, warn: Callable[[str], None]) -> Checkpoint:
+        """The newest checkpoint that verifies; damaged ones are set aside, with a warning that names both.
+
+        Raises:
+            CheckpointError: none is good, or there is none.
+        """
+        damage: list[CheckpointError] = []
+        for step in reversed(self.steps()):
+            try:
+                checkpoint = read_checkpoint(self.path(step))
+            except CheckpointError as error:
+                damage.append(error)
+                continue
+            for reason in damage:
+                warn(f"{reason}; continuing from {self.path(step)} instead")
+            for newer in self.steps():
+                if newer > step:
+                    aside = self.folder / f"damaged-{self.path(newer).name}"
+                    shutil.rmtree(aside, ignore_errors=True)
+                    self.path(newer).rename(aside)
+            return checkpoint
+        if damage:
+            raise CheckpointError(
+                str(self.folder),
+                expected="one good checkpoint",
+                got=f"{len(damage)} damaged ({damage[0]})",
+                fix="start again with another --out",
+            )
+        raise CheckpointError(
+            str(self.folder), expected="a checkpoint", got="none", fix="start the run with `snflow fit RECIPE`"
+        )
+
+    def read(self, which: str, warn: Callable[[str], None]) -> Checkpoint:
+        """The ``"best"`` checkpoint by validation, the ``"last"``, or that of a step, without setting anything aside.
+
+        Raises:
+            CheckpointError: it is missing or damaged; the message offers the newest good one.
+        """
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(
+                str(self.folder), expected="a checkpoint", got="none", fix="train the run with `snflow fit` first"
+            )
+        named = {"best": self._best_known_to(steps[-1]), "last": steps[-1]} | {str(step): step for step in steps}
+        if which not in named:
+            known = f"one of the checkpoints {', '.join(named)}"
+            raise CheckpointError(str(self.folder), expected=known, got=which)
+        try:
+            return read_checkpoint(self.path(named[which]))
+        except CheckpointError as error:
+            if which == "best" and named["best"] != named["last"]:
+                warn(f"{error}; using the last checkpoint instead of the best")
+                return self.read("last", warn)
+            raise CheckpointError(
+                error.where, expected=error.expected, got=error.got, fix=self._offer(named[which])
+            ) from error
+
+    def _offer(self, damaged: int) -> str:
+        """What to do about a damaged checkpoint: take the newest good one."""
+        for step in reversed(self.steps()):
+            if step == damaged:
+                continue
+            try:
+                read_checkpoint(self.path(step))
+            except CheckpointError:
+                continue
+            return f"it is damaged, the newest good one is that of step {step}: give --checkpoint {step}"
+        return "it is damaged and no other checkpoint is good: train the run again"
+
+    def _best_known_to(self, step: int) -> int:
+        """The step of the best checkpoint when this one was written; itself when there is no saying."""
+        try:
+            best = read_manifest(self.path(step))["notes"].get("best_step")
+        except CheckpointError:
+            return step
+        return step if best is None else int(best)

@@ -1,0 +1,81 @@
+"""Exact likelihoods of a dataset, and weights from a checkpoint."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from snflow.distributions.flow import Flow, mean_nll
+from snflow.errors import CheckpointError
+from snflow.selfnorm.diagnostics import refresh_inverses
+from snflow.train import generators
+from snflow.train.checkpoints import Checkpoint
+from snflow.train.optimizer import MovingAverage
+
+
+def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
+    """−1/N Σ log p(x): exact, in nats, the dequantization noise a function of ``seed`` alone.
+
+    Args:
+        flow: the flow; its mode and every random number generator are as before afterwards.
+        data: all rows, with shape ``(N, *event)``; floating data are converted to the dtype of the flow.
+        batch_size: rows at a time.
+        seed: seed of the noise.
+
+    Returns:
+        Nats a sample.
+
+    Example:
+        >>> from snflow.bijections import Chain
+        >>> from snflow.distributions import StandardNormal
+        >>> flow = Flow(Chain([]), StandardNormal((2,)))
+        >>> round(exact_nll(flow, torch.zeros(3, 2), 2, 0), 4)
+        1.8379
+    """
+    generator = torch.Generator(flow.base.device).manual_seed(seed)
+    with generators.preserved():
+        return mean_nll(flow, in_dtype_of(flow, data), batch_size, generator)
+
+
+def in_dtype_of(flow: Flow, data: Tensor) -> Tensor:
+    """Floating data in the flow's dtype; levels as they are."""
+    return data.to(flow.base.dtype) if data.is_floating_point() else data
+
+
+def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
+    """Put the weights and buffers of a checkpoint into a flow.
+
+    Args:
+        flow: the flow, of the recipe that the checkpoint was written by.
+        checkpoint: the verified checkpoint.
+        averaged: take the moving average of the weights where the run kept one: what was validated.
+
+    Raises:
+        CheckpointError: it belongs to another flow.
+    """
+    try:
+        flow.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"checkpoint of step {checkpoint.step}",
+            expected="weights of this recipe's flow",
+            got=reason[:200],
+            fix="use the recipe that the run was made with",
+        ) from None
+    if averaged and checkpoint.state["average"] is not None:
+        average = MovingAverage(flow, 0.5)
+        average.load_state_dict(checkpoint.state["average"])
+        average.install()
+        refresh_inverses(flow)
+
+
+def near(data: Tensor, device: torch.device) -> Tensor:
+    """The rows in the memory of a CUDA device, if they take less than half of what is free there; else as they are.
+
+    Batches are then gathered where they are used: nothing is copied in a step.
+    """
+    if device.type != "cuda":
+        return data
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.to(device) if 2 * data.numel() * data.element_size() < free else data

@@ -1,0 +1,216 @@
+"""Fitting a recipe's flow into a run folder."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+
+import snflow
+from snflow.data.dataset import Dataset
+from snflow.data.registry import load
+from snflow.distributions.flow import Flow, bits_per_dim
+from snflow.errors import ConfigError
+from snflow.flows.building import build
+from snflow.train import generators
+from snflow.train.checkpoints import CheckpointStore
+from snflow.train.evaluation import exact_nll, load_model
+from snflow.train.loop import Outcome, TrainingLoop
+from snflow.train.metrics import LayerRow, MetricsFile
+from snflow.train.options import DeviceOptions
+from snflow.train.pictures import draw_curves, draw_samples
+from snflow.train.progress import SilentReporter, reporter_for
+from snflow.train.recipe import Recipe
+from snflow.train.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of :func:`fit`."""
+
+    folder: Path
+    """The run folder."""
+    summary: dict[str, Any] | None
+    """The content of summary.json; ``None`` when a signal ended the run before its end, or on other processes."""
+    signal: int | None = None
+    """Number of the signal that ended the run, after a checkpoint was written."""
+
+
+def fit(
+    recipe: Recipe, out: Path, *, resume: bool = False, command: str = "", console: Console | None = None
+) -> FitResult:
+    """Train the recipe's flow on its data in the run folder ``out``, or go on where a run stopped.
+
+    A folder that holds a run of this very recipe is continued; a finished one is reported again, not trained again.
+    Seeds and threads are set for the length of the call and put back behind it.
+
+    Args:
+        recipe: what to do.
+        out: the run folder, made when it is not there.
+        resume: the folder must hold a run; its config becomes this recipe, whose epochs may have grown.
+        command: how the run was asked for, kept in the summary.
+        console: where progress is shown; the standard output when ``None``.
+
+    Returns:
+        The folder and the summary.
+
+    Raises:
+        ConfigError, DataError: the recipe, the folder or the data are wrong.
+        DivergenceError: training left the finite numbers.
+        CheckpointError: no checkpoint is good, or the disk is full.
+    """
+    console = console or Console(highlight=False)
+    with _process_state(recipe):
+        fabric = _launched(recipe.device, recipe.training.precision)
+        folder, store = RunFolder(out), CheckpointStore(RunFolder(out).checkpoints)
+        say = _speaker(console) if fabric.is_global_zero else _say_nothing
+        continuing = resume or folder.holds(recipe)
+        rule = getattr(recipe.flow, "log_det_rule", None)
+        say(f"{recipe.flow_name} flow{f' ({rule})' if rule else ''} on {recipe.data_name}, into {out}")
+        done = folder.read_summary()
+        if continuing and done is not None and done["recipe_sha256"] == recipe.digest():
+            say(f"{out} holds this very recipe, finished. Delete the folder to train it again.")
+            return FitResult(out, done)
+        dataset = load(recipe.data)
+        generators.seed(recipe.training.seed)
+        flow = build(recipe.flow, dataset)
+        generators.seed(recipe.training.seed + fabric.global_rank)
+        reporter = reporter_for(console) if fabric.is_global_zero else SilentReporter()
+        files = MetricsFile(folder.metrics), MetricsFile(folder.layers, LayerRow)
+        loop = TrainingLoop(fabric, flow, dataset, recipe, store, *files, reporter)
+        # Whatever the recipe can do wrong is behind us: only now is anything written.
+        checkpoint = None
+        with _first_process_first(fabric):
+            if fabric.is_global_zero:
+                folder.write_config(recipe)
+                store.clean()
+            if continuing and store.ever_written():
+                checkpoint = store.latest(say)
+                say(f"continuing {out} at epoch {checkpoint.notes['epochs'] + 1}, step {checkpoint.step + 1}")
+        outcome = loop.run(checkpoint)
+        if outcome.signal is not None or not fabric.is_global_zero:
+            return FitResult(out, None, outcome.signal)
+        summary = _conclude(recipe, folder, store, flow, dataset, outcome, command, say)
+        return FitResult(out, summary)
+
+
+@contextmanager
+def _first_process_first(fabric: Fabric) -> Iterator[None]:
+    """Let the first process go through the block before the others: it may write what they read."""
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        fabric.barrier()
+    yield
+    if fabric.is_global_zero:
+        fabric.barrier()
+
+
+def _conclude(
+    recipe: Recipe,
+    folder: RunFolder,
+    store: CheckpointStore,
+    flow: Flow,
+    dataset: Dataset,
+    outcome: Outcome,
+    command: str,
+    say: Any,
+) -> dict[str, Any]:
+    """Exact test likelihood of the best checkpoint, pictures, summary."""
+    options, tally = recipe.training, outcome.tally
+    best = store.read("best", say)
+    load_model(flow, best, averaged=True)
+    flow.eval()
+    began = time.perf_counter()
+    nll = exact_nll(flow, dataset.test, options.eval_batch_size, options.seed)
+    seconds = tally.seconds_by_epoch
+    summary: dict[str, Any] = {
+        "command": command,
+        "recipe": recipe.description,
+        "recipe_sha256": recipe.digest(),
+        "data": recipe.data_name,
+        "flow": recipe.flow_name,
+        "parameters": sum(p.numel() for p in flow.parameters()),
+        "seed": options.seed,
+        "epochs": tally.epochs,
+        "steps": tally.step,
+        "stopped_early": tally.stopped_early,
+        "best_step": best.step,
+        "validation_nll_nats": tally.best_nll,
+        "test_nll_nats": nll,
+        "test_bits_per_dim": None if dataset.levels is None else bits_per_dim(nll, math.prod(dataset.event_shape)),
+        "test_rows": len(dataset.test),
+        "train_seconds": sum(seconds),
+        "seconds_per_epoch_median": statistics.median(seconds) if seconds else 0.0,
+        "test_seconds": time.perf_counter() - began,
+        "device": str(flow.base.device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "snflow": snflow.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+        },
+    }
+    # A picture that fails must not cost the numbers: they are written first, and the failure is said.
+    folder.write_summary(summary)
+    try:
+        draw_curves(folder.curves, MetricsFile(folder.metrics).read())
+        draw_samples(folder.samples, flow, dataset.test, options.seed)
+    except Exception as error:
+        say(f"warning: a picture could not be drawn: {type(error).__name__}: {error}")
+    return summary
+
+
+def _launched(options: DeviceOptions, precision: Literal["32-true", "64-true"]) -> Fabric:
+    try:
+        fabric = Fabric(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            strategy="ddp" if options.devices > 1 else options.strategy,
+            precision=precision,
+        )
+        fabric.launch()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            "device",
+            expected="devices that this machine has",
+            got=f"{options.devices} × {options.accelerator}: {' '.join(str(error).split())[:200]}",
+            fix="give --device cpu",
+        ) from error
+    return fabric
+
+
+@contextmanager
+def _process_state(recipe: Recipe) -> Iterator[None]:
+    """Put the generators and the number of threads back when a run is over."""
+    threads = torch.get_num_threads()
+    with generators.preserved():
+        try:
+            if recipe.training.threads is not None:
+                torch.set_num_threads(recipe.training.threads)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _speaker(console: Console) -> Any:
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    return say
+
+
+def _say_nothing(text: str) -> None:
+    """What every process but the first says."""

@@ -1,0 +1,450 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from types import FrameType, TracebackType
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch import distributed as dist
+
+from snflow.data.batches import Augmentation, Batches
+from snflow.data.dataset import Dataset
+from snflow.distributions.flow import Flow, bits_per_dim
+from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
+from snflow.selfnorm.diagnostics import gradient_angles, layer_diagnostics
+from snflow.train import generators
+from snflow.train.checkpoints import Checkpoint, CheckpointStore
+from snflow.train.evaluation import exact_nll, in_dtype_of, load_model, near
+from snflow.train.metrics import EpochRow, LayerRow, MetricsFile
+from snflow.train.optimizer import MovingAverage, learning_rate
+from snflow.train.progress import Reporter
+from snflow.train.recipe import Recipe
+from snflow.train.recorded_steps import matmul_precision, portable, set_up
+from snflow.train.steps import Asked, DivergenceGuard, Taken
+
+
+class StopRequest:
+    """Watches for SIGTERM and SIGINT while the block runs: ``received`` is the signal's number, or ``None``.
+
+    Outside the main thread, where Python takes no signals, nothing is watched.
+
+    Example:
+        >>> with StopRequest() as stop:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     stop.received == signal.SIGTERM
+        True
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        """Start watching."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._before.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+
+@dataclass
+class Epoch:
+    """Running sums of the epoch that is under way."""
+
+    steps: int = 0
+    """Steps with finite numbers."""
+    skipped: int = 0
+    """Steps left out."""
+    objective: float = 0.0
+    """Sum of the objectives in nats."""
+    gradient_norm: float = 0.0
+    """Sum of the gradient norms."""
+    seconds: float = 0.0
+    """Wall-clock time of the steps."""
+    slowest_step: float = 0.0
+    """Wall-clock time of the slowest of them."""
+    reconstruction_errors: dict[str, float] | None = None
+    """Those of the layers at the last checkpoint, for an epoch that is resumed at its very end."""
+
+    def mean(self, total: float) -> float | None:
+        """A sum over the steps → its mean, ``None`` without steps."""
+        return total / self.steps if self.steps else None
+
+
+@dataclass
+class Tally:
+    """Place, sums and best: with the model, the optimizer and the generators, the whole state of a run."""
+
+    epochs: int = 0
+    """Epochs finished."""
+    batch: int = 0
+    """Batches taken of the epoch under way."""
+    step: int = 0
+    """Optimizer steps taken, those left out counted too."""
+    skips_in_a_row: int = 0
+    """Steps left out since the last finite one."""
+    best_step: int | None = None
+    """Step of the best validation so far."""
+    best_nll: float = math.inf
+    """Its NLL in nats."""
+    validations_without_gain: int = 0
+    """Validations since then."""
+    stopped_early: bool = False
+    """Whether the patience ran out."""
+    seconds_by_epoch: list[float] = field(default_factory=list)
+    """Wall-clock time of the steps of each finished epoch."""
+    repairs: dict[str, int] = field(default_factory=dict)
+    """Repairs of each layer's inverse up to the last row."""
+    epoch: Epoch = field(default_factory=Epoch)
+    """The sums of the epoch under way."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> Tally:
+        """What :meth:`to_dict` gave → the tally."""
+        return cls(**{**state, "epoch": Epoch(**state["epoch"])})
+
+    def judge(self, nll: float, patience: int | None) -> bool:
+        """Take in a validation NLL in nats: is it the best so far?
+
+        Example:
+            >>> tally = Tally(step=3)
+            >>> tally.judge(2.0, patience=1), tally.judge(2.5, patience=1), tally.stopped_early
+            (True, False, True)
+        """
+        if nll < self.best_nll or self.best_step is None:
+            self.best_step, self.best_nll, self.validations_without_gain = self.step, nll, 0
+            return True
+        self.validations_without_gain += 1
+        self.stopped_early = patience is not None and self.validations_without_gain >= patience
+        return False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the loop ended."""
+
+    tally: Tally
+    """Epochs, steps and best."""
+    signal: int | None
+    """Number of the signal that asked for the end, ``None`` when the recipe was done."""
+
+
+class TrainingLoop:
+    """θ ← Adam(∂/∂θ mean(−flow(x))), epoch by epoch, with an exact validation after each.
+
+    Args:
+        fabric: a launched Fabric; every process has a loop of its own.
+        flow: the flow to train, in place.
+        dataset: what it is trained and validated on.
+        recipe: everything else.
+        store: where checkpoints go.
+        metrics: where a row an epoch goes.
+        layers: where a row an epoch and self-normalizing layer goes.
+        reporter: what a person sees.
+
+    Raises:
+        ConfigError: the batch size does not divide among the devices, or exceeds the data.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        flow: Flow,
+        dataset: Dataset,
+        recipe: Recipe,
+        store: CheckpointStore,
+        metrics: MetricsFile,
+        layers: MetricsFile,
+        reporter: Reporter,
+    ) -> None:
+        self._fabric, self._flow, self._dataset, self._recipe = fabric, flow, dataset, recipe
+        self._store, self._metrics, self._layers, self._reporter = store, metrics, layers, reporter
+        options = recipe.training
+        if options.batch_size % fabric.world_size:
+            raise ConfigError(
+                "training.batch_size",
+                expected=f"a multiple of {fabric.world_size}, the number of devices",
+                got=str(options.batch_size),
+            )
+        flow.to(fabric.device, torch.float64 if options.precision == "64-true" else torch.float32)
+        changed = Augmentation(options.flip, options.jitter)
+        rows = near(in_dtype_of(flow, dataset.train), fabric.device)
+        self._batches = Batches(rows, options.batch_size, options.seed, changed)
+        self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
+        self._guard = DivergenceGuard(flow, options, recipe.optimizer)
+        self._model, self._optimizer, self._steps = set_up(
+            fabric, flow, recipe, self._average, self._guard, self._agreed, self._last_good
+        )
+        self._tally = Tally()
+        self._saved_at = time.monotonic()
+
+    def run(self, resume: Checkpoint | None = None) -> Outcome:
+        """Train to the end of the recipe, from the beginning or from a checkpoint.
+
+        Args:
+            resume: where to go on; ``None`` begins.
+
+        Returns:
+            How it ended: finished, stopped early, or by a signal, in which case a checkpoint was just written.
+
+        Raises:
+            DivergenceError: a number is no longer finite; the weights are the last finite ones.
+            CheckpointError: the checkpoint is of another model, or the disk is full.
+        """
+        if resume is not None:
+            self._load(resume)
+        tally, epochs, steps = self._tally, self._recipe.training.epochs, self._batches.steps_per_epoch
+        if self._fabric.is_global_zero:
+            for file in (self._metrics, self._layers):
+                file.start(None if resume is None else tally.epochs)
+        self._reporter.start(tally.step, epochs * steps, epochs)
+        try:
+            with StopRequest() as stop:
+                if resume is None:
+                    self._finish_epoch()
+                while tally.epochs < epochs and not tally.stopped_early:
+                    if self._run_epoch(stop):
+                        self._save()
+                        return Outcome(tally, stop.received)
+                    tally.epochs, tally.batch = tally.epochs + 1, 0
+                    self._finish_epoch()
+            return Outcome(tally, None)
+        except NotInvertibleError as error:
+            raise self._diverged(str(error)) from error
+        finally:
+            self._reporter.close()
+
+    def _run_epoch(self, stop: StopRequest) -> bool:
+        """Take the batches that are left of the epoch; True when a signal asked to stop."""
+        tally, steps = self._tally, self._batches.steps_per_epoch
+        every = self._recipe.training.checkpoint_every_steps
+        rank, world = self._fabric.global_rank, self._fabric.world_size
+        self._model.train()
+        with matmul_precision(self._recipe.device.matmul):
+            began = time.perf_counter()
+            for batch in self._batches.epoch(tally.epochs, tally.batch):
+                taken = self._take(batch[rank::world].to(self._fabric.device), stop, every)
+                if taken is None:
+                    continue
+                now = time.perf_counter()
+                self._note(taken, now - began)
+                if taken.stop:
+                    return True
+                if tally.batch < steps and (taken.due or (every and tally.step % every == 0)):
+                    self._save()
+                began = time.perf_counter()
+        return False
+
+    def _take(self, batch: Tensor, stop: StopRequest, every: int) -> Taken | None:
+        """One optimizer step, and what became of it and of those before, as far as it is known yet."""
+        tally = self._tally
+        ends = tally.batch + 1 == self._batches.steps_per_epoch
+        asked = Asked(
+            rate=self._learning_rate(tally.step),
+            number=tally.step + 1,
+            stop=lambda: stop.received is not None,
+            due=self._minutes_are_over,
+            look=ends or (every > 0 and (tally.step + 1) % every == 0),
+        )
+        taken = self._steps.take(batch, asked)
+        tally.batch += 1
+        tally.step += 1
+        return taken
+
+    def _note(self, taken: Taken, seconds: float) -> None:
+        """Add the numbers of some steps to those of the epoch."""
+        running, steps = self._tally.epoch, taken.steps + taken.skipped
+        running.reconstruction_errors = None
+        running.steps += taken.steps
+        running.skipped += taken.skipped
+        running.objective += taken.objective
+        running.gradient_norm += taken.gradient_norm
+        running.seconds += seconds
+        running.slowest_step = max(running.slowest_step, seconds / steps)
+        self._reporter.step(self._tally.epochs + 1, taken.last, steps)
+
+    def _finish_epoch(self) -> None:
+        """Validate, write the row, keep a checkpoint; at the very beginning too, as epoch 0."""
+        options, tally, running = self._recipe.training, self._tally, self._tally.epoch
+        began = time.perf_counter()
+        last = tally.epochs >= options.epochs
+        nll, improved, rise = None, False, 0.0
+        if last or tally.epochs % options.validate_every == 0:
+            nll = self._validate()
+            improved = tally.judge(nll, options.patience)
+            rise = (nll - tally.best_nll) / math.prod(self._dataset.event_shape)
+            self._reporter.validated(tally.epochs, nll)
+        layers = self._layer_rows()
+        residuals = {r.layer: r.inverse_residual for r in layers if r.inverse_residual is not None}
+        row = EpochRow(
+            epoch=tally.epochs,
+            step=tally.step,
+            learning_rate=self._learning_rate(tally.step - 1) if tally.step else None,
+            objective=running.mean(running.objective),
+            validation_nll=nll,
+            validation_bits_per_dim=None if nll is None else self._bits(nll),
+            reconstruction_error=max((r.reconstruction_error for r in layers), default=None) if tally.epochs else None,
+            inverse_residual=max(residuals.values(), default=None),
+            penalty_weight=max((r.penalty_weight for r in layers), default=None),
+            repairs=sum(r.repairs for r in layers) if layers else None,
+            gradient_norm=running.mean(running.gradient_norm),
+            skipped=running.skipped,
+            train_seconds=running.seconds,
+            slowest_step_seconds=running.slowest_step,
+            evaluation_seconds=time.perf_counter() - began,
+        )
+        if tally.epochs:
+            tally.seconds_by_epoch.append(running.seconds)
+        tally.epoch = Epoch()
+        every, steps = options.checkpoint_every_epochs, options.checkpoint_every_steps
+        asked = (every and tally.epochs % every == 0) or (steps and tally.step % steps == 0)
+        ended = last or tally.stopped_early
+        # The row goes first: a resume from the checkpoint drops no row, and one from before it drops this one.
+        if self._fabric.is_global_zero:
+            self._layers.append(*layers)
+            self._metrics.append(row)
+            self._tell_repairs(layers)
+        self._guard.validated(rise, residuals, tally.epochs, self._last_good())
+        if improved or asked or ended or self._agreed(torch.tensor([float(self._minutes_are_over())]))[0] > 0:
+            self._save()
+
+    def _validate(self) -> float:
+        """The exact validation NLL in nats, of the averaged weights where there is an average."""
+        options = self._recipe.training
+        with self._average.applied() if self._average is not None else nullcontext():
+            nll = exact_nll(self._flow, self._dataset.validation, options.eval_batch_size, options.seed)
+        if math.isnan(nll) or nll == math.inf:
+            raise self._diverged(f"validation NLL {nll}")
+        return self._fabric.broadcast(nll)
+
+    def _diverged(self, got: str) -> Exception:
+        return self._guard.divergence(f"epoch {self._tally.epochs}", got, self._last_good())
+
+    def _bits(self, nll: float) -> float | None:
+        if self._dataset.levels is None:
+            return None
+        return bits_per_dim(nll, math.prod(self._dataset.event_shape))
+
+    def _layer_rows(self) -> list[LayerRow]:
+        """One row for each self-normalizing layer that has seen data."""
+        tally, angles, likelihood_angles = self._tally, {}, {}
+        if self._recipe.training.measure_angle:
+            angles = gradient_angles(self._flow, self._fixed_batch())
+            likelihood_angles = gradient_angles(self._flow, self._fixed_batch(), penalty=False)
+        resumed_at_its_end = tally.epoch.reconstruction_errors
+        rows = []
+        for name, found in layer_diagnostics(self._flow).items():
+            measured = asdict(found)
+            if resumed_at_its_end is not None and name in resumed_at_its_end:
+                measured["reconstruction_error"] = resumed_at_its_end[name]
+            measured |= {"angle": angles.get(name), "likelihood_angle": likelihood_angles.get(name)}
+            rows.append(LayerRow(epoch=tally.epochs, layer=name, **measured))
+        return rows
+
+    def _fixed_batch(self) -> Tensor:
+        rows = self._dataset.train[: self._recipe.training.batch_size]
+        return in_dtype_of(self._flow, rows).to(self._fabric.device)
+
+    def _tell_repairs(self, layers: list[LayerRow]) -> None:
+        """Say which inverses the guard had to repair in this epoch."""
+        new = {r.layer: r.repairs - self._tally.repairs.get(r.layer, 0) for r in layers}
+        self._tally.repairs = {r.layer: r.repairs for r in layers}
+        if any(new.values()):
+            counts = ", ".join(f"{name} {count} ×" for name, count in new.items() if count)
+            self._reporter.say(f"epoch {self._tally.epochs}: the guard repaired a lost inverse: {counts}")
+
+    def _learning_rate(self, step: int) -> float:
+        recipe = self._recipe
+        steps = self._batches.steps_per_epoch
+        return learning_rate(recipe.optimizer.learning_rate, recipe.schedule, step, steps, recipe.training.epochs)
+
+    def _minutes_are_over(self) -> bool:
+        return time.monotonic() - self._saved_at >= 60 * self._recipe.training.checkpoint_minutes
+
+    def _agreed(self, values: Tensor) -> list[float]:
+        """The mean of each value over the devices: a NaN, a signal or a clock of one is everybody's."""
+        if self._fabric.world_size > 1:
+            values = cast(Tensor, self._fabric.all_reduce(values.to(self._fabric.device), reduce_op="mean"))
+        agreed: list[float] = values.tolist()
+        return agreed
+
+    def _last_good(self) -> str:
+        steps = self._store.steps()
+        return f"the last good checkpoint is {self._store.path(steps[-1])}" if steps else "there is no checkpoint yet"
+
+    def _save(self) -> None:
+        tally = self._tally
+        drawn_from: list[Any] = [generators.capture()]
+        if self._fabric.world_size > 1:
+            drawn_from = drawn_from * self._fabric.world_size
+            dist.all_gather_object(drawn_from, generators.capture())
+        if self._fabric.is_global_zero:
+            state: dict[str, Any] = {
+                "tally": {**tally.to_dict(), "skips_in_a_row": self._guard.in_a_row},
+                "optimizer": portable(self._optimizer.state_dict()),
+                "generators": drawn_from,
+                "average": None if self._average is None else self._average.state_dict(),
+            }
+            if tally.batch:
+                errors = {name: d.reconstruction_error for name, d in layer_diagnostics(self._flow).items()}
+                state["tally"]["epoch"]["reconstruction_errors"] = errors
+            notes = {
+                "epochs": tally.epochs,
+                "batch": tally.batch,
+                "best_step": tally.best_step,
+                "best_validation_nll": tally.best_nll if tally.best_step is not None else None,
+                "event_shape": list(self._dataset.event_shape),
+                "levels": self._dataset.levels,
+            }
+            self._store.save(Checkpoint(tally.step, self._flow.state_dict(), state, notes))
+        self._fabric.barrier()
+        self._saved_at = time.monotonic()
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Put everything back: model, optimizer, average, place, generators."""
+        states = checkpoint.state["generators"]
+        if len(states) != self._fabric.world_size:
+            raise CheckpointError(
+                f"checkpoint of step {checkpoint.step}",
+                expected=f"one written by {self._fabric.world_size} processes",
+                got=f"one by {len(states)}",
+                fix=f"resume with --device.devices {len(states)}",
+            )
+        load_model(self._flow, checkpoint)
+        try:
+            self._optimizer.load_state_dict(checkpoint.state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"checkpoint of step {checkpoint.step}", expected="this recipe's optimizer", got=str(error)
+            ) from error
+        if self._average is not None and checkpoint.state["average"] is not None:
+            self._average.load_state_dict(checkpoint.state["average"])
+        self._tally = Tally.from_dict(checkpoint.state["tally"])
+        self._guard.in_a_row = self._tally.skips_in_a_row
+        generators.restore(states[self._fabric.global_rank])

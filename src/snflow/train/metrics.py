@@ -1,0 +1,127 @@
+"""Metrics of a run: files and progress."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What is known after an epoch; ``None`` where nothing was measured, an empty cell in the file."""
+
+    epoch: int
+    """Epochs finished; 0 is before training."""
+    step: int
+    """Optimizer steps taken."""
+    learning_rate: float | None
+    """That of the last step."""
+    objective: float | None
+    """Mean of the surrogate that was minimised, in nats; no likelihood."""
+    validation_nll: float | None
+    """Exact negative log-likelihood of the validation data, in nats."""
+    validation_bits_per_dim: float | None
+    """The same in bits a dimension; integer data only."""
+    reconstruction_error: float | None
+    """Mean of ‖g(f(x)) − x‖² over the last batch, in the worst layer."""
+    inverse_residual: float | None
+    """Estimate of ‖RW − I‖_F / √D, in the worst layer."""
+    penalty_weight: float | None
+    """Largest λ over the layers, as the multiplier has moved it."""
+    repairs: int | None
+    """How often the guard has repaired an inverse so far, over all layers."""
+    gradient_norm: float | None
+    """Mean norm of the gradient before clipping."""
+    skipped: int
+    """Steps left out because of a non-finite number."""
+    train_seconds: float
+    """Wall-clock time of the epoch's steps."""
+    slowest_step_seconds: float
+    """That of the slowest of them."""
+    evaluation_seconds: float
+    """Wall-clock time of the validation after it."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """What is known of one self-normalizing layer after an epoch; ``None`` where nothing was measured."""
+
+    epoch: int
+    """Epochs finished; 0 is before training."""
+    layer: str
+    """The layer's name in the flow."""
+    reconstruction_error: float
+    """Mean of ‖g(f(x)) − x‖² over the last batch."""
+    inverse_residual: float | None
+    """Estimate of ‖RW − I‖_F / √D; not for pairs of networks."""
+    penalty_weight: float
+    """λ."""
+    repairs: int
+    """How often the guard has repaired the inverse so far."""
+    tracking_steps: int
+    """How often the inverse was moved by a step of its own so far."""
+    angle: float | None
+    """Angle between the training gradient of the weight and the exact one on a fixed batch, in degrees."""
+    likelihood_angle: float | None
+    """The same without the penalty's pull: the gradient that the learned inverse approximates."""
+
+
+class MetricsFile:
+    """Rows in a CSV file; numbers are written so that they read back to the same float.
+
+    Args:
+        path: the file.
+        kind: the dataclass of a row, whose first field is the epoch.
+    """
+
+    def __init__(self, path: Path, kind: type[EpochRow] | type[LayerRow] = EpochRow) -> None:
+        self.path = path
+        self._names = tuple(field.name for field in fields(kind))
+
+    def start(self, finished_epochs: int | None) -> None:
+        """Begin the file, or on a resume drop the rows behind the checkpoint.
+
+        Args:
+            finished_epochs: epochs that the checkpoint has behind it; ``None`` for a new run.
+        """
+        rows = [] if finished_epochs is None else [r for r in self._complete_rows() if int(r[0]) <= finished_epochs]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self._names, *rows])
+        temporary = self.path.with_name(f".tmp-{self.path.name}")
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        temporary.replace(self.path)
+
+    def append(self, *rows: EpochRow | LayerRow) -> None:
+        """Write rows and wait until the disk has them."""
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(map(_cells, rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> list[dict[str, float | None]]:
+        """The rows, as numbers by column; only of a file without names in it."""
+        return [{name: float(cell) if cell else None for name, cell in row.items()} for row in self.texts()]
+
+    def texts(self) -> list[dict[str, str]]:
+        """The rows as they are written, by column."""
+        return [dict(zip(self._names, row, strict=True)) for row in self._complete_rows()]
+
+    def _complete_rows(self) -> list[list[str]]:
+        """The rows without the heading and without one that a killed process left half written.
+
+        A column that the file's heading lacks, because an earlier version wrote it, is empty.
+        """
+        if not self.path.exists():
+            return []
+        heading, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        names = next(csv.reader([heading]), [])
+        whole = [row for row in csv.reader(line for line in lines if line.endswith("\n")) if len(row) == len(names)]
+        rows = [dict(zip(names, row, strict=True)) for row in whole]
+        return [[row.get(name, "") for name in self._names] for row in rows if row.get("epoch", "").isdecimal()]
+
+
+def _cells(row: EpochRow | LayerRow) -> list[str]:
+    return ["" if value is None else value if isinstance(value, str) else repr(value) for value in asdict(row).values()]

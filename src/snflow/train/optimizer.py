@@ -1,0 +1,151 @@
+"""The optimizer, the learning-rate schedule, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from snflow.errors import CheckpointError
+from snflow.train.options import OptimizerOptions, ScheduleOptions
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], options: OptimizerOptions, device: torch.device, *, recorded: bool = False
+) -> torch.optim.Adam:
+    """θ ← θ − η m̂ / (√v̂ + ε), one fused kernel where the device has it.
+
+    Args:
+        parameters: θ, of any shapes.
+        options: η, the decays of m and v, ε and the weight decay.
+        device: that of the parameters.
+        recorded: whether its step is recorded as a CUDA graph.
+
+    References:
+        Kingma & Ba (2015), Adam, algorithm 1.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(3))
+        >>> adam([weight], OptimizerOptions(learning_rate=0.5), weight.device).defaults["lr"]
+        0.5
+    """
+    return torch.optim.Adam(
+        parameters,
+        lr=options.learning_rate,
+        betas=options.betas,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+        capturable=recorded and device.type == "cuda",
+    )
+
+
+def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """peak · min(1, (step + 1)/warm-up), then constant or half a cosine to ``final_fraction`` of it.
+
+    Args:
+        peak: the learning rate at the end of the warm-up.
+        options: warm-up and decay.
+        step: number of optimizer steps taken before this one.
+        steps_per_epoch: steps in an epoch.
+        epochs: epochs in the whole run.
+
+    Returns:
+        The learning rate of this step.
+
+    Example:
+        >>> options = ScheduleOptions(warmup_epochs=1.0, decay="cosine")
+        >>> [round(learning_rate(1.0, options, step, 2, 3), 3) for step in range(6)]
+        [0.5, 1.0, 1.0, 0.75, 0.25, 0.0]
+    """
+    warmup = options.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return peak * min(1.0, (step + 1) / warmup)
+    if options.decay == "constant":
+        return peak
+    # The first step behind the warm-up has the whole peak, the last of the run has final_fraction of it.
+    progress = min(1.0, (step - warmup) / max(1.0, epochs * steps_per_epoch - 1 - warmup))
+    return peak * (options.final_fraction + (1 - options.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class MovingAverage:
+    """θ̄ ← d θ̄ + (1 − d) θ after each step, with d = min(decay, (1 + n)/(10 + n)) at the n-th.
+
+    The ramp of d keeps the initial weights from lingering in a short run.
+
+    Args:
+        module: whose parameters are averaged.
+        decay: d in the long run, in (0, 1).
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> average = MovingAverage(layer, 0.9)
+        >>> with average.applied():
+        ...     layer.weight.shape
+        torch.Size([1, 1])
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self._parameters = list(module.parameters())
+        self._decay = decay
+        self._updates = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
+        self._average = [p.detach().clone() for p in self._parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the present weights."""
+        updates = float(self._updates)
+        average_into = get_ema_multi_avg_fn(min(self._decay, (1 + updates) / (10 + updates)))
+        average_into(self._average, self._parameters, None)
+        self._updates += 1
+
+    @torch.no_grad()
+    def update_where(self, taken: Tensor) -> None:
+        """Take in the present weights if ``taken``, a boolean scalar on their device, holds; it is not waited for."""
+        share = (1 - ((1 + self._updates) / (10 + self._updates)).clamp(max=self._decay)) * taken
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.lerp_(parameter, share.to(average.dtype))
+        self._updates += taken
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the module the averaged weights for the length of a block."""
+        weights = [p.detach().clone() for p in self._parameters]
+        self._assign(self._average)
+        try:
+            yield
+        finally:
+            self._assign(weights)
+
+    def install(self) -> None:
+        """Give the module the averaged weights for good."""
+        self._assign(self._average)
+
+    @torch.no_grad()
+    def _assign(self, values: list[Tensor]) -> None:
+        for parameter, value in zip(self._parameters, values, strict=True):
+            parameter.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average, in the order of the parameters, and the number of updates."""
+        return {"average": [t.clone() for t in self._average], "updates": int(self._updates)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a saved average back.
+
+        Raises:
+            CheckpointError: it belongs to another model.
+        """
+        shapes, found = [p.shape for p in self._parameters], [t.shape for t in state["average"]]
+        if shapes != found:
+            raise CheckpointError(
+                "moving average", expected=f"{len(shapes)} parameters of this flow", got="those of another one"
+            )
+        for mine, saved in zip(self._average, state["average"], strict=True):
+            mine.copy_(saved)
+        self._updates.fill_(state["updates"])

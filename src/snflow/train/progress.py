@@ -1,0 +1,231 @@
+"""Progress of a run on the screen, and its closing table."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_WINDOW = 10
+"""Lines over which the pace of the steps is taken."""
+
+
+class Reporter(ABC):
+    """Told of every step and every validation. The abstract parent; what is shown is up to the children."""
+
+    @abstractmethod
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Begin, with ``done`` of ``total`` steps already taken, in ``epochs`` epochs."""
+
+    @abstractmethod
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
+        """Note so many steps in epoch ``epoch`` (counted from 1), with the last one's objective in nats."""
+
+    @abstractmethod
+    def validated(self, epoch: int, nll: float) -> None:
+        """Note the exact validation NLL in nats after ``epoch`` epochs."""
+
+    @abstractmethod
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End."""
+
+
+class SilentReporter(Reporter):
+    """Shows nothing: all processes but the first."""
+
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Show nothing."""
+
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
+        """Show nothing."""
+
+    def validated(self, epoch: int, nll: float) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class BarReporter(Reporter):
+    """A bar with epoch, objective, last exact NLL and time left.
+
+    Args:
+        console: the terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("objective {task.fields[objective]}"),
+            TextColumn("exact NLL {task.fields[nll]}"),
+            TimeRemainingColumn(),
+            console=console,
+            refresh_per_second=4,
+        )
+
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Show the bar."""
+        self._task = self._progress.add_task(
+            "", completed=done, total=total, epoch=0, epochs=epochs, objective="–", nll="–"
+        )
+        self._progress.start()
+
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
+        """Advance the bar."""
+        self._progress.update(self._task, advance=steps, epoch=epoch, objective=f"{objective:.3f}")
+
+    def validated(self, epoch: int, nll: float) -> None:
+        """Show the new NLL."""
+        self._progress.update(self._task, nll=f"{nll:.3f} nats")
+
+    def say(self, text: str) -> None:
+        """Print above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._progress.stop()
+
+
+class LineReporter(Reporter):
+    """A plain line at the first validation, then one every ``seconds`` at most, and one at the end.
+
+    Args:
+        console: where the lines go.
+        seconds: least time between two lines.
+    """
+
+    def __init__(self, console: Console, seconds: float = 10.0) -> None:
+        self._console, self._seconds = console, seconds
+        self._nll = self._objective = float("nan")
+        self._epoch = self._nll_epoch = 0
+
+    def start(self, done: int, total: int, epochs: int) -> None:
+        """Note where it begins."""
+        self._spoke = time.monotonic()
+        self._start, self._done, self._total, self._epochs = done, done, total, epochs
+        self._pending = False
+        # When how many steps were done: at the last few lines, so that the time left follows the machine's pace.
+        self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+
+    def step(self, epoch: int, objective: float, steps: int = 1) -> None:
+        """Show a line when it is time."""
+        self._done += steps
+        self._epoch, self._objective, self._pending = epoch, objective, True
+        now = time.monotonic()
+        if not self._marks:  # the first step compiles and warms up: it says nothing about the others
+            self._marks.append((now, self._done))
+        if now - self._spoke >= self._seconds:
+            self._line()
+
+    def validated(self, epoch: int, nll: float) -> None:
+        """Show the first NLL at once, a later one with the next line."""
+        first = self._nll != self._nll
+        self._epoch, self._nll, self._nll_epoch, self._pending = epoch, nll, epoch, True
+        if first:
+            self._line()
+
+    def say(self, text: str) -> None:
+        """Show a line of text."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Show where it ended."""
+        if self._pending:
+            self._line()
+
+    def _line(self) -> None:
+        self._spoke, self._pending = time.monotonic(), False
+        parts = [f"epoch {self._epoch}/{self._epochs}"]
+        if self._done > self._start:
+            parts.append(f"objective {self._objective:.3f}")
+        if self._nll == self._nll:
+            of = "" if self._nll_epoch == self._epoch else f" (epoch {self._nll_epoch})"
+            parts.append(f"exact NLL {self._nll:.3f} nats{of}")
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"{_duration(left)} left")
+        self.say(", ".join(parts))
+
+    def _seconds_left(self) -> float | None:
+        if not self._marks or self._done == self._total:
+            return None
+        began, done = self._marks[0]
+        if self._done == done:
+            return None
+        self._marks.append((self._spoke, self._done))
+        return (self._spoke - began) / (self._done - done) * (self._total - self._done)
+
+
+def _duration(seconds: float) -> str:
+    """``42 s``, ``17 min``, ``3 h 05 min``: as exact as an estimate deserves."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def reporter_for(console: Console) -> Reporter:
+    """The bar on a terminal, lines elsewhere."""
+    return BarReporter(console) if console.is_terminal else LineReporter(console)
+
+
+def show(console: Console, runs: Sequence[tuple[str, Path, dict[str, Any]]]) -> None:
+    """Print exact test NLL, bits a dimension, time and place of each run.
+
+    Args:
+        console: where to.
+        runs: name, folder and summary of each; with more than one, the first is compared with the others.
+    """
+    table = Table(box=box.SIMPLE_HEAD, title="exact test negative log-likelihood", title_justify="left")
+    for heading, justify in (("run", "left"), ("nats", "right"), ("bits/dim", "right"), ("epochs", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("training", justify="right")
+    table.add_column("s/epoch", justify="right")
+    for name, _, summary in runs:
+        bits = summary["test_bits_per_dim"]
+        table.add_row(
+            name,
+            f"{summary['test_nll_nats']:.3f}",
+            "–" if bits is None else f"{bits:.4f}",
+            str(summary["epochs"]),
+            f"{summary['train_seconds']:.1f} s",
+            f"{summary['seconds_per_epoch_median']:.3g}",
+        )
+    console.print(table)
+    if len(runs) > 1:
+        first = runs[0]
+        for name, _, other in runs[1:]:
+            console.print(difference(first[0], first[2], name, other), highlight=False, markup=False, soft_wrap=True)
+    for name, folder, _ in runs:
+        line = f"{name}: pictures {folder / 'samples.png'} and {folder / 'curves.png'}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def difference(name: str, one: dict[str, Any], other_name: str, other: dict[str, Any]) -> str:
+    """How far the NLL of one run is from that of another, in per cent of its size, and the ratio of their times.
+
+    Example:
+        >>> fast = {"test_nll_nats": 101.0, "train_seconds": 5.0}
+        >>> difference("a", fast, "b", {"test_nll_nats": 100.0, "train_seconds": 10.0})
+        'a against b: NLL +1.00 %, training time × 0.50'
+    """
+    gap = 100 * (one["test_nll_nats"] - other["test_nll_nats"]) / abs(other["test_nll_nats"])
+    ratio = one["train_seconds"] / other["train_seconds"] if other["train_seconds"] else float("nan")
+    return f"{name} against {other_name}: NLL {gap:+.2f} %, training time × {ratio:.2f}"

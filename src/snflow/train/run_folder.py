@@ -1,0 +1,147 @@
+"""Run folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snflow.errors import CheckpointError, ConfigError
+from snflow.train.recipe import Recipe
+from snflow.train.strict_yaml import read_yaml_file
+
+
+class RunFolder:
+    """``RUN/``: config.yaml, metrics.csv, layers.csv, checkpoints/, samples.png, curves.png, summary.json.
+
+    Args:
+        path: the folder; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.layers = path / "layers.csv"
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples.png"
+        self.curves = path / "curves.png"
+        self.summary = path / "summary.json"
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe of the run.
+
+        Raises:
+            ConfigError: the folder is no run, or its config is damaged.
+        """
+        if not self.config.is_file():
+            raise ConfigError(
+                str(self.path), expected="the folder of a run", got="no config.yaml in it", fix="check the path"
+            )
+        return Recipe.from_dict(read_yaml_file(self.config), str(self.config))
+
+    def holds(self, recipe: Recipe) -> bool:
+        """Whether the folder holds a run of this very recipe; ``False`` when it is new or empty.
+
+        Raises:
+            ConfigError: it holds something else.
+        """
+        if self.config.is_file():
+            if self.recipe().digest() == recipe.digest():
+                return True
+            raise ConfigError(
+                str(self.path),
+                expected="a new folder, or one with this very recipe",
+                got="a run with another config",
+                fix=f"continue that run with `snflow fit --resume {self.path}`, or give another --out",
+            )
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(
+                str(self.path), expected="a new folder", got="something that is no run", fix="give another --out"
+            )
+        return False
+
+    def write_config(self, recipe: Recipe) -> None:
+        """Write the resolved recipe, whole or not at all.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        temporary = self.path / ".tmp-config.yaml"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+            temporary.replace(self.config)
+        except OSError as error:
+            raise ConfigError(
+                str(self.path),
+                expected="a writable folder",
+                got=(error.strerror or str(error)).lower(),
+                fix="give another --out",
+            ) from error
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, ``None`` while there is none."""
+        if not self.summary.is_file():
+            return None
+        content: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        return content
+
+    def write_summary(self, content: dict[str, Any]) -> None:
+        """Write the summary, whole or not at all."""
+        temporary = self.path / ".tmp-summary.json"
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.summary)
+
+
+def load_flow(run: Path, which: str = "best", warn: Callable[[str], None] = print) -> tuple[Any, Recipe]:
+    """The trained flow of a run, on the CPU and in eval mode, with its recipe. The data are not needed.
+
+    Args:
+        run: the run's folder.
+        which: ``"best"`` by validation, ``"last"``, or the step of a checkpoint that is kept.
+        warn: told when the best checkpoint is damaged and the last is taken instead.
+
+    Returns:
+        The :class:`~snflow.Flow`, with averaged weights where the run kept an average, and the recipe.
+
+    Raises:
+        ConfigError: the folder is no run.
+        CheckpointError: the checkpoint is missing or damaged.
+    """
+    import torch
+
+    from snflow.data.dataset import Dataset
+    from snflow.flows.building import build
+    from snflow.train.checkpoints import CheckpointStore
+    from snflow.train.evaluation import load_model
+
+    folder = RunFolder(run)
+    recipe = folder.recipe()
+    checkpoint = CheckpointStore(folder.checkpoints).read(which, warn)
+    shape, levels = checkpoint.notes.get("event_shape"), checkpoint.notes.get("levels")
+    if shape is None:
+        raise CheckpointError(str(folder.checkpoints), expected="a checkpoint of a run", got="one without event shape")
+    # Stand-in rows: whatever a flow learns from its data before training is in the checkpoint's buffers.
+    rows = torch.zeros(2, *shape, dtype=torch.float32 if levels is None else torch.int64)
+    if levels is None:
+        rows[1] = 1.0
+    with torch.random.fork_rng(devices=[]):
+        flow = build(recipe.flow, Dataset(recipe.data_name, rows, rows, rows, levels=levels))
+    flow.to(torch.float64 if recipe.training.precision == "64-true" else torch.float32)
+    load_model(flow, checkpoint, averaged=True)
+    return flow.eval(), recipe
+
+
+def move(flow: Any, device: str) -> None:
+    """Bring a flow to a torch device.
+
+    Raises:
+        ConfigError: torch knows no such device, or it is not there.
+    """
+    try:
+        flow.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError("--device", expected="a device that this machine has", got=f"{device!r} ({reason})") from None

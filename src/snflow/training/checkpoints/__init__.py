@@ -1,1 +1,0 @@
-"""Checkpoints: written whole or not at all, verified before use, the newest good one found."""

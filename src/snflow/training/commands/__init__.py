@@ -1,1 +1,0 @@
-"""One module a command of the command line; each takes the words behind its name and returns an exit code."""

@@ -1,1 +1,0 @@
-"""The tables and figures of the paper, each from one command: which runs, and what is made of them."""

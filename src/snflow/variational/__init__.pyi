@@ -1,0 +1,1 @@
+from .stochastic_inverse import StochasticInverse as StochasticInverse
