@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
+from abc import ABCMeta
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
-from typing import get_args
+from typing import Any, get_args
 
 
 class SnflowError(Exception):
     """Base of all errors of this library.
 
+    Built from its parts, or from one message, as ``pickle``, ``multiprocessing`` and Pyro rebuild exceptions.
+
     Args:
-        where: the layer, file, option or command that refused.
+        where: the layer, file, option or command that refused; or the whole message, if ``expected`` is not given.
         expected: what would have been right.
         got: what came instead.
         fix: what to do about it, in the imperative.
@@ -21,22 +25,19 @@ class SnflowError(Exception):
     Example:
         >>> print(SnflowError("Squeeze", expected="an even height", got="7", fix="pad the images"))
         Squeeze: expected an even height, got 7; pad the images
+        >>> print(SnflowError("a message"))
+        a message
     """
 
     exit_code = 2
 
-    def __init__(self, where: str, *, expected: str, got: str, fix: str | None = None) -> None:
+    def __init__(
+        self, where: str, *, expected: str | None = None, got: str | None = None, fix: str | None = None
+    ) -> None:
         self.where, self.expected, self.got, self.fix = where, expected, got, fix
-        message = f"{where}: expected {expected}, got {got}"
+        message = where if expected is None else f"{where}: expected {expected}, got {got}"
+        # the parts are attributes, which pickle and copy restore after building the error from its message
         super().__init__(f"{message}; {fix}" if fix else message)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep the parts when an error travels between processes."""
-        return _rebuild, (type(self), self.where, self.expected, self.got, self.fix)
-
-
-def _rebuild(kind: type[SnflowError], where: str, expected: str, got: str, fix: str | None) -> SnflowError:
-    return kind(where, expected=expected, got=got, fix=fix)
 
 
 class ShapeError(SnflowError, ValueError):
@@ -77,6 +78,10 @@ class DataError(SnflowError, ValueError):
     """A data file or its content is wrong."""
 
 
+class ArgumentError(ConfigError, TypeError):
+    """A function was called with an argument that it does not have, or without one that it needs."""
+
+
 class CheckpointError(SnflowError, RuntimeError):
     """A checkpoint is missing, damaged or of another model."""
 
@@ -85,6 +90,60 @@ class CheckpointError(SnflowError, RuntimeError):
 
 class NumericalWarning(UserWarning):
     """A result is finite but poorly conditioned."""
+
+
+def check_arguments(where: str, signature: inspect.Signature, args: Sequence[object], kwargs: Iterable[str]) -> None:
+    """Refuse arguments that do not fit a signature, with the nearest right keyword.
+
+    Args:
+        where: the class or function that was called.
+        signature: its signature, without ``self``.
+        args: the positional arguments.
+        kwargs: the names of the keyword arguments.
+
+    Raises:
+        ArgumentError: they do not fit; the error is both a ``ConfigError`` and a ``TypeError``.
+
+    Example:
+        >>> def dense(features, *, bias=True): ...
+        >>> check_arguments("dense", inspect.signature(dense), (3,), ["bais"])
+        Traceback (most recent call last):
+        snflow.errors.ArgumentError: dense: expected a keyword argument of dense(features, *, bias=True), got bais=; \
+did you mean 'bias'?
+    """
+    try:
+        signature.bind(*args, **dict.fromkeys(kwargs))
+    except TypeError as error:
+        shown = f"{where}{signature.replace(return_annotation=inspect.Signature.empty)}"
+        keywords = [p.name for p in signature.parameters.values() if p.kind in _KEYWORD_KINDS]
+        unknown = [name for name in kwargs if name not in keywords]
+        if unknown:
+            expected, got = f"a keyword argument of {shown}", f"{unknown[0]}="
+            raise ArgumentError(where, expected=expected, got=got, fix=nearest(unknown[0], keywords)) from error
+        given = f"{len(args)} positional and {len(dict.fromkeys(kwargs))} keyword arguments"
+        raise ArgumentError(where, expected=f"arguments of {shown}", got=given, fix=str(error)) from error
+
+
+_KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class CheckedConstructor(ABCMeta):
+    """Metaclass whose classes refuse wrong arguments of their constructor by :func:`check_arguments`."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Build an instance."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            if not isinstance(error, SnflowError):
+                check_arguments(cls.__name__, cls.__signature__, args, kwargs)
+            raise
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The signature of ``__init__``; without this, ``inspect.signature`` would report the one of ``__call__``."""
+        parameters = list(inspect.signature(cls.__init__).parameters.values())  # type: ignore[misc]
+        return inspect.Signature(parameters[1:])
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -168,6 +227,59 @@ def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, .
     return tuple(int(size) for size in sizes)
 
 
+def check_context_shape(where: str, context_shape: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """The shape of one sample's context, from C, a shape, or ``None`` for no context.
+
+    Args:
+        where: who asks.
+        context_shape: C for vectors ``(C,)``, the shape itself, or ``None``.
+
+    Returns:
+        The shape, of Python's own integers, or ``None``.
+
+    Raises:
+        ConfigError: it is neither a positive whole number nor a sequence of them.
+
+    Example:
+        >>> check_context_shape("Coupling", 2), check_context_shape("Coupling", None)
+        ((2,), None)
+    """
+    if context_shape is None:
+        return None
+    sizes = context_shape if isinstance(context_shape, Sequence) else (context_shape,)
+    if not sizes or not all(_is_whole(size) and size >= 1 for size in sizes):
+        raise ConfigError(
+            where,
+            expected="context_shape to be a number of features, or a tuple of positive whole numbers",
+            got=repr(context_shape),
+            fix="leave the batch dimension out: context.shape[1:], and use None for no context",
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def check_context_vector(where: str, context_shape: int | Sequence[int] | None) -> int:
+    """The number of features of a context for a network that takes vectors only; 0 for no context.
+
+    Raises:
+        ConfigError: the context is not a vector.
+
+    Example:
+        >>> check_context_vector("MLP", (3,)), check_context_vector("MLP", None)
+        (3, 0)
+    """
+    shape = check_context_shape(where, context_shape)
+    if shape is None:
+        return 0
+    if len(shape) > 1:
+        raise ConfigError(
+            where,
+            expected="a context of vectors, context_shape=C",
+            got=f"context_shape={shape}",
+            fix="flatten the context, or embed it in a vector by a network of your own",
+        )
+    return shape[0]
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
@@ -184,14 +296,20 @@ def check_kernel(where: str, kernel_size: int) -> None:
         raise ConfigError(where, expected=expected, got=repr(kernel_size), fix=fix)
 
 
-def check_weight(where: str, option: str, value: float) -> None:
+def check_weight(where: str, option: str, value: float, *, fix: str = "use 1") -> None:
     """Refuse a weight of a penalty that is negative or not finite.
+
+    Args:
+        where: who asks.
+        option: the name of the argument.
+        value: the weight.
+        fix: what to do, as the value that the method's paper takes.
 
     Raises:
         ConfigError: the weight is below zero, infinite or no number.
     """
     if not (_is_real(value) and math.isfinite(value) and value >= 0):
-        raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=repr(value), fix="the paper's value is 1")
+        raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=repr(value), fix=fix)
 
 
 def check_option(section: str, options: object, field: str, holds: bool, expected: str) -> None:
