@@ -1,30 +1,13 @@
+"""The public names of snflow.data; a function that returns a ``Dataset`` is one that a recipe may name."""
+
+from .batches import Augmentation as Augmentation
 from .batches import Batches as Batches
 from .batches import in_order as in_order
-from .dataset import (
-    DATASETS as DATASETS,
-)
-from .dataset import (
-    Cifar10Options as Cifar10Options,
-)
-from .dataset import (
-    Dataset as Dataset,
-)
-from .dataset import (
-    DatasetOptions as DatasetOptions,
-)
-from .dataset import (
-    DigitsOptions as DigitsOptions,
-)
-from .dataset import (
-    Imagenet32Options as Imagenet32Options,
-)
-from .dataset import (
-    MnistOptions as MnistOptions,
-)
-from .dataset import (
-    TableOptions as TableOptions,
-)
-from .dataset import (
-    ToyOptions as ToyOptions,
-)
-from .registry import load as load
+from .dataset import Dataset as Dataset
+from .dataset import datasets as datasets
+from .images import cifar10 as cifar10
+from .images import digits as digits
+from .images import imagenet32 as imagenet32
+from .images import mnist as mnist
+from .tables import table as table
+from .toys import toy as toy

@@ -1,49 +1,56 @@
-"""Points in the plane: small densities whose fit can be judged by eye.
+"""Toy densities in the plane, for judging a fit by eye.
 
-The pictures are those that the literature on flows draws (Johnson et al. 2016 for the pinwheel; Grathwohl et al. 2019,
-figure 2, for most others); all lie within about [−4, 4]².
+The shapes are those common in the literature on flows (Johnson et al. 2016 for the pinwheel; Grathwohl et al. 2019,
+figure 2, for most others). All lie within about [−4, 4]².
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from snflow.data.dataset import Dataset, ToyOptions, ToyShape
-from snflow.errors import ConfigError, nearest
+from snflow.data.dataset import Dataset
+from snflow.errors import check_choice, check_count
+
+ToyShape = Literal["two_moons", "rings", "pinwheel", "checkerboard", "eight_gaussians", "two_spirals"]
 
 
-def load_toy(options: ToyOptions) -> Dataset:
-    """Draw the points of a picture, the same ones for the same seed.
+def toy(
+    shape: ToyShape = "two_moons", *, train: int = 10_000, validation: int = 2_000, test: int = 2_000, seed: int = 0
+) -> Dataset:
+    """Points in the plane from a density that is easy to recognise.
 
     Args:
-        options: the picture, how many points, the seed.
+        shape: The density from which the points are drawn.
+        train: The number of points to train on.
+        validation: The number of points by which the best epoch is chosen.
+        test: The number of points for the reported likelihood.
+        seed: The seed of the points.
 
     Returns:
-        Points with shape ``(N, 2)``, float32.
+        Points with shape ``(N, 2)``, float32; equal seeds give equal points.
 
     Raises:
-        ConfigError: there is no such picture.
+        ConfigError: The shape is unknown, or a number of points is below 1.
 
     Example:
-        >>> load_toy(ToyOptions(shape="pinwheel", train=50)).train.shape
+        >>> toy("pinwheel", train=50).train.shape
         torch.Size([50, 2])
     """
-    if options.shape not in _SHAPES:
-        known = ", ".join(_SHAPES)
-        raise ConfigError(
-            "data.shape", expected=f"one of {known}", got=repr(options.shape), fix=nearest(options.shape, _SHAPES)
-        )
-    sizes = [options.train, options.validation, options.test]
-    points = _SHAPES[options.shape](sum(sizes), Generator().manual_seed(options.seed))
-    return Dataset(options.shape, *points.to(torch.float32).split(sizes))
+    check_choice("data.toy", "shape", shape, ToyShape)
+    sizes = {"train": train, "validation": validation, "test": test}
+    for split, size in sizes.items():
+        check_count("data.toy", split, size)
+    points = _SHAPES[shape](sum(sizes.values()), Generator().manual_seed(seed))
+    return Dataset(shape, *points.to(torch.float32).split(list(sizes.values())))
 
 
 def _two_moons(n: int, generator: Generator) -> Tensor:
-    """Two interleaved half circles of radius 2, blurred by 0.2."""
+    """Two interleaved half circles of radius 2, with normal noise of scale 0.2."""
     lower = _integers(2, n, generator)
     angle = math.pi * (_uniform(n, generator) + lower)
     centre = torch.stack([2 * lower - 1, 1 - 2 * lower], 1) * torch.tensor([1.0, -0.5], dtype=torch.float64)
@@ -51,13 +58,13 @@ def _two_moons(n: int, generator: Generator) -> Tensor:
 
 
 def _rings(n: int, generator: Generator) -> Tensor:
-    """Four concentric circles of radius 0.75 to 3, blurred by 0.08."""
+    """Four concentric circles of radius 0.75 to 3, with normal noise of scale 0.08."""
     radius = 0.75 * (1 + _integers(4, n, generator))
     return _polar(radius, 2 * math.pi * _uniform(n, generator)) + 0.08 * _normal(n, generator)
 
 
 def _pinwheel(n: int, generator: Generator) -> Tensor:
-    """Five normal arms, each turned further the further out (Johnson et al. 2016, appendix)."""
+    """Five normal arms, rotated by an angle that grows with the radius (Johnson et al. 2016, appendix)."""
     radial, tangential = (_normal(n, generator) * torch.tensor([0.3, 0.1], dtype=torch.float64)).unbind(1)
     radius = 1 + radial
     turn = 2 * math.pi / 5 * _integers(5, n, generator) + 0.25 * radius.exp()
@@ -74,12 +81,12 @@ def _checkerboard(n: int, generator: Generator) -> Tensor:
 
 
 def _eight_gaussians(n: int, generator: Generator) -> Tensor:
-    """Eight normals of deviation 0.25 on a circle of radius 2.8."""
+    """Eight normals of standard deviation 0.25 on a circle of radius 2.8."""
     return _polar(2.8, math.pi / 4 * _integers(8, n, generator)) + 0.25 * _normal(n, generator)
 
 
 def _two_spirals(n: int, generator: Generator) -> Tensor:
-    """Two arms of 1.5 turns, one the mirror image of the other through the origin, blurred by 0.1."""
+    """Two arms of 1.5 turns, point reflections of each other, with normal noise of scale 0.1."""
     angle = 3 * math.pi * _uniform(n, generator).sqrt()
     sign = 2 * _integers(2, n, generator) - 1
     return _polar(sign * angle / 3, angle) + 0.1 * _normal(n, generator)
@@ -99,7 +106,7 @@ def _polar(radius: Tensor | float, angle: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
 
 
-# In float64 whatever torch's default is, so that the points do not depend on it.
+# Always in float64, so that the points do not depend on torch's default dtype.
 def _uniform(n: int, generator: Generator) -> Tensor:
     return torch.rand(n, dtype=torch.float64, generator=generator)
 
