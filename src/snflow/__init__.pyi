@@ -100,7 +100,6 @@ from .bijections.factored_linear import (
 from .bijections.gaussianization import GDN as GDN
 from .bijections.gaussianization import Gaussianization as Gaussianization
 from .bijections.inverse import Inverse as Inverse
-from .bijections.inverse import inverting as inverting
 from .bijections.linear import Dense as Dense
 from .bijections.linear import Permutation as Permutation
 from .bijections.normalization import ActNorm as ActNorm
@@ -186,6 +185,10 @@ from .distributions.flow import bits_per_dim as bits_per_dim
 from .distributions.flow import mean_nll as mean_nll
 from .distributions.torch_distribution import FlowDistribution as FlowDistribution
 from .distributions.torch_distribution import as_transform as as_transform
+from .flows.preprocessing import dequantized as dequantized
+from .flows.preprocessing import preprocess as preprocess
+from .flows.preprocessing import standardized as standardized
+from .flows.preprocessing import with_base as with_base
 from .selfnorm.diagnostics import (
     gradient_angles as gradient_angles,
 )

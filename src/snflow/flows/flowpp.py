@@ -95,7 +95,7 @@ def flowpp(
         for number in range(count):
             mask = halves(shape[0], number) if by_channel else checkerboard(shape[1], shape[2], number)
             layers += [ActNorm(shape[0]), PLUConv2d(shape[0])]
-            layers.append(_coupling(mask, shape, LogisticMixtureTransformer(components), width, blocks))
+            layers.append(attention_coupling(mask, shape, LogisticMixtureTransformer(components), width, blocks))
         return layers
 
     squeeze = Squeeze(2)
@@ -111,13 +111,13 @@ def flowpp(
     dequantize: Dequantization | None = noise
     if quantized is not None and dequantization == "variational":
         learned = [
-            _coupling(
+            attention_coupling(
                 checkerboard(event_shape[1], event_shape[2], n),
                 event_shape,
                 AffineTransformer(3.0),
                 width,
                 dequantization_blocks,
-                True,
+                conditioned=True,
             )
             for n in range(dequantization_couplings)
         ]
@@ -126,12 +126,13 @@ def flowpp(
     return Flow(chain, base_density(base, chain.latent_shape(event_shape)), dequantize)
 
 
-def _coupling(
-    mask: Tensor, shape: Shape, transformer: Transformer, width: int, blocks: int, with_image: bool = False
+def attention_coupling(
+    mask: Tensor, shape: Shape, transformer: Transformer, width: int, depth: int, *, conditioned: bool = False
 ) -> Coupling:
+    """A coupling with Flow++'s network, which sees an image of the event's shape as context where ``conditioned``."""
     channels, height, wide = shape
     by_channel = mask.dim() == 1
     seen, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)
     outputs = transformer.parameters_per_element * mapped
-    net = AttentionConvNet(seen, width, outputs, (height, wide), blocks, channels if with_image else 0)
-    return Coupling(mask, transformer, net, shape if with_image else 0, image=by_channel)
+    net = AttentionConvNet(seen, outputs, (height, wide), width=width, blocks=blocks, context_channels=channels if with_image else 0)
+    return Coupling(mask, transformer, net, context_shape=shape if conditioned else 0, image=by_channel)

@@ -62,7 +62,7 @@ def gaussianization(
     return assembled(
         "flows.gaussianization",
         features,
-        lambda _, size: [Gaussianization(size, bins, rotation)],
+        lambda _, size: [Gaussianization(size, bins=bins, rotation=rotation)],
         layers=layers,
         mixing="none",
         quantized=quantized,
@@ -92,6 +92,8 @@ def gaussianize(flow: Flow, data: Tensor) -> Flow:
         >>> bool(flow.bijection[0].initialized)
         True
     """
+    if not any(isinstance(layer, Gaussianization) for layer in flow.bijection.modules()):
+        return flow
     rows = data[:_MOST_ROWS]
     x = rows if flow.dequantization is None else flow.dequantization(rows, dtype=flow.base.dtype)[0]
     x = x.to(flow.base.device, flow.base.dtype)
