@@ -1,4 +1,4 @@
-"""Exact log-determinants that are never stale, singular weights, and the three ways back."""
+"""Exact log-determinants that are never stale, singular weights, and the three inversion methods."""
 
 import copy
 
@@ -10,10 +10,10 @@ from snflow import (
     Chain,
     Conv2d,
     Dense,
+    Reversible,
     SelfNormalizingConv2d,
     SelfNormalizingDense,
     SmoothLeakyReLU,
-    inverting,
     layer_diagnostics,
 )
 from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError, NumericalWarning
@@ -140,8 +140,8 @@ def test_diagnostics_measure_the_learned_inverse(build):
         layer.inverse_weight += 0.1 * torch.randn_like(layer.inverse_weight)
     z = layer(x)[0]
     size, shape, operator = x[0].numel(), x.shape[1:], layer.operator
-    with torch.no_grad(), inverting(layer, "learned"):
-        back = layer.decode(z)
+    with torch.no_grad():
+        back = layer.decode(z, inverse="learned")
         units = torch.eye(size).view(size, *shape)
         cycle = layer.operators.inverse.product(layer.inverse_weight, operator.product(layer.weight, units)) - units
     measured = layer_diagnostics(Chain([layer]))["layers.0"]
@@ -210,14 +210,13 @@ def test_a_weight_that_is_nearly_singular_warns():
 
 @pytest.mark.parametrize("method", ["exact", "refined"])
 @pytest.mark.parametrize("build", [lambda: SelfNormalizingDense(5), lambda: SelfNormalizingConv2d(2)])
-def test_ways_back_have_the_gradients_of_the_inverse(build, method):
+def test_inverses_have_the_gradients_of_the_inverse(build, method):
     layer = build().eval()
     with torch.no_grad():
         layer.weight += 0.03 * torch.randn_like(layer.weight)
     z = torch.randn(2, 5) if isinstance(layer, SelfNormalizingDense) else torch.randn(2, 2, 3, 3)
-    layer.inverse_method = method
     torch.autograd.gradcheck(
-        lambda v, *_: layer.inverse(v)[0], (z.requires_grad_(), layer.weight, layer.bias), atol=1e-6
+        lambda v, *_: layer.inverse(v, inverse=method)[0], (z.requires_grad_(), layer.weight, layer.bias), atol=1e-6
     )
 
 
@@ -227,9 +226,8 @@ def test_learned_inverse_reports_the_log_det_of_the_map_that_it_applies(build):
     with torch.no_grad():
         layer.inverse_weight += 0.1 * torch.randn_like(layer.inverse_weight)
     z = torch.randn(2, 5) if isinstance(layer, SelfNormalizingDense) else torch.randn(2, 2, 3, 3)
-    with inverting(layer, "learned"):
-        x, log_det = layer.inverse(z)
-        jacobian = torch.autograd.functional.jacobian(lambda v: layer.inverse(v[None])[0][0], z[0])
+    x, log_det = layer.inverse(z, inverse="learned")
+    jacobian = torch.autograd.functional.jacobian(lambda v: layer.decode(v[None], inverse="learned")[0], z[0])
     torch.testing.assert_close(log_det[0], torch.linalg.slogdet(jacobian.reshape(z[0].numel(), -1))[1])
     operator = layer.operators.inverse
     torch.testing.assert_close(x, operator.product(layer.inverse_weight, z - layer._bias_like(z)))
@@ -240,8 +238,8 @@ def test_refined_needs_no_factorisation_to_sample(monkeypatch):
     x = torch.randn(3, 50)
     z = layer.operator.product(layer.weight, x)
     monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorised"))
-    with inverting(layer, "refined"), torch.no_grad():
-        torch.testing.assert_close(layer.decode(z), x, rtol=0, atol=1e-11)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.decode(z, inverse="refined"), x, rtol=0, atol=1e-11)
 
 
 def test_refined_stops_at_the_tolerance_that_is_asked_for():
@@ -249,11 +247,11 @@ def test_refined_stops_at_the_tolerance_that_is_asked_for():
     with torch.no_grad():
         layer.inverse_weight.mul_(0.9)
     z = torch.randn(3, 50)
-    with inverting(layer, "refined"), torch.no_grad():
+    with torch.no_grad():
         residual = {}
         for tolerance in (1e-2, 1e-6, None):
             layer.refine_tolerance = tolerance
-            residual[tolerance] = ((layer(layer.decode(z))[0] - z).norm(dim=1) / z.norm(dim=1)).max()
+            residual[tolerance] = ((layer(layer.decode(z, inverse="refined"))[0] - z).norm(dim=1) / z.norm(dim=1)).max()
     assert 1e-6 < residual[1e-2] <= 1e-2
     assert 1e-12 < residual[1e-6] <= 1e-6
     assert residual[None] < 1e-12
@@ -265,8 +263,8 @@ def test_refined_turns_to_a_krylov_space_when_the_learned_inverse_is_poor():
         layer.weight.copy_(torch.linalg.qr(torch.randn(20, 20))[0] @ torch.diag(torch.linspace(1, 3, 20)))
     x = torch.randn(6, 20)
     z = layer(x)[0]
-    with inverting(layer, "refined"), torch.no_grad():
-        torch.testing.assert_close(layer.decode(z), x, rtol=0, atol=1e-9)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.decode(z, inverse="refined"), x, rtol=0, atol=1e-9)
 
 
 def test_refined_says_when_it_does_not_converge():
@@ -291,20 +289,22 @@ def test_gmres_keeps_its_basis_orthogonal_on_a_poorly_conditioned_operator():
     assert ((x @ a.T - y).norm(dim=1) <= 1e-13 * y.norm(dim=1)).all()
 
 
-def test_inverting_restores_each_layer_even_after_an_error():
-    chain = Chain([SelfNormalizingDense(3), SmoothLeakyReLU(), SelfNormalizingDense(3)])
-    chain[0].inverse_method = "refined"
-
-    def fail_inside():
-        with inverting(chain, "learned"):
-            assert [chain[i].inverse_method for i in (0, 2)] == ["learned", "learned"]
-            raise RuntimeError("boom")
-
-    with pytest.raises(RuntimeError, match="boom"):
-        fail_inside()
-    assert [chain[i].inverse_method for i in (0, 2)] == ["refined", "exact"]
-    with pytest.raises(ConfigError, match="did you mean 'learned'"), inverting(chain, "learnt"):
-        pass
+def test_the_inversion_method_reaches_every_layer_that_has_a_choice():
+    inner = Chain([SmoothLeakyReLU(), SelfNormalizingDense(3)])
+    chain = Chain([SelfNormalizingDense(3), Reversible(inner)])
+    with torch.no_grad():
+        for layer in (chain[0], inner[1]):
+            layer.inverse_weight.mul_(1.1)
+    assert chain.has_inversion_methods
+    assert not Chain([SmoothLeakyReLU()]).has_inversion_methods
+    z = torch.randn(4, 3)
+    by_hand = chain[0].decode(inner[0].decode(inner[1].decode(z, inverse="learned")), inverse="learned")
+    torch.testing.assert_close(chain.decode(z, inverse="learned"), by_hand)
+    torch.testing.assert_close(chain.inverse(z, inverse="learned")[0], by_hand)
+    assert not torch.allclose(chain.decode(z), by_hand)
+    torch.testing.assert_close(chain.decode(z), chain.decode(z, inverse="exact"))
+    with pytest.raises(ConfigError, match="did you mean 'learned'"):
+        chain.decode(z, inverse="learnt")
 
 
 def test_copies_do_not_carry_factorisations():

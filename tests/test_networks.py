@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from snflow import Flow, SelfNormalizing, StandardNormal, flows, inverting, layer_diagnostics
+from snflow import Flow, SelfNormalizing, StandardNormal, flows, layer_diagnostics
 from snflow.errors import ConfigError, ConvergenceError, ShapeError
 from snflow.nets import ResidualMLP
 from snflow.numerics.jacobian import jacobian, jacobian_log_det, lanczos_log_det
@@ -96,7 +96,7 @@ def test_the_bias_falls_linearly_with_the_error_of_the_inverse():
 
 def small_pair(**options):
     torch.manual_seed(5)
-    f, g = ResidualMLP(3, 8, 1), ResidualMLP(3, 8, 1)
+    f, g = ResidualMLP(3, width=8, blocks=1), ResidualMLP(3, width=8, blocks=1)
     with torch.no_grad():
         for p in [*f.parameters(), *g.parameters()]:
             p.add_(0.05 * torch.randn_like(p))
@@ -149,18 +149,16 @@ def test_the_penalty_does_not_move_what_comes_before():
 
 @pytest.mark.parametrize("method", ["exact", "refined"])
 @pytest.mark.parametrize("exact_dimensions", [512, 1])
-def test_ways_back(method, exact_dimensions):
+def test_inversion_methods(method, exact_dimensions):
     layer = small_pair(exact_dimensions=exact_dimensions).eval()
     x = torch.randn(6, 3)
-    with inverting(layer, method):
-        torch.testing.assert_close(layer.decode(layer(x)[0]), x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(layer.decode(layer(x)[0], inverse=method), x, rtol=0, atol=1e-9)
 
 
-def test_the_learned_way_back_is_g_with_its_own_log_det():
+def test_the_learned_inverse_is_g_with_its_own_log_det():
     layer = small_pair().eval()
     z = torch.randn(4, 3)
-    with inverting(layer, "learned"):
-        x, log_det = layer.inverse(z)
+    x, log_det = layer.inverse(z, inverse="learned")
     torch.testing.assert_close(x, layer.inverse_net(z))
     torch.testing.assert_close(log_det, jacobian_log_det(layer.inverse_net, z))
 
@@ -187,7 +185,7 @@ def test_gradients_of_the_way_back_without_a_matrix():
 
 
 def test_a_context_reaches_both_networks():
-    f, g = (ResidualMLP(2, 8, 1, context_features=3) for _ in range(2))
+    f, g = (ResidualMLP(2, width=8, blocks=1, context_shape=3) for _ in range(2))
     layer = SelfNormalizing(f, g, (2,), context_shape=(3,))
     x, context = torch.randn(5, 2), torch.randn(5, 3)
     z, log_det = layer(x, context)
@@ -233,7 +231,9 @@ def test_training_a_pair_finds_a_density_and_an_inverse():
     """A banana: y = x² + noise. A few hundred steps come near its entropy, and g follows f."""
     torch.manual_seed(0)
     width = 32
-    layer = SelfNormalizing(ResidualMLP(2, width), ResidualMLP(2, width), (2,), penalty_weight=10.0, probe="orthogonal")
+    layer = SelfNormalizing(
+        ResidualMLP(2, width=width), ResidualMLP(2, width=width), (2,), penalty_weight=10.0, probe="orthogonal"
+    )
     flow = Flow(layer, StandardNormal((2,)))
     optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
     for step in range(400):
@@ -253,7 +253,7 @@ def test_training_a_pair_finds_a_density_and_an_inverse():
 
 def test_the_penalty_can_hold_around_the_data_too():
     """Half of it at x, half of it at x + noise; nothing else changes."""
-    net, inverse = ResidualMLP(2, 8, 1), ResidualMLP(2, 8, 1)
+    net, inverse = ResidualMLP(2, width=8, blocks=1), ResidualMLP(2, width=8, blocks=1)
     with torch.no_grad():
         for parameter in [*net.parameters(), *inverse.parameters()]:
             parameter.copy_(0.3 * torch.randn_like(parameter))

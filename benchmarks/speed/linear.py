@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import snflow
 from reproduce import recipe_of
-from snflow.bijections.inverse import inverting
 from snflow.numerics.operators.conv import ConvOperator
 from speed.row import Demand, Row, backward_of
 from targets import TARGETS
@@ -94,8 +93,8 @@ def sampling(recipe_row: str) -> dict[str, Callable[[], object]]:
 
     def by(method: Any) -> Callable[[], object]:
         def act() -> None:
-            with torch.no_grad(), inverting(flow.bijection, method):
-                flow.bijection.decode(z)
+            with torch.no_grad():
+                flow.bijection.decode(z, inverse=method)
 
         return act
 

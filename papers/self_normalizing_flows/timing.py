@@ -1,4 +1,4 @@
-"""Times of training steps."""
+"""Times of training steps and of samples, measured in turns."""
 
 from __future__ import annotations
 
@@ -11,40 +11,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reproduce import recipe_of
-from snflow.bijections.inverse import InverseMethod, inverting
+from snflow.bijections.base import InverseMethod
 from snflow.data.dataset import Dataset
 from snflow.distributions.flow import Flow
-from snflow.flows.building import build
 from snflow.train.optimizer import adam
 from snflow.train.recipe import Recipe
 from snflow.train.steps import gradient_norm
-from targets import Row
+from targets import Row, recipe_of
 
 BATCH = 100
 LEAST_STEPS, MOST_STEPS = 3, 200
 TURN_STEPS, TURN_SECONDS = 10, 0.5
-"""A turn is so many steps one after the other, or fewer if they are slow: training has its weights in the cache."""
+"""A turn has this many consecutive steps, fewer if they are slow: in training, too, the weights are in the cache."""
 TRAINED_STEPS = 20
-"""Training steps on the one batch of noise before the weights go back to where they were: a flow that learns it by
-heart ends with weights that no real data would make."""
+"""Steps on one batch of noise before the weights are restored: a flow that overfits the batch would end with weights
+that no real data produce."""
 EVENTS: dict[str, tuple[tuple[int, ...], int]] = {
     "mnist": ((1, 28, 28), 256),
     "digits": ((1, 8, 8), 17),
     "cifar10": ((3, 32, 32), 256),
     "imagenet32": ((3, 32, 32), 256),
 }
-"""Shape and levels of the data of a recipe: time does not depend on what the images show."""
-
+"""Event shape and number of values by dataset: times do not depend on what the images show."""
 FIRST_DIMENSION, DIMENSION_STEP = 32, 96
 """Figure 4 has the dimensions 32 + 96 k."""
 
 
 @dataclass
 class Timed:
-    """Seconds that one thing took, again and again; the first is a warm-up that does not count.
+    """Repeated times of one action, in seconds; the first is a warm-up and does not count.
 
-    ``before`` is done before each time, while the clock stands.
+    ``before`` is called before each repetition and is not timed.
     """
 
     act: Callable[[], object]
@@ -54,11 +51,11 @@ class Timed:
 
     @property
     def median_ms(self) -> float:
-        """Milliseconds, the median."""
+        """The median, in milliseconds."""
         return 1000 * statistics.median(self.seconds)
 
     def once(self, device: str) -> None:
-        """Do it and look at the clock, when the device has finished."""
+        """Act once; the clock stops when the device has finished."""
         if self.before is not None:
             self.before()
         _finish(device)
@@ -70,7 +67,7 @@ class Timed:
         self.warm = True
 
     def turn(self, device: str) -> None:
-        """A few times one after the other."""
+        """Act a few times in succession."""
         began = time.perf_counter()
         for _ in range(TURN_STEPS):
             self.once(device)
@@ -78,18 +75,18 @@ class Timed:
                 break
 
     def done(self, budget: float) -> bool:
-        """Whether this was measured often or long enough."""
+        """Whether there are enough repetitions, or enough seconds of them."""
         count = len(self.seconds)
         return count >= MOST_STEPS or (count >= LEAST_STEPS and sum(self.seconds) >= budget)
 
 
 def interleaved(timed: Sequence[Timed], seconds: float, device: str) -> None:
-    """Measure all of them in turns of a few steps, so that a slower minute of the machine is everybody's.
+    """Measure all of them in turns of a few steps, so that a slow minute of the machine slows all of them.
 
     Args:
-        timed: what to measure.
-        seconds: for each of them; three times at least, 200 times at most.
-        device: where it computes.
+        timed: the actions.
+        seconds: for each of them; at least 3 and at most 200 repetitions.
+        device: the device they run on.
     """
     waiting = list(timed)
     while waiting:
@@ -99,22 +96,21 @@ def interleaved(timed: Sequence[Timed], seconds: float, device: str) -> None:
 
 
 def time_rows(rows: Sequence[Row], changes: Mapping[str, Any], seconds: float, device: str) -> list[dict[str, Any]]:
-    """Time a training step of 100 images, and samples at batch sizes 1 and 100 by each inverse, of each row.
+    """Time a training step of 100 images, and samples in batches of 1 and 100 by each inverse, for each row.
 
     Args:
-        rows: the recipes.
-        changes: values by ``section.option`` over those of the rows.
-        seconds: of measurement for each number.
-        device: where it computes.
+        rows: the rows of the table.
+        changes: values by dotted name, over those of the rows.
+        seconds: how long each number is measured.
+        device: the device to run on.
 
     Returns:
-        Milliseconds by name of the number, one mapping a row.
+        For each row, milliseconds by name.
     """
     flows = []
     for row in rows:
         recipe = recipe_of(row, changes)
-        shape, levels = EVENTS[recipe.data_name]
-        flows.append((recipe, built(recipe, shape, levels, device)))
+        flows.append((recipe, build(recipe, *EVENTS[recipe.data["name"]], device)))
     steps = [timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
     interleaved(steps, seconds, device)
     found = [
@@ -129,11 +125,11 @@ def time_rows(rows: Sequence[Row], changes: Mapping[str, Any], seconds: float, d
 def time_dimensions(
     rows: Sequence[Row], changes: Mapping[str, Any], largest: int, seconds: float, device: str
 ) -> dict[str, list[tuple[int, float]]]:
-    """Milliseconds of a training step of 100 rows by dimension 32 + 96 k up to ``largest``, for each row."""
+    """Time a training step of 100 rows for the dimensions 32 + 96 k up to ``largest``, in milliseconds, by row."""
     found: dict[str, list[tuple[int, float]]] = {row.name: [] for row in rows}
     for dimension in range(FIRST_DIMENSION, largest + 1, DIMENSION_STEP):
         recipes = [recipe_of(row, changes) for row in rows]
-        flows = [(recipe, built(recipe, (dimension,), None, device)) for recipe in recipes]
+        flows = [(recipe, build(recipe, (dimension,), None, device)) for recipe in recipes]
         steps = [timed_training(recipe, flow, batch) for recipe, (flow, batch) in flows]
         interleaved(steps, seconds, device)
         for row, step in zip(rows, steps, strict=True):
@@ -141,22 +137,22 @@ def time_dimensions(
     return found
 
 
-def built(recipe: Recipe, shape: tuple[int, ...], levels: int | None, device: str) -> tuple[Flow, Tensor]:
-    """The recipe's flow for events of that shape, and a batch of random ones."""
+def build(recipe: Recipe, event_shape: tuple[int, ...], num_values: int | None, device: str) -> tuple[Flow, Tensor]:
+    """Build the recipe's flow for events of this shape, and draw a batch of random events, ``(100, *event_shape)``."""
     generator = torch.Generator("cpu").manual_seed(0)
-    size = (BATCH, *shape)
+    size = (BATCH, *event_shape)
     # The same numbers on every device, whatever torch's default is.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         rows = torch.randn(size, generator=generator)
-        if levels is not None:
-            rows = torch.randint(levels, size, generator=generator, dtype=torch.uint8)
+        if num_values is not None:
+            rows = torch.randint(num_values, size, generator=generator, dtype=torch.uint8)
         torch.manual_seed(recipe.training.seed)
-        flow = build(recipe.flow, Dataset(recipe.data_name, rows, rows, rows, levels=levels))
-    return flow.to(device), (rows.to(flow.base.dtype) if levels is None else rows).to(device)
+        flow = recipe.build_flow(Dataset(recipe.data["name"], rows, rows, rows, num_values=num_values))
+    return flow.to(device), (rows.to(flow.base.dtype) if num_values is None else rows).to(device)
 
 
 def timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
-    """Objective, gradient, norm and Adam's step, as the training loop takes them in the first epoch of the warm-up."""
+    """Objective, gradient, norm and Adam's step, as in the training loop in the first epoch of the warm-up."""
     options = recipe.optimizer
     parameters = [p for p in flow.parameters() if p.requires_grad]
     slow = replace(options, learning_rate=options.learning_rate / max(1, recipe.schedule.warmup_epochs))
@@ -176,7 +172,7 @@ def timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
     steps = 0
 
     def restore() -> None:
-        # The first step initialises what the first batch initialises: the weights to go back to are those after it.
+        # Some layers initialise themselves from the first batch: the weights to restore are those after that step.
         nonlocal steps
         if steps == 1:
             start.update({name: value.clone() for name, value in flow.state_dict().items()})
@@ -189,11 +185,9 @@ def timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
 
 
 def _sampling(flow: Flow, seconds: float, device: str) -> dict[str, float]:
-    """Milliseconds a sample by each way back; factors of the exact one are made before, once."""
-    methods: tuple[InverseMethod, ...] = ("exact",)
-    if any(hasattr(layer, "inverse_method") for layer in flow.modules()):
-        methods = ("learned", "exact")
+    """Milliseconds per sample by each inverse; an exact inverse is factorised once, in the warm-up."""
     found = {}
+    methods: tuple[InverseMethod, ...] = ("learned", "exact") if flow.bijection.has_inversion_methods else ("exact",)
     for method in methods:
         timed = {size: Timed(_sample(flow, size, method)) for size in (1, BATCH)}
         interleaved(list(timed.values()), seconds, device)
@@ -206,8 +200,8 @@ def _sample(flow: Flow, size: int, method: InverseMethod) -> Callable[[], None]:
     z = flow.base.rsample(size, generator=torch.Generator(flow.base.device).manual_seed(0))
 
     def sample() -> None:
-        with torch.no_grad(), inverting(flow.bijection, method):
-            flow.bijection.decode(z)
+        with torch.no_grad():
+            flow.bijection.decode(z, inverse=method)
 
     return sample
 

@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import ContextError, DeviceError, DtypeError, NotInvertibleError, ShapeError
+from snflow.errors import (
+    CheckedConstructor,
+    ContextError,
+    DeviceError,
+    DtypeError,
+    NotInvertibleError,
+    ShapeError,
+    check_choice,
+)
 
 Shape = tuple[int, ...]
-"""The shape of one event: everything behind the batch dimension."""
+"""The shape of one event: all dimensions after the batch."""
 
 ShapePattern = tuple[int | None, ...]
 """An event shape in which ``None`` stands for any size."""
 
 LogDetKind = Literal["exact", "estimate"]
 
+InverseMethod = Literal["learned", "exact", "refined"]
+"""``learned``: one pass through g. ``exact``: a factorisation. ``refined``: an iterative solve preconditioned by g."""
 
-class Bijection(nn.Module, ABC):
+
+class Bijection(nn.Module, metaclass=CheckedConstructor):
     """z = f(x) with log|det ∂z/∂x|: an invertible map from data x to latent z.
 
     ``forward`` always maps data to latent and ``inverse`` always maps back; :class:`~snflow.Inverse` swaps them.
-    The first dimension is the batch, everything behind it is the event. ``log_det`` is in nats, one per sample.
+    The first dimension is the batch, the others are the event. ``log_det`` is in nats, one per sample.
 
     **To write a layer**, implement :meth:`_forward` and :meth:`_inverse` as plain mathematics and declare what you
-    need below; the checks, the errors and the autocast policy are here, once. A class is abstract or final: methods
-    are written once and never overridden, behaviour is added by wrapping.
+    need from the lists below. The checks of arguments and results, the errors and the autocast policy are here, once.
+    A class is abstract or final: methods are written once and never overridden, behaviour is added by wrapping.
 
     What a layer declares:
-        event_shape: the data events that it takes, ``None`` for any, ``(3, None, None)`` for three channels.
-        context_shape: the shape of one sample's context, ``None`` when it takes none.
+        event_shape: the data events that it accepts, ``None`` for any, ``(3, None, None)`` for three channels.
+        context_shape: the shape of one sample's context, ``None`` if the layer is unconditional.
         has_inverse: whether :meth:`inverse` exists.
-        log_det_kind: ``"exact"``, or ``"estimate"`` for an unbiased one.
+        has_inversion_methods: whether the layer distinguishes ``"learned"``, ``"exact"`` and ``"refined"`` inverses.
+            Only then is the method passed to ``_inverse(z, context, inverse)`` and ``_decode(z, context, inverse)``.
+            A wrapper declares what the bijection inside declares, and passes the method on.
+        log_det_kind: ``"exact"``, or ``"estimate"`` for an unbiased estimate.
 
     What a layer may define:
         _latent_shape, _data_shape: for a layer that changes the event shape.
-        _decode: the inverse without its log-determinant, where that is dear.
+        _decode: the inverse without its log-determinant, where that is expensive.
 
     The invertible mathematics never runs under autocast: a log-determinant summed in bfloat16 is off by nats.
     """
@@ -47,6 +61,7 @@ class Bijection(nn.Module, ABC):
     event_shape: ShapePattern | None = None
     context_shape: Shape | None = None
     has_inverse: bool = True
+    has_inversion_methods: bool = False
     log_det_kind: LogDetKind = "exact"
 
     @abstractmethod
@@ -87,46 +102,63 @@ class Bijection(nn.Module, ABC):
             ContextError: a context is missing, or is given where none is taken.
         """
         self._check(x, context)
-        self.latent_shape(tuple(x.shape[1:]))
+        latent_shape = self.latent_shape(tuple(x.shape[1:]))
         with _without_autocast(x):
-            return self._forward(x, context)
+            result = self._forward(x, context)
+        if not torch.compiler.is_compiling():
+            self._check_pair(result, x, latent_shape, "_forward")
+        return result
 
     @final
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, *, inverse: InverseMethod | None = None
+    ) -> tuple[Tensor, Tensor]:
         """x = f⁻¹(z), log|det ∂x/∂z|: from latent to data.
 
         Args:
             z: latents, with shape ``(batch, *latent)``.
             context: what the map is conditioned on, with shape ``(batch, *context_shape)``.
+            inverse: how self-normalizing layers are inverted: ``"exact"`` (the default), ``"learned"`` or
+                ``"refined"``. Other layers have one inverse.
 
         Returns:
             x with shape ``(batch, *event)`` and the log-determinant in nats with shape ``(batch,)``.
 
         Raises:
             NotInvertibleError: the layer has no inverse, or its weight is singular.
+            ConfigError: an unknown inversion method.
             ShapeError, DtypeError, DeviceError, ContextError: as in :meth:`forward`.
         """
-        self._check_inverse(z, context)
+        data_shape = self._check_inverse(z, context, inverse)
+        method = (inverse or "exact",) if self.has_inversion_methods else ()
         with _without_autocast(z):
-            return self._inverse(z, context)
+            result = self._inverse(z, context, *method)
+        if not torch.compiler.is_compiling():
+            self._check_pair(result, z, data_shape, "_inverse")
+        return result
 
     @final
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """x = f⁻¹(z), without the log-determinant: what sampling needs, and all that it pays for.
+    def decode(self, z: Tensor, context: Tensor | None = None, *, inverse: InverseMethod | None = None) -> Tensor:
+        """x = f⁻¹(z), without the log-determinant, which sampling does not need.
 
         Args:
             z: latents, with shape ``(batch, *latent)``.
             context: what the map is conditioned on, with shape ``(batch, *context_shape)``.
+            inverse: how self-normalizing layers are inverted, as in :meth:`inverse`.
 
         Returns:
             x with shape ``(batch, *event)``.
 
         Raises:
-            NotInvertibleError, ShapeError, DtypeError, DeviceError, ContextError: as in :meth:`inverse`.
+            NotInvertibleError, ConfigError, ShapeError, DtypeError, DeviceError, ContextError: as in :meth:`inverse`.
         """
-        self._check_inverse(z, context)
+        data_shape = self._check_inverse(z, context, inverse)
+        method = (inverse or "exact",) if self.has_inversion_methods else ()
         with _without_autocast(z):
-            return self._decode(z, context)
+            x = self._decode(z, context, *method)
+        if not torch.compiler.is_compiling():
+            self._check_event_of_result(x, z, data_shape, "_decode")
+        return x
 
     @final
     def latent_shape(self, event_shape: Shape) -> Shape:
@@ -146,7 +178,8 @@ class Bijection(nn.Module, ABC):
         """The name by which errors speak of this layer."""
         return type(self).__name__
 
-    def _check_inverse(self, z: Tensor, context: Tensor | None) -> None:
+    def _check_inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod | None) -> Shape:
+        """Check the arguments of an inverse and return the event shape of its result."""
         if not self.has_inverse:
             raise NotInvertibleError(
                 self.label,
@@ -154,8 +187,49 @@ class Bijection(nn.Module, ABC):
                 got="one that declares has_inverse = False",
                 fix="use its forward direction, or another layer",
             )
+        if inverse is not None:
+            check_choice(self.label, "inverse", inverse, InverseMethod)
         self._check(z, context)
-        self.data_shape(tuple(z.shape[1:]))
+        return self.data_shape(tuple(z.shape[1:]))
+
+    def _check_pair(self, result: object, given: Tensor, event_shape: Shape, method: str) -> None:
+        """Check that a method of a layer returned an event and a log-determinant per sample."""
+        if type(result) is not tuple or len(result) != 2:
+            got = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, tuple) else "")
+            raise DtypeError(
+                self.label,
+                expected=f"{method} to return two tensors, the event and the log-determinant",
+                got=got,
+                fix="return z, log_det",
+            )
+        event, log_det = result
+        self._check_event_of_result(event, given, event_shape, method)
+        if not (isinstance(log_det, Tensor) and log_det.is_floating_point()):
+            kind = log_det.dtype if isinstance(log_det, Tensor) else type(log_det).__name__
+            raise DtypeError(
+                self.label,
+                expected=f"{method} to return a log-determinant of a floating dtype",
+                got=str(kind),
+                fix="return x.new_zeros(len(x)) for a map that preserves volume",
+            )
+        if log_det.shape != given.shape[:1]:
+            raise ShapeError(
+                self.label,
+                expected=f"{method} to return a log-determinant of shape {tuple(given.shape[:1])}, one per sample",
+                got=f"{tuple(log_det.shape)}",
+                fix="sum over the event, or call .expand(len(x))",
+            )
+
+    def _check_event_of_result(self, event: object, given: Tensor, event_shape: Shape, method: str) -> None:
+        if not isinstance(event, Tensor):
+            raise DtypeError(self.label, expected=f"{method} to return a tensor of events", got=type(event).__name__)
+        if event.shape != (given.shape[0], *event_shape):
+            raise ShapeError(
+                self.label,
+                expected=f"{method} to return events of shape {(given.shape[0], *event_shape)}",
+                got=f"{tuple(event.shape)}",
+                fix="keep the shape, or define _latent_shape and _data_shape",
+            )
 
     def _check_event(self, event_shape: Shape) -> None:
         pattern = self.event_shape
@@ -169,11 +243,11 @@ class Bijection(nn.Module, ABC):
                 self.label,
                 expected=f"event shape ({wanted})",
                 got=f"{event_shape}",
-                fix="the first dimension is the batch, the event is everything behind it",
+                fix="the first dimension is the batch, the others are the event",
             )
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
-        """Refuse, in one place, whatever a layer could trip over."""
+        """Refuse what no layer accepts."""
         check_tensor(self.label, x)
         if x.dim() == 0:
             raise ShapeError(
@@ -194,7 +268,8 @@ class Bijection(nn.Module, ABC):
                     self.label,
                     expected=f"{dtype}, the dtype of the layer",
                     got=f"{x.dtype}",
-                    fix=f"call x.to({dtype}) or convert the flow with flow.to({x.dtype})",
+                    fix=f"call x.to({dtype})"
+                    + (f" or convert the flow with flow.to({x.dtype})" if x.is_floating_point() else ""),
                 )
         elif not x.is_floating_point():
             raise DtypeError(
@@ -212,7 +287,7 @@ class Bijection(nn.Module, ABC):
                 self.label,
                 expected="no context",
                 got="one",
-                fix="leave it out, or use a layer that is built with a context",
+                fix="leave it out, or build the layer with a context_shape",
             )
         if context is None:
             raise ContextError(
@@ -227,7 +302,7 @@ class Bijection(nn.Module, ABC):
                 self.label,
                 expected=f"context shape {(x.shape[0], *self.context_shape)}",
                 got=f"{tuple(context.shape)}",
-                fix="give one row of context to each sample",
+                fix="give each sample one row of context",
             )
         if context.dtype != x.dtype or context.device != x.device:
             raise DtypeError(
@@ -244,11 +319,11 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 def check_tensor(where: str, value: object) -> None:
-    """Refuse what is no dense tensor.
+    """Refuse anything but a dense tensor.
 
     Args:
-        where: who asks.
-        value: what was given.
+        where: the name to begin the message with.
+        value: the value to check.
 
     Raises:
         DtypeError: an array, a list, a sparse tensor, …

@@ -8,21 +8,22 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.errors import ConfigError
 
 
 @final
 class Chain(Bijection):
-    """f = fₙ ∘ … ∘ f₁ with log|det| = Σᵢ log|det ∂fᵢ|: data pass the layers in the order in which they are listed.
+    """f = fₙ ∘ … ∘ f₁ with log|det| = Σᵢ log|det ∂fᵢ|: data pass through the layers in the order listed.
 
-    A context goes to the layers that take one. An empty chain is the identity.
+    The context goes to the layers that are conditioned on one, the inversion method to the layers that have a choice.
+    An empty chain is the identity.
 
     Args:
-        layers: bijections, the one next to the data first.
+        layers: a sequence of bijections, the one next to the data first.
 
     Raises:
-        ConfigError: something listed is no bijection, or two layers want contexts of different shapes.
+        ConfigError: an element is not a bijection, or two layers take contexts of different shapes.
 
     Example:
         >>> import torch, snflow
@@ -32,8 +33,13 @@ class Chain(Bijection):
         (torch.Size([5, 4]), torch.Size([5]))
     """
 
-    def __init__(self, layers: Iterable[Bijection]) -> None:
+    def __init__(self, layers: Iterable[Bijection], *others: Bijection) -> None:
         super().__init__()
+        if others or not isinstance(layers, Iterable):
+            written = ", ".join(type(layer).__name__ for layer in (layers, *others))
+            raise ConfigError(
+                "Chain", expected="one list of bijections", got=f"Chain({written})", fix=f"write Chain([{written}])"
+            )
         listed = list(layers)
         for position, layer in enumerate(listed):
             if not isinstance(layer, Bijection):
@@ -48,12 +54,13 @@ class Chain(Bijection):
         if len(contexts) > 1:
             raise ConfigError(
                 "Chain",
-                expected="layers with contexts of one shape",
+                expected="layers whose contexts have one shape",
                 got=", ".join(map(str, contexts)),
                 fix="embed the context once, outside the chain",
             )
         self.context_shape = next(iter(contexts), None)
         self.has_inverse = all(layer.has_inverse for layer in listed)
+        self.has_inversion_methods = any(layer.has_inversion_methods for layer in listed)
         self.log_det_kind = "exact" if all(layer.log_det_kind == "exact" for layer in listed) else "estimate"
         self.event_shape = listed[0].event_shape if listed else None
 
@@ -64,16 +71,16 @@ class Chain(Bijection):
             total = log_det if total is None else total + log_det
         return x, torch.zeros(x.shape[0], dtype=x.dtype, device=x.device) if total is None else total
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
         total: Tensor | None = None
         for layer in reversed(list(self)):
-            z, log_det = layer.inverse(z, context if layer.context_shape is not None else None)
+            z, log_det = layer.inverse(z, context if layer.context_shape is not None else None, inverse=inverse)
             total = log_det if total is None else total + log_det
         return z, torch.zeros(z.shape[0], dtype=z.dtype, device=z.device) if total is None else total
 
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+    def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
         for layer in reversed(list(self)):
-            z = layer.decode(z, context if layer.context_shape is not None else None)
+            z = layer.decode(z, context if layer.context_shape is not None else None, inverse=inverse)
         return z
 
     def _latent_shape(self, event_shape: Shape) -> Shape:

@@ -1,58 +1,21 @@
-"""The inverse of a bijection, and the choice among inversion methods."""
+"""The inverse of a bijection."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Literal, final
+from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.errors import NotInvertibleError, check_choice
-
-InverseMethod = Literal["learned", "exact", "refined"]
-"""``learned``: one pass through g. ``exact``: a factorisation. ``refined``: g preconditions an iterative solve."""
-
-
-@contextlib.contextmanager
-def inverting(module: nn.Module, method: InverseMethod | None) -> Iterator[None]:
-    """Choose the way back of every self-normalizing layer inside of a module, for the length of a block.
-
-    Args:
-        module: a flow, a chain or a layer.
-        method: ``"learned"``, ``"exact"``, ``"refined"``, or ``None`` to leave each layer its own.
-
-    Raises:
-        ConfigError: the method is none of these.
-
-    Example:
-        >>> import snflow
-        >>> layer = snflow.SelfNormalizingDense(2)
-        >>> with snflow.inverting(layer, "learned"):
-        ...     layer.inverse_method
-        'learned'
-        >>> layer.inverse_method
-        'exact'
-    """
-    if method is None:
-        yield
-        return
-    check_choice("inverting", "method", method, InverseMethod)
-    layers = [layer for layer in module.modules() if hasattr(layer, "inverse_method")]
-    before = [layer.inverse_method for layer in layers]
-    for layer in layers:
-        layer.inverse_method = method  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        for layer, was in zip(layers, before, strict=True):
-            layer.inverse_method = was
+from snflow.errors import NotInvertibleError
 
 
 @final
 class Inverse(Bijection):
     """f = b⁻¹ with log|det ∂f| = −log|det ∂b|: the bijection b with its two directions swapped.
+
+    The forward direction is the exact inverse of b. Both directions of the result are exact, so it has no choice of
+    inversion methods.
 
     Args:
         bijection: the map to run backwards; it must have an inverse.
@@ -75,7 +38,7 @@ class Inverse(Bijection):
                 "Inverse",
                 expected="a bijection with an inverse",
                 got=f"{bijection.label}, which declares that it has none",
-                fix="run it forwards only",
+                fix="use its forward direction only",
             )
         self.bijection = bijection
         self.context_shape = bijection.context_shape

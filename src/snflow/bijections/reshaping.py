@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.errors import ConfigError, ShapeError
 from snflow.nets.convnet import ConvNet
 from snflow.numerics.probes import sum_event
@@ -26,7 +26,7 @@ class Flatten(Bijection):
 
     Example:
         >>> import torch
-        >>> from snflow.bijections import Flatten
+        >>> from snflow import Flatten
         >>> layer = Flatten((1, 28, 28))
         >>> z, log_det = layer(torch.zeros(5, 1, 28, 28))
         >>> z.shape, layer.decode(z).shape
@@ -87,7 +87,7 @@ class Squeeze(Bijection):
 
     Example:
         >>> import torch
-        >>> from snflow.bijections import Squeeze
+        >>> from snflow import Squeeze
         >>> z, log_det = Squeeze()(torch.arange(4.0).reshape(1, 1, 2, 2))
         >>> z.shape, z.flatten().tolist()
         (torch.Size([1, 4, 1, 1]), [0.0, 1.0, 2.0, 3.0])
@@ -190,9 +190,12 @@ class Split(Bijection):
         self._rest_shape = rest.latent_shape(self._kept_shape)
         self.event_shape = tuple(event_shape)
         self.rest = rest
-        self.prior = ConvNet(self.kept, 1, 2 * (channels - self.kept), (3,)) if prior is None else prior
+        self.prior = (
+            ConvNet(self.kept, 2 * (channels - self.kept), width=1, kernel_sizes=(3,)) if prior is None else prior
+        )
         self.context_shape = rest.context_shape
         self.has_inverse = rest.has_inverse
+        self.has_inversion_methods = rest.has_inversion_methods
         self.log_det_kind = rest.log_det_kind
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -202,15 +205,15 @@ class Split(Bijection):
         noise = (c - mean) * (-log_sigma).exp()
         return torch.cat([z.flatten(1), noise.flatten(1)], 1), log_det - sum_event(log_sigma)
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
         kept, noise = self._latents(z)
-        a, log_det = self.rest.inverse(kept, context)
+        a, log_det = self.rest.inverse(kept, context, inverse=inverse)
         log_sigma, mean = self._moments(a, noise.shape)
         return torch.cat([a, noise * log_sigma.exp() + mean], 1), log_det + sum_event(log_sigma)
 
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+    def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
         kept, noise = self._latents(z)
-        a = self.rest.decode(kept, context)
+        a = self.rest.decode(kept, context, inverse=inverse)
         log_sigma, mean = self._moments(a, noise.shape)
         return torch.cat([a, noise * log_sigma.exp() + mean], 1)
 

@@ -1,18 +1,18 @@
-"""Layers whose activations are made again from their outputs: memory that does not grow with depth."""
+"""Chains that recompute activations from outputs: memory that does not grow with depth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.bijections.chain import Chain
-from snflow.bijections.inverse import InverseMethod, inverting
 from snflow.bijections.normalization import BatchNorm
 from snflow.errors import ConfigError, ConvergenceError, check_choice
 from snflow.numerics.transforms import under_transform
@@ -25,12 +25,16 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer in the direction of a pass, how to take it back, and its parameters."""
+    """One layer in the direction of a pass, its inverse, and its parameters."""
 
     apply: Apply
     undo: Undo
     takes_context: bool
     parameters: tuple[nn.Parameter, ...]
+
+    @classmethod
+    def of(cls, layer: Bijection, apply: Apply, undo: Undo) -> _Step:
+        return cls(apply, undo, layer.context_shape is not None, tuple(layer.parameters()))
 
     def context(self, context: Tensor | None) -> Tensor | None:
         return context if self.takes_context else None
@@ -38,28 +42,29 @@ class _Step:
 
 @final
 class Reversible(Bijection):
-    """z = f_L(… f₁(x)), gradients from z alone: the backward pass finds each layer's input again as f⁻¹(output).
+    """z = f_L(… f₁(x)), gradients from z alone: the backward pass recomputes each layer's input as f⁻¹(output).
 
-    Nothing between x and z is kept, so that peak memory is that of one layer, whatever the depth, for the price of one
-    pass back and one more forward. Random numbers are drawn again as they were. Every input that was made again is sent
-    forward again anyway, which tells how well it was made: ``reconstruction_error`` is the largest difference of the
-    last backward pass, relative to max(1, |output|). One beyond the tolerance is an error, as gradients would be wrong:
-    a :class:`~snflow.BatchNorm` in ``train()``, say, whose two directions differ there.
+    No activation between x and z is kept, so peak memory is that of one layer, whatever the depth, at the cost of one
+    inverse pass and one more forward pass. Random numbers are drawn again as they were. The forward pass also measures
+    how well each input was recovered: ``reconstruction_error`` is the largest difference of the last backward pass,
+    relative to max(1, |output|). Above the tolerance it is an error, because the gradients would be wrong: this happens
+    with a :class:`~snflow.BatchNorm` in ``train()``, whose two directions differ there.
 
-    With ``"learned"`` self-normalizing layers go back by their learned inverse, without a factorisation. Gradients are
-    then taken at points that are off by its error, which adds up over layers, and are off in proportion.
+    With ``inverse="learned"`` the backward pass inverts self-normalizing layers by their learned inverses, without a
+    factorisation. Gradients are then taken at points that are off by the error of these inverses, which adds up over
+    the layers; the gradients are off in proportion.
 
     Args:
         layers: a :class:`~snflow.Chain` or bijections, from data to latent, all with an inverse.
-        inverse: how self-normalizing layers go back in the backward pass.
-        tolerance: the largest ``reconstruction_error`` that is taken; 1e-3 by default, any for ``"learned"``.
+        inverse: how the backward pass inverts self-normalizing layers.
+        tolerance: the largest accepted ``reconstruction_error``; ``None`` is 1e-3, and no limit for ``"learned"``.
 
     Shapes:
         x: ``(batch, *event)``; z: ``(batch, *latent)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a layer without an inverse, a batch normalization, or an unknown way back.
-        ConvergenceError: in the backward pass, an input was not found again within the tolerance.
+        ConfigError: a layer without an inverse, a batch normalization, or an unknown inversion method.
+        ConvergenceError: in the backward pass, an input was not recovered within the tolerance.
 
     References:
         Gomez, Ren, Urtasun, Grosse (2017), The reversible residual network: backpropagation without storing
@@ -90,35 +95,35 @@ class Reversible(Bijection):
         if any(isinstance(part, BatchNorm) for part in self.chain.modules()):
             raise ConfigError(
                 "Reversible",
-                expected="layers whose inverse is their inverse in train() too",
+                expected="layers whose two directions are inverse to each other in train() too",
                 got="a BatchNorm",
                 fix="use ActNorm",
             )
         self.event_shape, self.context_shape = self.chain.event_shape, self.chain.context_shape
         self.log_det_kind = self.chain.log_det_kind
-        self.way_back: InverseMethod = inverse
+        self.has_inversion_methods = self.chain.has_inversion_methods
+        self.undoing: InverseMethod = inverse
         self.tolerance = tolerance if tolerance is not None else (torch.inf if inverse == "learned" else _TOLERANCE)
         self.register_buffer("reconstruction_error", torch.tensor(0.0), persistent=False)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        steps = [
-            _Step(layer, layer.decode, layer.context_shape is not None, tuple(layer.parameters()))
-            for layer in self.chain
-        ]
+        steps = [_Step.of(layer, layer, partial(layer.decode, inverse=self.undoing)) for layer in self.chain]
         return self._run(steps, x, context)
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
         steps = [
-            _Step(layer.inverse, _encoder(layer), layer.context_shape is not None, tuple(layer.parameters()))
+            _Step.of(layer, partial(layer.inverse, inverse=inverse), _encoder(layer))
             for layer in reversed(list(self.chain))
         ]
         return self._run(steps, z, context)
 
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        return self._inverse(z, context)[0] if torch.is_grad_enabled() else self.chain.decode(z, context)
+    def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
+        if torch.is_grad_enabled():
+            return self._inverse(z, context, inverse)[0]
+        return self.chain.decode(z, context, inverse=inverse)
 
     def _run(self, steps: list[_Step], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        # a transform keeps what it needs by itself, and an input that is made again could not be compared
+        # a transform keeps what it needs by itself, and a recomputed input could not be compared with the original
         if not torch.is_grad_enabled() or not steps or under_transform():
             total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
             for step in steps:
@@ -135,14 +140,14 @@ class Reversible(Bijection):
         return self.chain.data_shape(latent_shape)
 
     def note(self, error: Tensor) -> None:
-        """Keep the error of a backward pass, and refuse it beyond the tolerance."""
+        """Record the error of a backward pass, and refuse it above the tolerance."""
         self.reconstruction_error.copy_(error)
         if not float(error) <= self.tolerance:
             raise ConvergenceError(
                 "Reversible",
-                expected=f"inputs made again within {self.tolerance:g} of max(1, |output|)",
+                expected=f"inputs recovered within {self.tolerance:g} of max(1, |output|)",
                 got=f"{float(error):.2g}",
-                fix="use a Chain, float64, or layers whose inverse is their inverse in train() too",
+                fix="use a Chain, float64, or layers whose two directions are inverse to each other in train() too",
             )
 
 
@@ -174,39 +179,38 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         z, context = ctx.saved_tensors
         of_z, of_log_det = grads
-        # Made before the large tensors of the loop: small ones that outlive them would leave holes that fit none.
+        # Allocated before the large tensors of the loop: small ones that outlive them would fragment the heap.
         summed = (*ctx.parameters, *(() if context is None else (context,)))
         sums = {id(tensor): torch.zeros_like(tensor) for tensor in summed if tensor.requires_grad}
         error = torch.zeros((), dtype=z.dtype, device=z.device)
         now = _random_state(z)
-        with inverting(ctx.owner.chain, ctx.owner.way_back):
-            for step, state in zip(reversed(ctx.steps), reversed(ctx.states), strict=True):
-                with torch.no_grad():
-                    x = step.undo(z, step.context(context))
-                _set_random_state(state, z)
-                told = step.context(context)
-                with torch.enable_grad():
-                    at = x.detach().requires_grad_()
-                    given = None if told is None else told.detach().requires_grad_(told.is_floating_point())
-                    again, log_det = step.apply(at, given)
-                error = torch.maximum(error, _difference(again.detach(), z))
-                own = [p for p in step.parameters if p.requires_grad]
-                wanted = [at, *([] if given is None else [given]), *own]
-                pairs = [(out, g) for out, g in ((again, of_z), (log_det, of_log_det)) if out.requires_grad]
-                found = torch.autograd.grad(
-                    [out for out, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True, materialize_grads=True
-                )
-                of_z, z = found[0], x
-                for tensor, grad in zip([*([] if given is None else [context]), *own], found[1:], strict=True):
-                    if id(tensor) in sums:
-                        sums[id(tensor)].add_(grad)
+        for step, state in zip(reversed(ctx.steps), reversed(ctx.states), strict=True):
+            with torch.no_grad():
+                x = step.undo(z, step.context(context))
+            _set_random_state(state, z)
+            own_context = step.context(context)
+            with torch.enable_grad():
+                at = x.detach().requires_grad_()
+                given = None if own_context is None else own_context.detach().requires_grad_()
+                again, log_det = step.apply(at, given)
+            error = torch.maximum(error, _difference(again.detach(), z))
+            own = [p for p in step.parameters if p.requires_grad]
+            wanted = [at, *([] if given is None else [given]), *own]
+            pairs = [(out, g) for out, g in ((again, of_z), (log_det, of_log_det)) if out.requires_grad]
+            found = torch.autograd.grad(
+                [out for out, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True, materialize_grads=True
+            )
+            of_z, z = found[0], x
+            for tensor, grad in zip([*([] if given is None else [context]), *own], found[1:], strict=True):
+                if id(tensor) in sums:
+                    sums[id(tensor)].add_(grad)
         _set_random_state(now, z)
         ctx.owner.note(error)
         return None, None, of_z, *(sums.get(id(tensor)) for tensor in (context, *ctx.parameters))
 
 
 def _difference(again: Tensor, z: Tensor) -> Tensor:
-    """The largest element of |again − z| / max(1, |z|) over rows that were finite to begin with."""
+    """The largest element of |again − z| / max(1, |z|) over the rows of z that are finite."""
     if z.numel() == 0:
         return torch.zeros((), dtype=z.dtype, device=z.device)
     rows = ((again - z).abs() / z.abs().clamp_min(1)).flatten(1).amax(1)

@@ -10,8 +10,7 @@ from typing import TypeVar, final
 import torch
 from torch import Generator, Tensor, nn
 
-from snflow.bijections.base import Bijection, Shape, check_tensor
-from snflow.bijections.inverse import InverseMethod, inverting
+from snflow.bijections.base import Bijection, InverseMethod, Shape, check_tensor
 from snflow.distributions.base import BaseDensity
 from snflow.distributions.dequantization import Dequantization
 from snflow.distributions.torch_distribution import FlowDistribution
@@ -127,8 +126,7 @@ class Flow(nn.Module):
             NotInvertibleError: a layer has no inverse, or its weight is singular.
             ShapeError, DtypeError, DeviceError, ContextError: the latents or the context do not fit the flow.
         """
-        with inverting(self.bijection, inverse):
-            return self._as_data(self.bijection.decode(z, context))
+        return self._as_data(self.bijection.decode(z, context, inverse=inverse))
 
     @torch.no_grad()
     def sample(
@@ -175,8 +173,7 @@ class Flow(nn.Module):
         Arguments, shapes and errors are those of :meth:`sample`; the data are always continuous.
         """
         z, rows, shape = self._latents(n, context, temperature, generator)
-        with inverting(self.bijection, inverse):
-            return self.bijection.decode(z, rows).reshape(*shape, *self.event_shape)
+        return self.bijection.decode(z, rows, inverse=inverse).reshape(*shape, *self.event_shape)
 
     def rsample_and_log_prob(
         self,
@@ -205,8 +202,7 @@ class Flow(nn.Module):
             NotInvertibleError, ConfigError, ShapeError, ContextError: as :meth:`sample`.
         """
         z, rows, shape = self._latents(n, context, 1.0, generator)
-        with inverting(self.bijection, inverse):
-            x, log_det = self.bijection.inverse(z, rows)
+        x, log_det = self.bijection.inverse(z, rows, inverse=inverse)
         return x.reshape(*shape, *self.event_shape), (self.base.log_prob(z) - log_det).reshape(shape)
 
     def distribution(self, context: Tensor | None = None) -> FlowDistribution:

@@ -96,7 +96,7 @@ def self_normalized(
         Keller et al. (2021), Self Normalizing Flows, eq. 8–11, eq. 15–16, A.1, A.2, eq. 28–30.
 
     Example:
-        >>> from snflow.numerics.operators import DenseOperator, TransposedDenseOperator
+        >>> from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
         >>> eye, one = torch.eye(2), torch.tensor(1.0)
         >>> dense = Operators(DenseOperator(), TransposedDenseOperator())
         >>> s, log_det, error = self_normalized(torch.ones(3, 2), 2 * eye, eye / 2, one, one, dense, GradientRule())

@@ -8,8 +8,7 @@ from typing import Unpack, final
 import torch
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection, Shape, ShapePattern
-from snflow.bijections.inverse import InverseMethod
+from snflow.bijections.base import Bijection, InverseMethod, Shape, ShapePattern
 from snflow.bijections.linear import Initialization, LinearMap, initial_kernel, initial_matrix
 from snflow.bijections.reshaping import Squeeze
 from snflow.errors import ConfigError, check_choice, check_count, check_kernel
@@ -35,7 +34,7 @@ class SelfNormalizingMap(LinearMap):
     """z = A(w) x + b beside g(z) = A(r)(z − b) ≈ x: abstract parent of the self-normalizing layers.
 
     In ``train()`` the log-determinant carries the gradient of :func:`~snflow.selfnorm.gradient.self_normalized` and
-    the last exact value. In ``eval()`` value and gradient are exact. Going back, ``inverse_method`` chooses:
+    the last exact value. In ``eval()`` value and gradient are exact. ``inverse=`` chooses the inversion method:
     ``"exact"`` (a factorisation, the default), ``"learned"`` (g, one pass, with log|det A(r)|), ``"refined"`` (an
     iterative solve that g preconditions, without a factorisation when only x is asked for, see ``decode``).
 
@@ -50,7 +49,6 @@ class SelfNormalizingMap(LinearMap):
         inverse_weight: r, a parameter or a buffer.
         penalty_weight: λ ≥ 0, a buffer, moved by the multiplier.
         learned: the options.
-        inverse_method: the way back; :func:`~snflow.inverting` sets it for a whole flow.
         follows_itself: whether a training forward moves r, as it does unless somebody else has taken that over; r is
             then changed in place.
         refine_tolerance: the relative residual at which ``"refined"`` stops; ``None`` is about what the dtype holds.
@@ -60,6 +58,7 @@ class SelfNormalizingMap(LinearMap):
         tracking_steps: how often r was moved by a step of its own, the guard's left out, a scalar.
     """
 
+    has_inversion_methods = True
     inverse_weight: nn.Parameter | Tensor
     penalty_weight: Tensor
     reconstruction_error: Tensor
@@ -107,7 +106,6 @@ class SelfNormalizingMap(LinearMap):
             symmetric_penalty=learned.symmetric_penalty,
             neumann_terms=int(not (followed or operators.inverse.closed)) if terms is None else terms,
         )
-        self.inverse_method: InverseMethod = "exact"
         self.refine_tolerance: float | None = None
         self.follows_itself = True
 
@@ -247,17 +245,17 @@ class SelfNormalizingMap(LinearMap):
             energy = sum_event(x.square()).mean()
             update_multiplier(self.penalty_weight, self._constraint, mean, energy, self.learned)
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
         event_shape = tuple(z.shape[1:])
-        learned = self.inverse_method == "learned"
+        learned = inverse == "learned"
         log_det = self.learned_log_det(event_shape) if learned else -self.exact_log_det(event_shape)
-        return self._decode(z, context), log_det.expand(z.shape[0])
+        return self._decode(z, context, inverse), log_det.expand(z.shape[0])
 
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+    def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
         y = self._unbiased(z)
-        if self.inverse_method == "learned":
+        if inverse == "learned":
             return self.operators.inverse.product(self.inverse_weight, y)
-        return self._refine(y) if self.inverse_method == "refined" else self._solve(y)
+        return self._refine(y) if inverse == "refined" else self._solve(y)
 
     def _refine(self, y: Tensor) -> Tensor:
         a, g, w, r = self.operator, self.operators.inverse, self.weight.detach(), self.inverse_weight.detach()
@@ -460,6 +458,8 @@ class SelfNormalizingStridedConv2d(Bijection):
         (torch.Size([5, 12, 2, 3]), torch.Size([12, 3, 2, 2]))
     """
 
+    has_inversion_methods = True
+
     def __init__(
         self, channels: int, stride: int = 2, bias: bool = True, **learned: Unpack[LearnedInverseArguments]
     ) -> None:
@@ -478,12 +478,12 @@ class SelfNormalizingStridedConv2d(Bijection):
         z_and_log_det: tuple[Tensor, Tensor] = self.conv(self.squeeze(x)[0])
         return z_and_log_det
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, log_det = self.conv.inverse(z)
+    def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
+        x, log_det = self.conv.inverse(z, inverse=inverse)
         return self.squeeze.decode(x), log_det
 
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        return self.squeeze.decode(self.conv.decode(z))
+    def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
+        return self.squeeze.decode(self.conv.decode(z, inverse=inverse))
 
     def _latent_shape(self, event_shape: Shape) -> Shape:
         return self.squeeze.latent_shape(event_shape)

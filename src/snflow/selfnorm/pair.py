@@ -10,8 +10,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection, Shape
-from snflow.bijections.inverse import InverseMethod
+from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.errors import ConvergenceError, ShapeError, check_choice, check_count, check_weight
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
@@ -109,7 +108,7 @@ class SelfNormalizing(Bijection):
     Nothing forces f to be one-to-one. Where it is not, the ways back raise an error or find another x, and what is
     called a likelihood has a mass other than one: ``penalty_spread`` keeps f one-to-one around the data too.
 
-    Going back, ``inverse_method`` chooses: ``"exact"`` (Newton's method from g(z), with the full Jacobian up to
+    ``inverse=`` chooses the inversion method: ``"exact"`` (Newton's method from g(z), with the full Jacobian up to
     ``exact_dimensions``), ``"learned"`` (g, with log|det J_g|), ``"refined"`` (x ← x + g(z) − g(f(x)), then Newton's
     method whose steps GMRES solves with J_g as the preconditioner: no matrix).
 
@@ -142,12 +141,13 @@ class SelfNormalizing(Bijection):
     Example:
         >>> import torch, snflow
         >>> from snflow.nets import ResidualMLP
-        >>> layer = snflow.SelfNormalizing(ResidualMLP(2, 16), ResidualMLP(2, 16), (2,))
+        >>> layer = snflow.SelfNormalizing(ResidualMLP(2, width=16), ResidualMLP(2, width=16), (2,))
         >>> z, log_det = layer(torch.randn(5, 2))
         >>> (0.5 * z.square().sum(1) - log_det).mean().backward()
         >>> z, log_det = layer.eval()(torch.randn(5, 2))  # exact
     """
 
+    has_inversion_methods = True
     penalty_weight: Tensor
     log_det_value: Tensor
     reconstruction_error: Tensor
@@ -179,7 +179,6 @@ class SelfNormalizing(Bijection):
         self.probe, self.probes = probe, probes
         self.small = math.prod(event_shape) <= exact_dimensions
         self.log_det_kind = "exact" if self.small else "estimate"
-        self.inverse_method: InverseMethod = "exact"
         self.register_buffer("penalty_weight", torch.tensor(float(penalty_weight)))
         self.register_buffer("log_det_value", torch.tensor(0.0))
         self.register_buffer("reconstruction_error", torch.tensor(0.0), persistent=False)
@@ -203,21 +202,21 @@ class SelfNormalizing(Bijection):
         z, log_det = s.z, self.log_det_value.to(x) + (carried - carried.detach())
         return (z, log_det) if torch.is_grad_enabled() else (z.detach(), log_det.detach())
 
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = self._decode(z, context)
-        if self.inverse_method == "learned":
+    def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
+        x = self._decode(z, context, inverse)
+        if inverse == "learned":
             return x, self._log_det(self._map(self.inverse_net, context), z)
         return x, -self._log_det(self._map(self.forward_net, context), x)
 
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+    def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
         f, g = self._map(self.forward_net, context), self._map(self.inverse_net, context)
-        if self.inverse_method == "learned" or not len(z):
+        if inverse == "learned" or not len(z):
             return g(z)
         with torch.no_grad():
             start = g(z.detach())
-            if self.inverse_method == "refined" or not self.small:
+            if inverse == "refined" or not self.small:
                 start = _fixed_point(f, g, z.detach(), start)
-            solution, residual = newton_solve(f, z.detach(), start, self._newton_step(f, g))
+            solution, residual = newton_solve(f, z.detach(), start, self._newton_step(f, g, inverse))
         failed = ~(residual <= 1e3 * torch.finfo(z.dtype).eps ** 0.9)
         if bool(failed.any()):
             raise ConvergenceError(
@@ -249,7 +248,7 @@ class SelfNormalizing(Bijection):
             return jacobian_log_det(function, x)
         return lanczos_log_det(function, x.detach(), draw_probes("rademacher", ESTIMATE_PROBES, x))
 
-    def _newton_step(self, f: Map, g: Map) -> NewtonStep:
+    def _newton_step(self, f: Map, g: Map, inverse: InverseMethod) -> NewtonStep:
         def full(x: Tensor, residual: Tensor) -> Tensor:
             step: Tensor = torch.linalg.solve_ex(jacobian(f, x), residual.flatten(1)[:, :, None]).result
             return step.view_as(residual)
@@ -258,7 +257,7 @@ class SelfNormalizing(Bijection):
             z, least = f(x), 1e-6 * residual.flatten(1).norm(dim=1)
             return gmres(lambda v: along(f, x, v)[1], lambda u: along(g, z, u)[1], residual, least, 30)
 
-        return full if self.small and self.inverse_method == "exact" else krylov
+        return full if self.small and inverse == "exact" else krylov
 
     def _transposed_solve(self, f: Map, g: Map, x: Tensor) -> Map:
         def full(v: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def inverse_residual(
         The estimate; reading it waits for the device.
 
     Example:
-        >>> from snflow.numerics.operators import DenseOperator, TransposedDenseOperator
+        >>> from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
         >>> dense = Operators(DenseOperator(), TransposedDenseOperator())
         >>> round(inverse_residual(2 * torch.eye(3), 0.45 * torch.eye(3), dense, (3,), 2).size, 6)
         0.1

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snflow.bijections.inverse import InverseMethod, inverting
+from snflow.bijections.base import InverseMethod
 from snflow.distributions.flow import Flow
 
 _SHOWN = 16
@@ -26,32 +26,32 @@ _TITLES: dict[InverseMethod, str] = {
 
 
 def draw_samples(path: Path, flow: Flow, data: Tensor, seed: int) -> None:
-    """Samples by the learned inverse above samples by the exact inverse, of the SAME latents (the paper's Figure 2).
+    """Draw samples by the learned and by the exact inverse, from the same latents (the paper's Figure 2).
 
-    Images are shown as grids, points of the plane beside their density, other tables by their first two columns. A
-    flow without a learned inverse has one row.
+    Images are shown as grids, points in the plane beside their density, other tables by their first two columns. A
+    flow without learned inverses has one row.
 
     Args:
-        path: the PNG file.
+        path: PNG file to write.
         flow: the trained flow.
-        data: real rows, with shape ``(N, *event)``, to compare with.
-        seed: of the latents.
+        data: real rows to compare with, with shape ``(N, *event)``.
+        seed: seed of the latents.
     """
-    drawn = sample_by_each_inverse(flow, _SHOWN if _is_image(flow) else _POINTS, seed)
-    figure = _image_rows(drawn, flow) if _is_image(flow) else _clouds(drawn, flow, data)
+    drawn = sample_by_each_inverse(flow, _SHOWN if is_image(flow) else _POINTS, seed)
+    figure = _image_rows(drawn, flow) if is_image(flow) else _clouds(drawn, flow, data)
     _save(figure, path)
 
 
 def sample_by_each_inverse(flow: Flow, count: int, seed: int) -> dict[InverseMethod, Tensor]:
-    """The same latents through the learned and through the exact inverse.
+    """Map the same latents through the learned and through the exact inverse.
 
     Args:
-        flow: the flow; without a self-normalizing layer there is only the exact way.
+        flow: the flow; without self-normalizing layers only the exact inverse is used.
         count: number of latents.
-        seed: of the latents.
+        seed: seed of the latents.
 
     Returns:
-        Continuous data with shape ``(count, *event)`` by the way back.
+        Continuous data with shape ``(count, *event)`` by inversion method.
     """
     generator = torch.Generator(flow.base.device).manual_seed(seed)
     methods: tuple[InverseMethod, ...] = ("learned", "exact") if _learns_inverse(flow) else ("exact",)
@@ -59,13 +59,12 @@ def sample_by_each_inverse(flow: Flow, count: int, seed: int) -> dict[InverseMet
         z = flow.base.rsample(count, generator=generator)
         result: dict[InverseMethod, Tensor] = {}
         for method in methods:
-            with inverting(flow.bijection, method):
-                result[method] = flow.bijection.decode(z).reshape(count, *flow.event_shape)
+            result[method] = flow.bijection.decode(z, inverse=method).reshape(count, *flow.event_shape)
     return result
 
 
 def draw_image_grid(path: Path, flow: Flow, images: Tensor) -> None:
-    """Images with shape ``(n, channels, height, width)`` as one grid, about square."""
+    """Draw images with shape ``(n, channels, height, width)`` as one nearly square grid."""
     columns = max(1, round(len(images) ** 0.5))
     figure = Figure(figsize=(6, 6 * -(-len(images) // columns) / columns), layout="constrained")
     _show_grid(figure.add_subplot(), images, flow, columns)
@@ -73,18 +72,18 @@ def draw_image_grid(path: Path, flow: Flow, images: Tensor) -> None:
 
 
 def draw_points(path: Path, flow: Flow, points: Tensor) -> None:
-    """Rows with shape ``(n, D)`` as a scatter of their first two columns."""
+    """Draw rows with shape ``(n, D)`` as a scatter plot of their first two columns."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     _scatter(figure.add_subplot(), points)
     _save(figure, path)
 
 
 def draw_curves(path: Path, rows: list[dict[str, float | None]]) -> None:
-    """Exact NLL and surrogate objective by epoch, and beside them the errors of the learned inverse.
+    """Draw exact NLL and surrogate objective by epoch, and beside them the errors of the learned inverses.
 
     Args:
-        path: the PNG file.
-        rows: those of metrics.csv.
+        path: PNG file to write.
+        rows: rows of metrics.csv.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -92,14 +91,14 @@ def draw_curves(path: Path, rows: list[dict[str, float | None]]) -> None:
     _plot(left, rows, "validation_nll", "exact validation NLL", color="C0")
     left.set(xlabel="epoch", ylabel="nats", title="likelihood")
     _plot(right, rows, "reconstruction_error", "‖g(f(x)) − x‖²", color="C1")
-    _plot(right, rows, "inverse_residual", "‖RW − I‖ / √D", color="C2")
+    _plot(right, rows, "inverse_residual", "‖I − RW‖ / √D", color="C2")
     right.set(xlabel="epoch", title="learned inverse, worst layer")
     if right.lines:
         right.set_yscale("log")
     for axes in (left, right):
         if axes.lines:
             axes.legend(frameon=False)
-    # The first epochs fall from far above; the scale is for what follows.
+    # The first epochs are far above the rest; scale the axis for the later ones.
     cells = [row[column] for row in rows[1:] for column in ("validation_nll", "objective")]
     later = [nats for nats in cells if nats is not None]
     if len(later) > 3:
@@ -110,16 +109,12 @@ def draw_curves(path: Path, rows: list[dict[str, float | None]]) -> None:
 
 
 def is_image(flow: Flow) -> bool:
-    """Whether events are images, with shape ``(channels, height, width)`` and 1 or 3 channels."""
-    return _is_image(flow)
-
-
-def _is_image(flow: Flow) -> bool:
+    """Return whether events are images, with shape ``(channels, height, width)`` and 1 or 3 channels."""
     return len(flow.event_shape) == 3 and flow.event_shape[0] in (1, 3)
 
 
 def _learns_inverse(flow: Flow) -> bool:
-    return any(hasattr(layer, "inverse_method") for layer in flow.modules())
+    return flow.bijection.has_inversion_methods
 
 
 def _image_rows(drawn: dict[InverseMethod, Tensor], flow: Flow) -> Figure:
@@ -134,9 +129,9 @@ def _image_rows(drawn: dict[InverseMethod, Tensor], flow: Flow) -> Figure:
 
 
 def _show_grid(axes: Axes, images: Tensor, flow: Flow, columns: int) -> None:
-    """Tile images with shape ``(n, C, H, W)``, a grey pixel apart."""
+    """Tile images with shape ``(n, C, H, W)``, separated by one grey pixel."""
     top = float(flow.dequantization.levels - 1) if flow.dequantization is not None else 1.0
-    # A learned inverse far from the inverse can give anything; a picture shows what lies in the range.
+    # A poor learned inverse can give any value; show those in range.
     scaled = torch.nan_to_num(images.detach().cpu().float() / top).clamp(0, 1)
     n, channels, height, width = scaled.shape
     rows = -(-n // columns)
@@ -170,7 +165,7 @@ def _clouds(drawn: dict[InverseMethod, Tensor], flow: Flow, data: Tensor) -> Fig
 
 @torch.no_grad()
 def _density(flow: Flow, extent: tuple[float, float, float, float]) -> NDArray[np.float64]:
-    """p on a grid of the plane, with shape ``(_GRID, _GRID)``."""
+    """Return p on a grid of the plane, with shape ``(_GRID, _GRID)``."""
     x0, x1, y0, y1 = extent
     y, x = torch.meshgrid(torch.linspace(y0, y1, _GRID), torch.linspace(x0, x1, _GRID), indexing="ij")
     points = torch.stack([x, y], -1).reshape(-1, 2).to(flow.base.device, flow.base.dtype)

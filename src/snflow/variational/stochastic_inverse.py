@@ -8,8 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection
-from snflow.bijections.inverse import InverseMethod, inverting
+from snflow.bijections.base import Bijection, InverseMethod
 from snflow.distributions.base import BaseDensity
 from snflow.errors import ConfigError, check_count
 from snflow.numerics.probes import sum_event
@@ -79,8 +78,7 @@ class StochasticInverse(nn.Module):
         rows = x.expand(samples, *x.shape).flatten(0, 1)
         given = None if context is None else context.expand(samples, *context.shape).flatten(0, 1)
         z, log_det = self.bijection(rows + self.sigma * noise, given)
-        with inverting(self.bijection, self.inverse):
-            back = self.bijection.decode(z, given)
+        back = self.bijection.decode(z, given, inverse=self.inverse)
         decoder = -sum_event((rows - back).square()) / (2 * self.sigma**2)
         encoder = -sum_event(noise.square()) / 2
         bound: Tensor = self.base.log_prob(z) + log_det + decoder - encoder
