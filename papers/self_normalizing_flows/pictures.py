@@ -1,4 +1,4 @@
-"""Figures of the paper."""
+"""Drawings of the paper's figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DPI = 150
 
 
 def draw_samples(path: Path, records: Sequence[Record]) -> bool:
-    """Figure 2: of each run, samples by the learned above samples by the exact inverse, of the same latents.
+    """Draw Figure 2: for each run, samples by the learned inverse above those by the exact one, same latents.
 
     Returns:
         Whether there was anything to draw.
@@ -38,7 +38,7 @@ def draw_samples(path: Path, records: Sequence[Record]) -> bool:
 
 
 def draw_angles(path: Path, records: Sequence[Record]) -> bool:
-    """Figure 3: degrees between the likelihood's gradient in training and the exact one, a panel a run, by epoch."""
+    """Draw Figure 3: the angle between the likelihood gradient in training and the exact one, by epoch."""
     shown = [r for r in records if any(row.get("likelihood_angle") is not None for row in r.layers)]
     if not shown:
         return False
@@ -55,7 +55,7 @@ def draw_angles(path: Path, records: Sequence[Record]) -> bool:
 
 
 def draw_curves(path: Path, records: Sequence[Record]) -> bool:
-    """Figure 5: exact validation NLL by seconds of training and by epoch, dense and convolutional runs apart."""
+    """Draw Figure 5: exact validation NLL by seconds of training and by epoch, one row of panels per model."""
     shown = [r for r in records if r.metrics]
     if not shown:
         return False
@@ -78,7 +78,7 @@ def draw_curves(path: Path, records: Sequence[Record]) -> bool:
 
 
 def seconds_until(record: Record, epochs: Sequence[float]) -> list[float]:
-    """Seconds of training steps until the end of each epoch; an epoch that was left out took as long as the next."""
+    """Seconds of training until the end of each epoch; an epoch without a row counts as long as the next one."""
     kept = [row for row in record.metrics if row["epoch"] > 0]
     ends = np.cumsum(np.diff([0.0, *(row["epoch"] for row in kept)]) * [row["train_seconds"] for row in kept])
     by_epoch = dict(zip((row["epoch"] for row in kept), ends.tolist(), strict=True))
@@ -86,11 +86,11 @@ def seconds_until(record: Record, epochs: Sequence[float]) -> list[float]:
 
 
 def draw_times(path: Path, times: dict[str, list[tuple[int, float]]]) -> bool:
-    """Figure 4: milliseconds of a training batch by dimension, a line a rule."""
+    """Draw Figure 4: milliseconds of a training batch by dimension, one line per gradient rule."""
     figure, axes = _panels(1)
     for name, points in times.items():
         axes[0].plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1, label=name)
-    axes[0].set(xlabel="dimension", ylabel="ms a training batch of 100")
+    axes[0].set(xlabel="dimension", ylabel="ms per training batch of 100")
     axes[0].legend(frameon=False)
     _save(figure, path)
     return True
@@ -101,7 +101,7 @@ DRAWINGS: dict[str, Callable[[Path, Sequence[Record]], bool]] = {
     "angle": draw_angles,
     "curves": draw_curves,
 }
-"""How the picture of a kind of target is drawn; the other kinds have none."""
+"""The function that draws each kind of target; other kinds have no picture of runs."""
 
 
 def _label(record: Record) -> str:
@@ -113,8 +113,8 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for left_over in axes[count:]:
-        left_over.set_axis_off()
+    for unused in axes[count:]:
+        unused.set_axis_off()
     return figure, axes[:count]
 
 

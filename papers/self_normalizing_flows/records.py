@@ -1,18 +1,18 @@
-"""Results of runs, read from their folders and compared with exact training."""
+"""Records of runs and of measured times: what a page of results is derived from."""
 
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Sequence
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from targets import Target
-
-BESIDE = "other work beside"
-"""Of a machine that was busy: the seconds say little, the rest is as it would have been."""
+BUSY = "other work beside"
+"""Appended by hand to the machine of a run that shared it with other jobs: its times say little."""
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,20 @@ class Record:
     """One run of one row.
 
     Attributes:
-        row: the row's name.
-        seed: of the run.
-        settings: hash of the recipe without its seed: lines of a table with different settings are never averaged.
-        epochs: passes that were asked for.
-        full_epochs: passes of the recipe as it is: fewer are a short run.
+        row: name of the row.
+        seed: seed of the run.
+        settings: hash of the recipe without its seed; a line of a table never averages over different settings.
+        epochs: number of epochs requested.
+        full_epochs: number of epochs of the unchanged recipe; fewer make a short run.
         folder: the run folder.
-        command: what carries it out.
-        commit: of the code, ``None`` outside of a checkout.
-        machine: processor, cores and system; with ``BESIDE`` put behind, by hand, where that was so.
-        summary: that of the run; ``None`` where it diverged.
+        command: the command that trains it.
+        commit: commit of the code, ``None`` outside a checkout.
+        machine: processor, cores and system, followed by ``BUSY`` if the machine had other work.
+        summary: summary of the run; ``None`` if it diverged.
         diverged: the error that ended it.
-        metrics: the rows of metrics.csv, thinned.
-        layers: those of layers.csv, thinned.
-        changes: values by ``section.option`` that the command line put over the row's.
+        metrics: rows of metrics.csv, thinned out.
+        layers: rows of layers.csv, thinned out.
+        changes: values by dotted name that the command line put over those of the row.
     """
 
     row: str
@@ -53,7 +53,7 @@ class Record:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Row, settings and seed: what tells two runs apart."""
+        """Row, settings and seed, which identify a run."""
         return self.row, self.settings, self.seed
 
     @property
@@ -63,14 +63,14 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The runs in ``runs.jsonl``; none where there is no such file."""
+    """Read the runs in ``runs.jsonl``; none if the file does not exist."""
     if not path.is_file():
         return []
     return [Record(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
-def write_records(path: Path, records: list[Record]) -> None:
-    """Write ``runs.jsonl`` whole or not at all."""
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write ``runs.jsonl``, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
     lines = (json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records)
@@ -78,8 +78,8 @@ def write_records(path: Path, records: list[Record]) -> None:
     temporary.replace(path)
 
 
-def merged(old: list[Record], new: list[Record]) -> list[Record]:
-    """The old runs with the new ones in their places; a run of the same row, settings and seed replaces the old one.
+def merged(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """Add new runs to the old ones; a run of the same row, settings and seed replaces the old one in its place.
 
     Example:
         >>> merged([], [])
@@ -89,56 +89,36 @@ def merged(old: list[Record], new: list[Record]) -> list[Record]:
     return list(by_key.values())
 
 
-_HEAD = ("| row | exact row | epochs | seeds | test NLL | exact's | gap | training time / exact's |", "|" + "---|" * 8)
+def read_times(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read ``times.jsonl``: how the times were measured, and one mapping per row."""
+    facts, *rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return facts, rows
 
 
-def against_exact(target: Target, records: Sequence[Record]) -> list[str]:
-    """100 (NLL − NLL*) / |NLL*| per cent: the lines of a table of each row beside its exact one, seed by seed.
-
-    Args:
-        target: names, for each row, the row with the exact gradient.
-        records: runs; two are compared where epochs, changes on the command line and seed are the same.
-
-    Returns:
-        A heading and a Markdown table, or nothing where nothing can be compared.
-
-    Example:
-        >>> against_exact(Target("nothing", "likelihood", ()), [])
-        []
-    """
-    lines = []
-    for row in target.rows:
-        by_settings: dict[str, list[tuple[Record, Record]]] = {}
-        for record in records:
-            twin = _twin(record, row.exact, records)
-            if record.row == row.name and record.summary is not None and twin is not None:
-                by_settings.setdefault(record.settings, []).append((record, twin))
-        in_order = sorted(by_settings.values(), key=lambda found: found[0][0].epochs)
-        lines += [_line(pairs, "test_nll_nats" if target.unit == "nats" else "test_bits_per_dim") for pairs in in_order]
-    if not lines:
-        return []
-    return ["## Beside the exact gradient, at equal epochs and settings", "", *_HEAD, *lines, ""]
+def write_times(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
+    """Write ``times.jsonl``: machine, commit and ``facts`` in the first line, then one line per row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"machine": machine(), "commit": commit(), **facts}, *rows]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def _twin(record: Record, exact: str | None, records: Sequence[Record]) -> Record | None:
-    found = (
-        other
-        for other in records
-        if other.row == exact
-        and other.summary is not None
-        and (other.seed, other.epochs, other.changes) == (record.seed, record.epochs, record.changes)
-    )
-    return next(found, None)
+def machine(summary: Mapping[str, Any] | None = None) -> str:
+    """Cores, processor and system, preceded by the accelerator if a run's summary says that it used one."""
+    computer = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
+    if summary is None or not str(summary["device"]).startswith("cuda"):
+        return computer
+    import torch
+
+    return f"{torch.cuda.get_device_name(summary['device'])}, {computer}"
 
 
-def _line(pairs: Sequence[tuple[Record, Record]], key: str) -> str:
-    def mean(which: int, name: str) -> float:
-        return statistics.fmean(float((pair[which].summary or {})[name]) for pair in pairs)
-
-    own, exact = mean(0, key), mean(1, key)
-    ratio = mean(0, "train_seconds") / mean(1, "train_seconds")
-    first, twin = pairs[0]
-    return (
-        f"| {first.row} | {twin.row} | {first.epochs} | {len(pairs)} | {own:.2f} | {exact:.2f} "
-        f"| {100 * (own - exact) / abs(exact):+.2f} % | {ratio:.2f} |"
-    )
+def commit() -> str | None:
+    """The commit that is checked out; ``None`` outside a checkout."""
+    here = str(Path(__file__).parent)
+    try:
+        done = subprocess.run(
+            ["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None

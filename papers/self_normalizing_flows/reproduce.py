@@ -1,82 +1,128 @@
-"""Reproduce a table or a figure of the paper."""
+"""Reproduce a table or a figure of Keller et al. (2021), Self Normalizing Flows, from a checkout.
+
+python papers/self_normalizing_flows/reproduce.py table1 --rows 'dense_*' --epochs 10
+"""
 
 from __future__ import annotations
 
-import os
-import platform
+import json
 import shlex
-import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pages import said
-from records import Record
-from snflow.cli.arguments import Arguments, overridden
-from snflow.errors import ConfigError, DivergenceError
+from jsonargparse import auto_cli
+from jsonargparse.typing import PositiveFloat, PositiveInt
+from rich.console import Console
+
+from pages import COMMAND, write_overview, write_page
+from pictures import DRAWINGS, draw_times
+from records import Record, commit, machine, merged, read_records, write_records, write_times
+from snflow.errors import ConfigError, DivergenceError, SnflowError
+from snflow.train.allocator import keep_freed_memory
 from snflow.train.metrics import LayerRow, MetricsFile
-from snflow.train.recipe import Recipe, load_recipe
+from snflow.train.recipe import Recipe, read_yaml
 from snflow.train.run_folder import RunFolder
-from snflow.train.strict_yaml import read_yaml
-from snflow.train.typed import field_types
-from targets import TARGETS, Row, Target, find_target
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from targets import Row, Target, find_target, recipe_of, reference_of
 
 DIVERGED = "diverged.txt"
 KEPT_EPOCHS = 200
-"""A record keeps so many epochs of a run, evenly spread, so that a page of 6000 epochs stays a page."""
+"""A record keeps at most this many epochs of a run, evenly spaced, so that 6000 epochs still make a readable page."""
 
 
 class Stopped(Exception):
-    """A signal ended a run, after it wrote a checkpoint."""
+    """A signal ended a run after it wrote a checkpoint."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"signal {number}")
         self.number = number
 
 
-def recipe_of(row: Row, changes: Mapping[str, Any]) -> Recipe:
-    """The row's recipe with the row's changes and then those of the command line.
+def reproduce(
+    target: str,
+    *,
+    rows: str | None = None,
+    epochs: PositiveInt | None = None,
+    set: str | None = None,
+    seeds: PositiveInt = 3,
+    seconds: PositiveFloat = 2.0,
+    largest: PositiveInt = 1568,
+    data: str | None = None,
+    device: str = "auto",
+    runs: str = "runs/reproduce",
+    out: str = "results",
+    page: str = "docs/paper.md",
+) -> int:
+    """Run the rows of a table or a figure of the paper, and write them with the paper's numbers alongside.
 
-    Raises:
-        ConfigError: a change does not fit the recipe.
-    """
-    return overridden(load_recipe(row.recipe), {**row.changes, **changes})
-
-
-def settings_of(recipe: Recipe) -> str:
-    """Twelve hexadecimal digits of the recipe's hash, without its seed."""
-    return overridden(recipe, {"training.seed": 0}).digest()[:12]
-
-
-def carry_out(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, console: Console) -> Record:
-    """Train one row with one seed in its own folder under ``runs``, or go on there, or read what came of it.
-
-    The folder's name has the hash of the resolved recipe: other settings have another folder, and rows of different
-    tables with the same settings share one.
+    A command that was stopped continues where it left off; runs that are finished are read.
 
     Args:
-        row: what to train.
-        seed: of weights, batches and noise.
-        changes: values by ``section.option``, over those of the row.
-        runs: where the run folders lie.
+        target: table1 … table5 or figure2 … figure5; overview rewrites every page from the results.
+        rows: names of rows or patterns such as dense_*, separated by commas; all rows if null.
+        epochs: number of epochs instead of the recipe's; fewer make a run that is marked as short.
+        set: further changes of every recipe, separated by commas: flow.width=64,training.batch_size=50.
+        seeds: number of runs of each row, with seeds 0, 1, ….
+        seconds: for times, how long each number is measured.
+        largest: for figure4, the largest dimension.
+        data: folder that holds mnist, cifar10, …; if null, $SNFLOW_DATA.
+        device: auto, cpu, cuda or mps.
+        runs: folder of the run folders.
+        out: folder of the pages; each target has a folder of its name.
+        page: for overview, the file to write.
+
+    Returns:
+        The exit code: 0, or 128 + the number of the signal that stopped a run.
+    """
+    if target == "overview":
+        write_overview(Path(page), Path(out))
+        print(f"wrote {page}")
+        return 0
+    found = find_target(target)
+    chosen, changes, folder = found.chosen(rows), _changes(set), Path(out) / target
+    if found.kind in ("time", "dimension"):
+        _measure(found, chosen, changes, folder, seconds, largest, device)
+    else:
+        changes |= {"device.accelerator": device} | ({} if epochs is None else {"training.epochs": epochs})
+        try:
+            _train(target, found, chosen, changes, folder, seeds, Path(runs), data)
+        except Stopped as stop:
+            print("stopped by a signal; the same command continues")
+            return 128 + stop.number
+    write_page(folder, target, found)
+    print(f"wrote {folder / 'README.md'}")
+    return 0
+
+
+def train_row(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, console: Console) -> Record:
+    """Train one row with one seed in its own folder, continue that run, or read it if it is finished.
+
+    The folder's name contains the hash of the resolved recipe: different settings have different folders, and rows of
+    different tables with equal settings share one.
+
+    Args:
+        row: the row to train.
+        seed: seed of weights, batches and noise.
+        changes: values by dotted name, over those of the row.
+        runs: folder of the run folders.
         console: for the progress.
 
     Returns:
-        The record; a run that diverged is one too.
+        The record; a run that diverged has one too.
 
     Raises:
-        Stopped: a signal ended the run; the same call goes on with it.
-        ConfigError, DataError, CheckpointError: as :func:`~snflow.train.fit`.
+        Stopped: a signal ended the run; the same call continues it.
+        ConfigError, DataError, CheckpointError: as :func:`snflow.train.fit`.
     """
     from snflow.train.fit import fit
 
-    asked, changes = changes, {**changes, "training.seed": seed}
-    recipe = recipe_of(row, changes)
+    seeded = {**changes, "training.seed": seed}
+    recipe = recipe_of(row, seeded)
     folder = runs / f"{row.recipe}-{recipe.digest()[:12]}"
-    command = shlex.join(["snflow", "fit", row.recipe, "--out", str(folder), *_words({**row.changes, **changes})])
+    command = shlex.join(
+        ["snflow", "fit", reference_of(row.recipe), "--out", str(folder), *_words({**row.changes, **seeded})]
+    )
     marker = folder / DIVERGED
     summary = None
     if not marker.exists():
@@ -94,7 +140,7 @@ def carry_out(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, conso
         seed=seed,
         settings=settings_of(recipe),
         epochs=recipe.training.epochs,
-        full_epochs=load_recipe(row.recipe).training.epochs,
+        full_epochs=recipe_of(Row(row.name, row.recipe)).training.epochs,
         folder=str(folder),
         command=command,
         commit=commit(),
@@ -103,42 +149,90 @@ def carry_out(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, conso
         diverged=marker.read_text(encoding="utf-8").strip() if marker.exists() else None,
         metrics=_thinned(MetricsFile(files.metrics).texts()),
         layers=_thinned(MetricsFile(files.layers, LayerRow).texts()),
-        changes=dict(asked),
+        changes=dict(changes),
     )
 
 
-def machine(summary: Mapping[str, Any] | None = None) -> str:
-    """Processor, cores and system; in front of them the accelerator where a run's summary says that it was on one."""
-    computer = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
-    if summary is None or not str(summary["device"]).startswith("cuda"):
-        return computer
+def settings_of(recipe: Recipe) -> str:
+    """Twelve hexadecimal digits of the recipe's hash, without its seed."""
+    return recipe.replace({"training.seed": 0}).digest()[:12]
+
+
+def _train(
+    name: str,
+    target: Target,
+    rows: Sequence[Row],
+    changes: Mapping[str, Any],
+    folder: Path,
+    seeds: int,
+    runs: Path,
+    data: str | None,
+) -> None:
+    """Train every row with every seed. The seeds are the outer loop, so that a page has all rows early."""
+    console = Console(highlight=False)
+    for seed in range(seeds):
+        for row in rows:
+            record = train_row(row, seed, {**changes, **_data_path(row, data)}, runs, console)
+            records = merged(read_records(folder / "runs.jsonl"), [record])
+            write_records(folder / "runs.jsonl", records)
+            if target.kind in DRAWINGS:
+                DRAWINGS[target.kind](folder / "picture.png", records)
+            write_page(folder, name, target)
+
+
+def _measure(
+    target: Target,
+    rows: Sequence[Row],
+    changes: Mapping[str, Any],
+    folder: Path,
+    seconds: float,
+    largest: int,
+    device: str,
+) -> None:
     import torch
 
-    return f"{torch.cuda.get_device_name(summary['device'])}, {computer}"
+    from timing import time_dimensions, time_rows
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    facts = {"command": f"{COMMAND} {shlex.join(sys.argv[1:])}", "threads": torch.get_num_threads(), "device": device}
+    if target.kind == "time":
+        write_times(folder / "times.jsonl", time_rows(rows, changes, seconds, device), facts)
+    else:
+        times = time_dimensions(rows, changes, largest, seconds, device)
+        draw_times(folder / "picture.png", times)
+        found = [{"row": row, "ms_by_dimension": points} for row, points in times.items()]
+        write_times(folder / "times.jsonl", found, facts)
 
 
-def commit() -> str | None:
-    """The commit that the package is checked out at; ``None`` where it is installed without one."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
-        )
-    except OSError:
-        return None
-    return done.stdout.strip() or None
+def _changes(words: str | None) -> dict[str, Any]:
+    """Parse ``section.option=value`` pairs, separated by commas; the values are read as in a recipe."""
+    pairs = [part.partition("=") for part in (words or "").split(",") if part.strip()]
+    for name, equals, _ in pairs:
+        if not equals or "." not in name:
+            raise ConfigError("--set", expected="section.option=value, separated by commas", got=repr(name.strip()))
+    return {name.strip(): read_yaml(f"value: {value}", "--set")["value"] for name, _, value in pairs}
+
+
+def _data_path(row: Row, data: str | None) -> dict[str, str]:
+    """The path of the data, for recipes that read files: the subfolder of the dataset's name, or the folder itself."""
+    dataset = recipe_of(row).data
+    if data is None or "path" not in dataset:
+        return {}
+    own = Path(data) / dataset["name"]
+    return {"data.path": str(own if own.is_dir() else data)}
 
 
 def _words(changes: Mapping[str, Any]) -> list[str]:
+    """The options of ``snflow fit`` that make these changes."""
     words = []
     for name, value in changes.items():
-        written = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-        words += [f"--{name}", written]
+        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
     return words
 
 
 def _thinned(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """The rows of at most ``KEPT_EPOCHS`` epochs and the last, as numbers but for the layers' names."""
+    """The rows of at most ``KEPT_EPOCHS`` epochs and the last one, with numbers in place of their texts."""
     last = max((int(row["epoch"]) for row in rows), default=0)
     every = max(1, -(-last // KEPT_EPOCHS))
     kept = [row for row in rows if int(row["epoch"]) % every == 0 or int(row["epoch"]) == last]
@@ -147,118 +241,15 @@ def _thinned(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
-_EPILOG = "targets: " + "; ".join(f"{name}: {target.title}" for name, target in TARGETS.items())
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command with these words, by default those of the process, and return its exit code."""
+    try:
+        return auto_cli(reproduce, args=None if words is None else list(words))
+    except SnflowError as error:
+        print(f"reproduce: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
 
 
-def reproduce(argv: Sequence[str]) -> int:
-    """Run what a table or a figure of the paper needs, resume what was cut off, and write its page."""
-    arguments = Arguments(
-        "snflow reproduce TARGET [--key value …]",
-        "Run the rows of a table or a figure of the paper and write it beside the paper's numbers.",
-        _EPILOG,
-    )
-    arguments.positional("target", f"one of {', '.join(TARGETS)}; overview writes a page of what there is")
-    arguments.option("rows", str | None, None, "names of rows, or patterns like dense_*, apart by commas; null is all")
-    arguments.option("epochs", int | None, None, "instead of the recipe's; fewer are called a short run")
-    arguments.option("set", str | None, None, "further changes of every recipe: flow.width=64,training.batch_size=50")
-    arguments.option("seeds", int, 3, "runs of each row, with seeds 0, 1, …")
-    arguments.option("seconds", float, 2.0, "times only: how long each number is measured")
-    arguments.option("largest", int, 1568, "figure4 only: the largest dimension")
-    arguments.option("data", str | None, None, "the folder that holds mnist, cifar10, …; null looks in SNFLOW_DATA")
-    arguments.option("device", str, "auto", "where it computes: auto, cpu, cuda, mps")
-    arguments.option("runs", str, "runs/reproduce", "where the run folders lie")
-    arguments.option("out", str, "results", "where the page goes, into a folder of the target's name")
-    arguments.option("page", str, "docs/paper.md", "overview only: the page, written from the results in --out")
-    values = arguments.parse(argv)
-    if values["target"] == "overview":
-        from pages import write_overview
-
-        write_overview(Path(values["page"]), Path(values["out"]))
-        print(f"{values['page']} is written")
-        return 0
-    target = find_target(values["target"])
-    for option in ("epochs", "seeds", "seconds", "largest"):
-        if values[option] is not None and values[option] <= 0:
-            raise ConfigError(f"--{option}", expected="a number above 0", got=str(values[option]))
-    rows, changes = target.chosen(values["rows"]), _changes(values["set"])
-    out = Path(values["out"]) / values["target"]
-    if target.kind in ("time", "dimension"):
-        return _measure(values, target, rows, changes, out, said(argv))
-    return _train(values, target, rows, changes, out)
-
-
-def _changes(words: str | None) -> dict[str, Any]:
-    """``section.option=value`` pairs, apart by commas → the values by name, read as in a recipe."""
-    pairs = [part.partition("=") for part in (words or "").split(",") if part.strip()]
-    for name, equals, _ in pairs:
-        if not equals or "." not in name:
-            raise ConfigError("--set", expected="section.option=value, apart by commas", got=repr(name.strip()))
-    return {name.strip(): read_yaml(f"value: {value}", "--set")["value"] for name, _, value in pairs}
-
-
-def _train(
-    values: Mapping[str, Any], target: Target, rows: Sequence[Row], changes: Mapping[str, Any], out: Path
-) -> int:
-    """Rows that are trained flows: one seed of every row first, so that a page is whole early."""
-    # MERGED
-    from rich.console import Console
-
-    from pages import write_page
-    from pictures import DRAWINGS
-    from records import merged, read_records, write_records
-
-    console = Console(highlight=False)
-    changes = {**changes, "device.accelerator": values["device"]}
-    if values["epochs"] is not None:
-        changes["training.epochs"] = values["epochs"]
-    for seed in range(values["seeds"]):
-        for row in rows:
-            try:
-                record = carry_out(row, seed, {**changes, **_place(row, values["data"])}, Path(values["runs"]), console)
-            except Stopped as stop:
-                console.print("stopped by a signal; the same command goes on", highlight=False)
-                return 128 + stop.number
-            records = merged(read_records(out / "runs.jsonl"), [record])
-            write_records(out / "runs.jsonl", records)
-            drawn = target.kind in DRAWINGS and DRAWINGS[target.kind](out / "picture.png", records)
-            write_page(out / "README.md", values["target"], target, records, "picture.png" if drawn else None)
-    console.print(f"{out / 'README.md'} is written", highlight=False, markup=False, soft_wrap=True)
-    return 0
-
-
-def _place(row: Row, data: str | None) -> dict[str, str]:
-    """Where the data lie, for the recipes that read them from files: a folder of the dataset's name, or the folder."""
-    recipe = load_recipe(row.recipe)
-    if data is None or "path" not in field_types(type(recipe.data)):
-        return {}
-    own = Path(data) / recipe.data_name
-    return {"data.path": str(own if own.is_dir() else data)}
-
-
-def _measure(
-    values: Mapping[str, Any],
-    target: Target,
-    rows: Sequence[Row],
-    changes: Mapping[str, Any],
-    out: Path,
-    command: str,
-) -> int:
-    """Rows that are times."""
-    import torch
-
-    from pages import write_dimensions, write_times
-    from pictures import draw_times
-    from timing import time_dimensions, time_rows
-
-    device = values["device"]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    how = {"command": command, "threads": torch.get_num_threads(), "device": device}
-    if target.kind == "time":
-        write_times(out, values["target"], target, time_rows(rows, changes, values["seconds"], device), how)
-    else:
-        times = time_dimensions(rows, changes, values["largest"], values["seconds"], device)
-        draw_times(out / "picture.png", times)
-        write_dimensions(out, values["target"], target, times, how)
-    print(f"{out / 'README.md'} is written")
-    return 0
+if __name__ == "__main__":
+    keep_freed_memory()
+    sys.exit(main())

@@ -1,15 +1,21 @@
-"""Tables and figures of the paper: their rows and published numbers."""
+"""Tables and figures of the paper: their rows, the recipes of the rows, and the published numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 from snflow.errors import ConfigError, nearest
+from snflow.train.recipe import Recipe, load_recipe
 
 Kind = Literal["likelihood", "time", "dimension", "samples", "angle", "curves"]
+
+
+ROOT = Path(__file__).parents[2]
+RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -17,11 +23,11 @@ class Row:
     """One row of a table, or one curve of a figure.
 
     Attributes:
-        name: how it is called on the command line and in the table.
-        recipe: the recipe that trains it.
-        changes: what is changed in the recipe, by ``section.option``.
-        paper: the paper's number, in the target's unit; ``None`` where the paper has none.
-        exact: the row that differs by the exact gradient alone; ``None`` where there is none.
+        name: its name on the command line and in the table.
+        recipe: the recipe that trains it, from the folder ``recipes`` beside this file or from the library.
+        changes: values by dotted name that differ from the recipe's.
+        paper: the paper's number, in the target's unit; ``None`` if the paper has none.
+        exact: the row that differs by the exact gradient alone; ``None`` if there is none.
     """
 
     name: str
@@ -36,11 +42,11 @@ class Target:
     """A table or a figure.
 
     Attributes:
-        title: what it shows.
-        kind: what is made of the runs.
-        rows: the runs.
-        unit: of the numbers in the table: nats, bits a dimension, or milliseconds.
-        remark: what the paper says that is no number.
+        title: its title.
+        kind: what the page is made of.
+        rows: the rows.
+        unit: the unit of the numbers: nats, bits per dimension, or milliseconds.
+        remark: what the paper reports in words.
     """
 
     title: str
@@ -50,7 +56,7 @@ class Target:
     remark: str = ""
 
     def chosen(self, patterns: str | None) -> tuple[Row, ...]:
-        """The rows whose names match one of the patterns, which commas separate; all of them for ``None``.
+        """The rows whose names match one of the patterns, which are separated by commas; all rows for ``None``.
 
         Raises:
             ConfigError: a pattern matches no row.
@@ -63,22 +69,46 @@ class Target:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ConfigError(
                     "--rows",
-                    expected="names of rows, or patterns like dense_*",
+                    expected="names of rows, or patterns such as dense_*",
                     got=repr(pattern),
                     fix=nearest(pattern, names),
                 )
         return tuple(row for row in self.rows if any(fnmatchcase(row.name, p) for p in wanted))
 
 
-_TRACKED = {"flow.inverse_tracking": "newton"}
-_PENALTY = {"flow.inverse_tracking": "penalty"}
-_MILD = {**_PENALTY, "flow.penalty_weight": 0.1, "optimizer.learning_rate": 5e-4}
-"""What the penalty alone can follow, of what was tried."""
-_GUARDED = {**_PENALTY, "flow.penalty_weight": 0.001}
-"""A penalty too weak to follow, the guard repairing the inverse now and then."""
+def reference_of(recipe: str) -> str:
+    """What ``snflow fit`` calls a recipe: the path of one of the paper's own from the root, or a name of the library.
+
+    Example:
+        >>> reference_of("digits_conv")
+        'digits_conv'
+    """
+    own = RECIPES / f"{recipe}.yaml"
+    return own.relative_to(ROOT).as_posix() if own.is_file() else recipe
+
+
+def recipe_of(row: Row, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Load the row's recipe with the row's changes, then with those of the command line.
+
+    Raises:
+        ConfigError: a change does not fit the recipe.
+    """
+    own = RECIPES / f"{row.recipe}.yaml"
+    return load_recipe(own if own.is_file() else row.recipe, {**row.changes, **(changes or {})})
+
+
+def _tracking(name: str, **options: Any) -> dict[str, Any]:
+    return {"flow.tracking": {"class_path": name, "init_args": options}}
+
+
+_TRACKED = _tracking("Newton")
+_PENALTY = _tracking("Penalty")
+_MILD = {**_tracking("Penalty", weight=0.1), "optimizer.learning_rate": 5e-4}
+"""Of what was tried, the fastest training that the penalty alone can follow."""
+_GUARDED = _tracking("Penalty", weight=0.001)
+"""A penalty too weak to follow the weights, so that the guard repairs the inverse from time to time."""
 _EXACT = {"flow.log_det_rule": "exact"}
 _ANGLE = {"training.measure_angle": True}
-_UNGUARDED = {"flow.guard": False}
 
 _DENSE = (
     Row("dense_relative", "mnist_dense_relative", paper=1096.5),
@@ -90,7 +120,7 @@ _DENSE = (
     Row("dense_snf_mild_fast", "mnist_dense_newton", _MILD),
     Row("dense_snf_guarded_fast", "mnist_dense_newton", _GUARDED, exact="dense_exact_fast"),
     Row("dense_newton_fast", "mnist_dense_newton", exact="dense_exact_fast"),
-    Row("dense_newton_tight_fast", "mnist_dense_newton", {"flow.tracking_tolerance": 0.02}, exact="dense_exact_fast"),
+    Row("dense_newton_tight_fast", "mnist_dense_newton", _tracking("Newton", tolerance=0.02), exact="dense_exact_fast"),
 )
 _CONV = (
     Row("conv_emerging", "mnist_conv_emerging", paper=645.7),
@@ -117,9 +147,9 @@ _SMALL_LAMBDAS = (0.001, 0.01)
 def _table4() -> tuple[Row, ...]:
     models = {"dense": "mnist_dense_snf", "conv": "mnist_conv_snf", "glow": "mnist_glow_snf"}
     return tuple(
-        Row(f"{model}_{weight:g}{suffix}", recipe, {"flow.penalty_weight": weight, **guard})
+        Row(f"{model}_{weight:g}{suffix}", recipe, _tracking("Penalty", weight=weight, **guard))
         for model, recipe in models.items()
-        for suffix, guard in (("", {}), ("_unguarded", _UNGUARDED))
+        for suffix, guard in (("", {}), ("_unguarded", {"guard": False}))
         for weight in (*_SMALL_LAMBDAS, *_LAMBDAS)
     )
 
@@ -156,16 +186,16 @@ TARGETS: dict[str, Target] = {
             *(Row(row.name, row.recipe, row.changes) for row in (*_CONV, *_GLOW)),
         ),
         unit="ms",
-        remark="The paper's times are of its own machine: ratios can be compared, milliseconds cannot. Its ratio of "
-        "the exact gradient's time to the self-normalized one's is 2.4 for the dense model, 1.75 for the "
-        "convolutional one.",
+        remark="The paper's times were taken on another machine: compare ratios, not milliseconds. In the paper the "
+        "exact gradient takes 2.4 times as long as the self-normalized one for the dense model, and 1.75 times as long "
+        "for the convolutional model.",
     ),
     "table4": Target(
         "MNIST, exact test NLL by the penalty weight λ",
         "likelihood",
         _table4(),
-        remark="The paper has λ from 0.1 to 1000, and reports divergence for the dense model at 0.1 and for Glow up to "
-        "10; it has no guard.",
+        remark="The paper varies λ from 0.1 to 1000 without a guard. It reports divergence for the dense model at 0.1 "
+        "and for Glow up to 10.",
     ),
     "table5": Target(
         "MNIST, Glow 2L-4K of width 16, λ by GECO, exact test NLL",
@@ -222,10 +252,10 @@ TARGETS: dict[str, Target] = {
 
 
 def find_target(name: str) -> Target:
-    """The table or figure of that name.
+    """Find the table or figure of that name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the paper has no such table or figure.
 
     Example:
         >>> find_target("table5").rows[0].paper
@@ -233,6 +263,6 @@ def find_target(name: str) -> Target:
     """
     if name not in TARGETS:
         raise ConfigError(
-            "snflow reproduce", expected="a table or a figure of the paper", got=repr(name), fix=nearest(name, TARGETS)
+            "target", expected="a table or a figure of the paper", got=repr(name), fix=nearest(name, TARGETS)
         )
     return TARGETS[name]
