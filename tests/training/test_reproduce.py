@@ -1,18 +1,20 @@
-"""``snflow reproduce``: every target in its smallest form, resumed, and never two settings in one line."""
+"""The paper's runner: every target in its smallest form, resumed, and never two settings in one line."""
 
 import json
 import re
+import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from pages import grouped, mean_and_deviation, write_page
+from pages import against_exact, by_epoch, grouped, mean_and_spread, write_page
 from pictures import seconds_until
-from records import BESIDE, Record, against_exact, merged, read_records
-from reproduce import recipe_of
-from snflow.cli.main import main
-from targets import TARGETS, Row, Target
+from records import BUSY, Record, merged, read_records, write_records
+from reproduce import main
+from targets import ROOT, TARGETS, Row, Target, recipe_of, reference_of
 from training.test_cli import FILES
 
 SMALL = "flow.width=4,training.batch_size=5,training.threads=1"
@@ -30,11 +32,11 @@ def data(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, data, capsys):
-    """``reproduce`` into the test's own folders; gives the exit code and the page."""
+    """The command with the test's own folders; returns the exit code and the page."""
 
     def run(target, *words):
         places = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "results"), "--device", "cpu"]
-        code = main(["reproduce", target, *places, "--data", str(data), *words])
+        code = main([target, *places, "--data", str(data), *words])
         page = tmp_path / "results" / target / "README.md"
         return code, page.read_text() if page.exists() else capsys.readouterr().err
 
@@ -57,10 +59,39 @@ def test_every_row_is_a_recipe_with_changes_that_fit(target):
         assert recipe.training.seed == 1
 
 
-def test_two_rows_of_a_table_never_are_the_same_run():
+def test_every_recipe_of_a_row_is_what_snflow_fit_is_given():
+    for row in {row.recipe: row for target in TARGETS.values() for row in target.rows}.values():
+        reference = reference_of(row.recipe)
+        assert reference == row.recipe or (ROOT / reference).is_file()
+
+
+def test_two_rows_of_a_table_are_never_the_same_run():
     for target in TARGETS.values():
         digests = [recipe_of(row, {}).digest() for row in target.rows]
         assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("words", [["table1", "--seeds", "0"], ["table1", "--sedes", "1"], []])
+def test_a_wrong_command_line_ends_with_code_2(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "error" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_script():
+    script = ROOT / "papers" / "self_normalizing_flows" / "reproduce.py"
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
+    assert "--seeds" in done.stdout
+
+
+def test_the_committed_pages_are_those_of_the_committed_results(tmp_path):
+    for name, target in TARGETS.items():
+        committed = ROOT / "results" / name
+        if (committed / "README.md").is_file():
+            shutil.copytree(committed, tmp_path / name)
+            write_page(tmp_path / name, name, target)
+            assert (tmp_path / name / "README.md").read_text() == (committed / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -68,13 +99,12 @@ def test_two_rows_of_a_table_never_are_the_same_run():
     [
         (["tabel1"], "did you mean 'table1'?"),
         (["table1", "--rows", "dens_snf"], "did you mean 'dense_snf'?"),
-        (["table1", "--seeds", "0"], "--seeds: expected a number above 0, got 0"),
         (["table1", "--set", "width"], "--set: expected section.option=value"),
         (["table1", "--rows", "digits_snf", "--set", "flow.widht=3"], "did you mean 'width'"),
     ],
 )
 def test_a_users_error_is_one_line(words, message, tmp_path, capsys):
-    assert main(["reproduce", *words, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
+    assert main([*words, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -106,7 +136,7 @@ def test_every_target_of_trained_rows(target, rows, changes, command, tmp_path):
 def test_every_target_of_times(target, rows, tmp_path):
     out = tmp_path / "results"
     words = ["--rows", rows, "--seconds", "0.01", "--largest", "128", "--out", str(out), "--device", "cpu"]
-    assert main(["reproduce", target, *words]) == 0
+    assert main([target, *words]) == 0
     page = (out / target / "README.md").read_text()
     lines = [json.loads(line) for line in (out / target / "times.jsonl").read_text().splitlines()]
     assert [line["row"] for line in lines[1:]] == rows.split(",")
@@ -123,12 +153,12 @@ def test_every_target_of_times(target, rows, tmp_path):
         assert (out / target / "picture.png").exists()
 
 
-def test_the_overview_has_what_was_run_and_says_what_was_not(command, tmp_path):
+def test_the_overview_has_what_was_run_and_lists_what_was_not(command, tmp_path):
     command("table1", "--rows", "dense_snf", "--epochs", "1", "--seeds", "1", "--set", DENSE)
     out = ["--out", str(tmp_path / "results"), "--page", str(tmp_path / "docs" / "paper.md")]
     small = ["--seconds", "0.01", "--largest", "32", "--device", "cpu"]
-    assert main(["reproduce", "figure4", "--rows", "exact,snf", *small, *out[:2]]) == 0
-    assert main(["reproduce", "overview", *out]) == 0
+    assert main(["figure4", "--rows", "exact,snf", *small, *out[:2]]) == 0
+    assert main(["overview", *out]) == 0
     page = (tmp_path / "docs" / "paper.md").read_text()
     assert "[Table 1: MNIST, exact test NLL](../results/table1/README.md)" in page
     assert re.search(r"\| dense_snf \| \*\*short: 1\*\* of 6000 \|", page)
@@ -137,7 +167,7 @@ def test_the_overview_has_what_was_run_and_says_what_was_not(command, tmp_path):
     assert page.count("Not run yet.") == len(TARGETS) - 2
 
 
-def test_what_was_cut_off_goes_on_and_what_is_finished_is_read(command, tmp_path, monkeypatch):
+def test_a_stopped_command_continues_and_finished_runs_are_read(command, tmp_path, monkeypatch):
     words = ["--rows", "dense_snf", "--epochs", "2", "--seeds", "2", "--set", DENSE]
     original, steps = torch.nn.utils.get_total_norm, []
 
@@ -158,7 +188,7 @@ def test_what_was_cut_off_goes_on_and_what_is_finished_is_read(command, tmp_path
     assert len(steps) == trained
 
 
-def test_other_settings_have_a_line_of_their_own(command):
+def test_different_settings_have_different_lines(command):
     base = ["--rows", "dense_snf", "--seeds", "1", "--set", DENSE]
     command("table1", *base, "--epochs", "1")
     page = command("table1", *base, "--epochs", "2")[1]
@@ -184,13 +214,13 @@ def test_groups_and_means():
     records = [record(seed=0), record(seed=1), record(settings="t", epochs=3), record(row="b")]
     groups = grouped(Row("a", "digits_conv"), records)
     assert [[(r.settings, r.seed) for r in g] for g in groups] == [[("s", 0), ("s", 1)], [("t", 0)]]
-    assert mean_and_deviation([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00"
+    assert mean_and_spread([1.0, 2.0, 3.0], 2) == "2.00 ± 1.00"
     again = record(seed=1, epochs=1, command="newer")
     assert merged(records, [again])[1].command == "newer"
     assert len(merged(records, [again])) == len(records)
 
 
-def test_rows_stand_beside_the_exact_one_only_at_equal_settings():
+def test_rows_are_compared_with_the_exact_one_only_at_equal_settings():
     target = Target("t", "likelihood", (Row("e", "digits_conv"), Row("a", "digits_conv", exact="e")))
     twice = {"test_nll_nats": 2.0, "test_bits_per_dim": 0.5, "train_seconds": 120.0}
     records = [
@@ -206,16 +236,14 @@ def test_rows_stand_beside_the_exact_one_only_at_equal_settings():
     assert lines[4:] == ["| a | e | 1 | 1 | 1.00 | 2.00 | -50.00 % | 0.50 |", ""]
 
 
-def test_every_exact_row_that_is_named_is_there():
+def test_every_exact_row_exists():
     for target in TARGETS.values():
         if target.kind == "likelihood":
             names = {row.name for row in target.rows}
             assert {row.exact for row in target.rows} - {None} <= names
 
 
-def test_runs_of_two_models_or_lengths_are_in_tables_of_their_own():
-    from pages import by_epoch
-
+def test_runs_of_different_models_or_lengths_are_in_different_tables():
     courses = [[{"epoch": e, "validation_nll": 2.0} for e in range(n + 1)] for n in (1, 2, 2)]
     names = ("a_x", "a_x", "b_x")
     records = [record(name, epochs=len(c) - 1, metrics=c) for name, c in zip(names, courses, strict=True)]
@@ -223,20 +251,25 @@ def test_runs_of_two_models_or_lengths_are_in_tables_of_their_own():
     assert heads == ["| a, 1 epochs | 0 | 1 |", "| a, 2 epochs | 0 | 1 | 2 |", "| b, 2 epochs | 0 | 1 | 2 |"]
 
 
-def test_seconds_of_epochs_that_were_left_out():
+def test_seconds_of_epochs_without_a_row():
     rows = [{"epoch": float(e), "train_seconds": s} for e, s in ((0, 0.0), (2, 3.0), (4, 5.0))]
     assert seconds_until(record(metrics=rows), [2.0, 4.0]) == [6.0, 16.0]
 
 
-def test_a_time_says_on_what_it_was_taken(tmp_path):
-    busy = record("digits_exact", machine=f"2 cores, {BESIDE}")
-    cuda = {"test_nll_nats": 2.0, "test_bits_per_dim": 0.5, "train_seconds": 60.0, "device": "cuda"}
-    calm = [record("digits_snf"), record("digits_newton", machine="a GPU, 16 cores", summary=cuda)]
-    for row in (busy, *calm[:1]):
-        row.summary["device"] = "cpu"
-    write_page(tmp_path / "README.md", "table1", TARGETS["table1"], [busy, *calm], None)
+def test_a_time_names_the_accelerator_and_a_busy_machine(tmp_path):
+    def on(row, machine, device):
+        summary = {"test_nll_nats": 2.0, "test_bits_per_dim": 0.5, "train_seconds": 60.0, "device": device}
+        return record(row, machine=machine, summary=summary)
+
+    records = [
+        on("digits_exact", f"2 cores, {BUSY}", "cpu"),
+        on("digits_snf", "2 cores", "cpu"),
+        on("digits_newton", "a GPU, 16 cores", "cuda"),
+    ]
+    write_records(tmp_path / "runs.jsonl", records)
+    write_page(tmp_path, "table1", TARGETS["table1"])
     lines = (tmp_path / "README.md").read_text().split("\n## ")[0].splitlines()
     cells = {line.split("|")[1].strip(): line.split("|")[7].strip() for line in lines if line.startswith("| digits_")}
-    assert cells["digits_exact"] == "1.0 min (other work beside)"
+    assert cells["digits_exact"] == "1.0 min (busy machine)"
     assert cells["digits_snf"] == "1.0 min"
     assert cells["digits_newton"] == "1.0 min (a GPU)"
