@@ -1,5 +1,4 @@
-from . import arguments as arguments
-from . import fit as fit
+"""The modules of the command line."""
+
+from . import commands as commands
 from . import main as main
-from . import recipes as recipes
-from . import trained as trained

@@ -1,24 +1,18 @@
-"""The command line."""
+"""The command line, ``snflow COMMAND``. Torch is imported only when there is work for it."""
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 
-from snflow.cli.fit import fit
-from snflow.cli.recipes import recipes
-from snflow.cli.trained import evaluate, sample
+from snflow import __version__
 from snflow.errors import ConfigError, SnflowError, nearest
-from snflow.train.allocator import keep_freed_memory
 
-_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "fit": (fit, "train the flow of a recipe, or go on with a run"),
-    "evaluate": (evaluate, "exact likelihood of a trained run on a split of its data"),
-    "sample": (sample, "draw samples from a trained run into a picture or an array"),
-    "recipes": (recipes, "list the recipes that come with the library, or print one"),
+_COMMANDS = {
+    "fit": "train the flow of a recipe, or continue a run",
+    "evaluate": "exact likelihood of a trained run on a split of its data",
+    "sample": "draw samples from a trained run into a picture or an array",
+    "recipes": "list the recipes that come with the library, or print one",
 }
 
 _INTERRUPTED = 130
@@ -28,10 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words behind ``snflow``; those of the process when ``None``.
+        argv: the words after ``snflow``; those of the process when ``None``.
 
     Returns:
-        The exit code: 0 done, 2 the user's error, 3 diverged, 4 a checkpoint, 130 and 143 a signal.
+        The exit code: 0 done, 2 wrong usage, 3 training diverged, 4 a bad checkpoint, 130 and 143 a signal.
 
     Example:
         >>> main(["fitt"])
@@ -40,14 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if not words or words[0] in ("-h", "--help"):
-            _help()
+            print(_help())
             return 0
         if words[0] == "--version":
-            print(f"snflow {version('snflow')}")
+            print(f"snflow {__version__}")
             return 0
         if words[0] not in _COMMANDS:
             raise ConfigError("snflow", expected="a command", got=repr(words[0]), fix=nearest(words[0], _COMMANDS))
-        return _COMMANDS[words[0]][0](words[1:])
+        from snflow.cli import commands
+
+        return commands.run(words[0], words[1:])
     except SnflowError as error:
         _complain(" ".join(str(error).split()))
         return error.exit_code
@@ -55,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # `snflow recipes | head`: whoever read has enough.
+        # `snflow recipes | head`: the reader has closed the pipe.
         sys.stderr.close()
         return 0
     except OSError as error:
@@ -69,25 +65,26 @@ def _complain(text: str) -> None:
     print(f"snflow: {text}", file=sys.stderr)
 
 
-def _help() -> None:
-    parser = argparse.ArgumentParser(
-        prog="snflow",
-        usage="snflow COMMAND [--help] …",
-        description="Normalizing flows, trained without determinants: each layer learns its own inverse.",
-        epilog="start with: " + shlex.join(["snflow", "fit", "digits_conv"]),
-        add_help=False,
+def _help() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:<{width}}  {meaning}" for name, meaning in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: snflow COMMAND [--help] …",
+            "",
+            "Normalizing flows, trained without determinants: each layer learns its own inverse.",
+            "",
+            "commands (each has its own --help):",
+            *lines,
+            "",
+            "start with: snflow fit digits_conv",
+        ]
     )
-    group = parser.add_argument_group("commands (each has its own --help)")
-    for name, (_, meaning) in _COMMANDS.items():
-        group.add_argument(name, help=meaning)
-    parser.print_help()
 
 
 def command() -> int:
-    """Run the words of this process: what the console script ``snflow`` is. The process is ours, its memory too."""
+    """Run the words of this process: the console script ``snflow``."""
+    from snflow.train.allocator import keep_freed_memory
+
     keep_freed_memory()
     return main()
-
-
-if __name__ == "__main__":
-    sys.exit(command())

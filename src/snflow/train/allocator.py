@@ -1,4 +1,4 @@
-"""Memory of the process."""
+"""Memory allocation of the process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
-"""Numbers of the options in the C library's header."""
+"""Option numbers from the C library's header."""
 _WISHES = {
     TRIM_THRESHOLD: ("MALLOC_TRIM_THRESHOLD_", 2**31 - 1),
     TOP_PAD: ("MALLOC_TOP_PAD_", 64 * 2**20),
@@ -16,16 +16,16 @@ _WISHES = {
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory for the next tensor of a step, where it is GNU's.
+    """Make GNU's C library keep freed memory for reuse by the next training step.
 
-    A training step frees and asks for the same activations and gradients again and again. GNU's C library gives the
-    larger ones back to the system, which then has to hand out, and clear, every page of them anew: up to a third of a
-    step of a large flow. The process keeps its largest size until it ends; nothing it computes changes. A library has
-    no business to decide this for the process of somebody else: only the command line calls it. What the environment
-    says (``MALLOC_TRIM_THRESHOLD_`` and so on, or ``GLIBC_TUNABLES``) is left alone.
+    Each training step allocates and frees the same activations and gradients. By default the C library returns large
+    blocks to the system, which must then map and clear every page again: up to a third of the time of a step of a
+    large flow. With this setting the process keeps its peak size until it ends; results do not change. Only the
+    command line calls it, since a library should not change the allocator of its host process. Settings in the
+    environment (``MALLOC_TRIM_THRESHOLD_`` and others, ``GLIBC_TUNABLES``) take precedence.
 
     Returns:
-        Whether every wish was granted: False with another C library or where the environment decides.
+        Whether all settings were applied: False with another C library or when the environment sets one of them.
 
     Example:
         >>> keep_freed_memory() in (True, False)

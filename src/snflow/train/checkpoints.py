@@ -23,20 +23,20 @@ from torch import Tensor
 from snflow.errors import CheckpointError
 
 FORMAT_VERSION = 2
-"""What the tensors mean, too: since 2 a dense layer's inverse weight is the transpose of R."""
+"""Version of the files and of the names and meaning of the tensors."""
 
 _MODEL, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """(step, model, state, notes): all that a run needs to go on as if it had never stopped.
+    """(step, model, state, notes): everything needed to continue a run as if it had never stopped.
 
     Attributes:
         step: optimizer steps taken.
         model: weights and buffers by name, of any shapes.
-        state: optimizer, generators, place in the data, averages; plain values and tensors only.
-        notes: what a reader wants without opening the rest: epoch, best step; plain values only.
+        state: optimizer, generators, position in the data, averages; plain values and tensors only.
+        notes: plain values that can be read without loading the rest, such as the epoch and the best step.
     """
 
     step: int
@@ -46,10 +46,10 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to the folder ``path``: built beside it, synced to the disk, then renamed.
+    """Write a checkpoint to the folder ``path``: write beside it, sync to disk, then rename.
 
     Raises:
-        CheckpointError: the disk is full or refuses; whatever was at ``path`` is still there.
+        CheckpointError: the disk is full or not writable; a previous checkpoint at ``path`` is intact.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
     files = {_MODEL: _model_bytes(checkpoint.model), _STATE: _state_bytes(checkpoint.state)}
@@ -87,25 +87,25 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             need_and_free = f"{need:.1f} MiB needed, {free:.1f} MiB free"
             raise CheckpointError(
                 str(path),
-                expected="a disk that takes the checkpoint",
+                expected="room for the checkpoint on the disk",
                 got=f"{(error.strerror or str(error)).lower()} ({need_and_free})",
-                fix="make room and continue with --resume: the checkpoint before is intact",
+                fix="free some space and continue with --resume: the previous checkpoint is intact",
             ) from error
         raise CheckpointError(str(path), expected="a writable folder", got=str(error)) from error
 
 
 TEMPORARY = ".tmp-"
-"""How the name of an unfinished folder begins."""
+"""Prefix of the name of an unfinished folder."""
 
 REPLACED = f"{TEMPORARY}replaced-"
-"""How the name of a whole one begins that is making room for another of the same step."""
+"""Prefix of the name of a complete folder that is being replaced by another of the same step."""
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The verified manifest of the checkpoint at ``path``.
+    """Read and verify the manifest of the checkpoint at ``path``.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of a format that this version does not know.
+        CheckpointError: it is missing, damaged, or has another format version.
     """
     text = _read(path, _MANIFEST)
     try:
@@ -114,24 +114,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, AttributeError):
         genuine = False
     if not genuine:
-        raise _damaged(path, _MANIFEST, "a manifest that differs from the one written")
+        raise _damaged(path, _MANIFEST, "a manifest with another checksum")
     if manifest["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
             str(path),
             expected=f"checkpoint format {FORMAT_VERSION}",
             got=str(manifest["format_version"]),
-            fix=f"use the version of snflow that wrote it, {manifest['snflow']}",
+            fix=f"use the snflow that wrote it ({manifest['snflow']}), or train again",
         )
     return manifest  # type: ignore[no-any-return]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The verified checkpoint at ``path``, on the CPU.
+    """Read and verify the checkpoint at ``path``, onto the CPU.
 
-    The bytes that were hashed are the bytes that are loaded, and pickles are loaded weights-only.
+    The loaded bytes are the hashed bytes, and pickles are loaded weights-only.
 
     Raises:
-        CheckpointError: it is missing, damaged, or holds more than tensors and plain values.
+        CheckpointError: it is missing, damaged, or contains more than tensors and plain values.
     """
     manifest = read_manifest(path)
     contents: dict[str, bytes] = {}
@@ -151,13 +151,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
             str(path),
             expected="tensors and plain values",
             got=f"something else ({reason})",
-            fix="do not use a checkpoint that you have not written",
+            fix="use only checkpoints that you wrote yourself",
         ) from None
     return Checkpoint(manifest["step"], model, state, manifest["notes"])
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+    """Write a file and sync it to disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -165,7 +165,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder."""
+    """Sync the names in a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -174,7 +174,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _model_bytes(model: dict[str, Tensor]) -> bytes:
-    # safetensors takes neither shared nor strided tensors.
+    # safetensors accepts neither shared nor strided tensors.
     return safetensors.torch.save({name: t.detach().cpu().clone().contiguous() for name, t in model.items()})
 
 
@@ -185,7 +185,7 @@ def _state_bytes(state: dict[str, Any]) -> bytes:
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
-    """The only way in which a manifest is spelt, its own checksum included: any other byte is damage."""
+    """Return the canonical text of a manifest with its checksum; any other byte is damage."""
     checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps({**manifest, "checksum": checksum}, sort_keys=True, indent=2) + "\n"
 
@@ -199,7 +199,7 @@ def _read(path: Path, name: str) -> bytes:
 
 def _damaged(path: Path, name: str, got: str) -> CheckpointError:
     return CheckpointError(
-        str(path / name), expected="the file as it was written", got=got, fix="the checkpoint is damaged: use another"
+        str(path / name), expected="the file as written", got=got, fix="the checkpoint is damaged: use another"
     )
 
 
@@ -207,30 +207,30 @@ _PREFIX = "step-"
 
 
 class CheckpointStore:
-    """``RUN/checkpoints/step-00000123/``: saves, keeps the last two and the best, finds the newest good one.
+    """``RUN/checkpoints/step-00000123/``: keep the last two and the best; find the newest good one.
 
     Args:
-        folder: the run's folder of checkpoints.
+        folder: folder of the run's checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, step: int) -> Path:
-        """The folder of the checkpoint after ``step`` steps."""
+        """Return the folder of the checkpoint after ``step`` steps."""
         return self.folder / f"{_PREFIX}{step:08d}"
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints that are there, the oldest first."""
+        """Return the steps of the existing checkpoints, oldest first."""
         names = [p.name.removeprefix(_PREFIX) for p in self.folder.glob(f"{_PREFIX}*") if p.is_dir()]
         return sorted(int(name) for name in names if name.isdecimal())
 
     def ever_written(self) -> bool:
-        """Whether there is a checkpoint, good or damaged."""
+        """Return whether any checkpoint exists, good or damaged."""
         return bool(self.steps()) or any(self.folder.glob("damaged-*"))
 
     def clean(self) -> None:
-        """Remove what a killed process left unfinished, and put back what it had moved aside to replace it."""
+        """Remove unfinished folders of a killed process, and restore checkpoints it was replacing."""
         for aside in self.folder.glob(f"{REPLACED}*"):
             whole = self.folder / aside.name.removeprefix(REPLACED).rpartition("-")[0]
             if not whole.exists():
@@ -239,12 +239,12 @@ class CheckpointStore:
             shutil.rmtree(stale, ignore_errors=True)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, then delete those that are neither one of the last two nor the best known to one of them.
+        """Write a checkpoint, then delete all but the last two and the best recorded in each of them.
 
-        The best known to the last but one stays too: it is needed when the last turns out to be damaged.
+        The best recorded in the previous one is kept too, in case the last turns out to be damaged.
 
         Raises:
-            CheckpointError: the disk refuses; the checkpoints before are intact.
+            CheckpointError: the disk is full or not writable; earlier checkpoints are intact.
         """
         write_checkpoint(self.path(checkpoint.step), checkpoint)
         steps = self.steps()
@@ -256,10 +256,10 @@ class CheckpointStore:
                 shutil.rmtree(self.path(step), ignore_errors=True)
 
     def latest(self, warn: Callable[[str], None]) -> Checkpoint:
-        """The newest checkpoint that verifies; damaged ones are set aside, with a warning that names both.
+        """Read the newest good checkpoint; move damaged ones aside, with a warning that names both.
 
         Raises:
-            CheckpointError: none is good, or there is none.
+            CheckpointError: there is no good checkpoint.
         """
         damage: list[CheckpointError] = []
         for step in reversed(self.steps()):
@@ -279,7 +279,7 @@ class CheckpointStore:
         if damage:
             raise CheckpointError(
                 str(self.folder),
-                expected="one good checkpoint",
+                expected="a good checkpoint",
                 got=f"{len(damage)} damaged ({damage[0]})",
                 fix="start again with another --out",
             )
@@ -288,10 +288,10 @@ class CheckpointStore:
         )
 
     def read(self, which: str, warn: Callable[[str], None]) -> Checkpoint:
-        """The ``"best"`` checkpoint by validation, the ``"last"``, or that of a step, without setting anything aside.
+        """Read the ``"best"`` checkpoint by validation, the ``"last"``, or that of a step; moves nothing.
 
         Raises:
-            CheckpointError: it is missing or damaged; the message offers the newest good one.
+            CheckpointError: it is missing or damaged; the message names the newest good one.
         """
         steps = self.steps()
         if not steps:
@@ -313,7 +313,7 @@ class CheckpointStore:
             ) from error
 
     def _offer(self, damaged: int) -> str:
-        """What to do about a damaged checkpoint: take the newest good one."""
+        """Return advice about a damaged checkpoint: take the newest good one."""
         for step in reversed(self.steps()):
             if step == damaged:
                 continue
@@ -325,7 +325,7 @@ class CheckpointStore:
         return "it is damaged and no other checkpoint is good: train the run again"
 
     def _best_known_to(self, step: int) -> int:
-        """The step of the best checkpoint when this one was written; itself when there is no saying."""
+        """Return the step of the best checkpoint when this one was written, or this step if unknown."""
         try:
             best = read_manifest(self.path(step))["notes"].get("best_step")
         except CheckpointError:

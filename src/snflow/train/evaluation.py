@@ -14,16 +14,16 @@ from snflow.train.optimizer import MovingAverage
 
 
 def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
-    """−1/N Σ log p(x): exact, in nats, the dequantization noise a function of ``seed`` alone.
+    """−1/N Σ log p(x): the exact NLL in nats; the dequantization noise depends on ``seed`` alone.
 
     Args:
-        flow: the flow; its mode and every random number generator are as before afterwards.
+        flow: the flow; its mode and all random generators are restored afterwards.
         data: all rows, with shape ``(N, *event)``; floating data are converted to the dtype of the flow.
-        batch_size: rows at a time.
+        batch_size: rows evaluated at a time.
         seed: seed of the noise.
 
     Returns:
-        Nats a sample.
+        The mean NLL in nats.
 
     Example:
         >>> from snflow.bijections import Chain
@@ -38,17 +38,17 @@ def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
 
 
 def in_dtype_of(flow: Flow, data: Tensor) -> Tensor:
-    """Floating data in the flow's dtype; levels as they are."""
+    """Convert floating-point data to the flow's dtype; leave integers unchanged."""
     return data.to(flow.base.dtype) if data.is_floating_point() else data
 
 
 def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
-    """Put the weights and buffers of a checkpoint into a flow.
+    """Load the weights and buffers of a checkpoint into a flow.
 
     Args:
-        flow: the flow, of the recipe that the checkpoint was written by.
+        flow: a flow built from the checkpoint's recipe.
         checkpoint: the verified checkpoint.
-        averaged: take the moving average of the weights where the run kept one: what was validated.
+        averaged: load the moving average of the weights if the run kept one; it is what was validated.
 
     Raises:
         CheckpointError: it belongs to another flow.
@@ -61,7 +61,7 @@ def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) ->
             f"checkpoint of step {checkpoint.step}",
             expected="weights of this recipe's flow",
             got=reason[:200],
-            fix="use the recipe that the run was made with",
+            fix="use the recipe of that run",
         ) from None
     if averaged and checkpoint.state["average"] is not None:
         average = MovingAverage(flow, 0.5)
@@ -71,9 +71,9 @@ def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) ->
 
 
 def near(data: Tensor, device: torch.device) -> Tensor:
-    """The rows in the memory of a CUDA device, if they take less than half of what is free there; else as they are.
+    """Move the rows to a CUDA device if they take less than half of its free memory; else return them unchanged.
 
-    Batches are then gathered where they are used: nothing is copied in a step.
+    Batches are then gathered on the device, without a copy in each step.
     """
     if device.type != "cuda":
         return data

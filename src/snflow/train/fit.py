@@ -1,4 +1,4 @@
-"""Fitting a recipe's flow into a run folder."""
+"""Fit a recipe's flow into a run folder: data, flow, training, exact test likelihood, pictures, summary."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from rich.console import Console
 
 import snflow
 from snflow.data.dataset import Dataset
-from snflow.data.registry import load
 from snflow.distributions.flow import Flow, bits_per_dim
 from snflow.errors import ConfigError
-from snflow.flows.building import build
 from snflow.train import generators
 from snflow.train.checkpoints import CheckpointStore
 from snflow.train.evaluation import exact_nll, load_model
@@ -38,59 +36,60 @@ from snflow.train.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of :func:`fit`."""
+    """Result of :func:`fit`."""
 
     folder: Path
     """The run folder."""
     summary: dict[str, Any] | None
-    """The content of summary.json; ``None`` when a signal ended the run before its end, or on other processes."""
+    """Content of summary.json; ``None`` when a signal ended the run, or on processes other than the first."""
     signal: int | None = None
-    """Number of the signal that ended the run, after a checkpoint was written."""
+    """Number of the signal that ended the run after writing a checkpoint."""
 
 
 def fit(
-    recipe: Recipe, out: Path, *, resume: bool = False, command: str = "", console: Console | None = None
+    recipe: Recipe, out: str | Path, *, resume: bool = False, command: str = "", console: Console | None = None
 ) -> FitResult:
-    """Train the recipe's flow on its data in the run folder ``out``, or go on where a run stopped.
+    """Train the recipe's flow on its data in the run folder ``out``, or continue a stopped run.
 
-    A folder that holds a run of this very recipe is continued; a finished one is reported again, not trained again.
-    Seeds and threads are set for the length of the call and put back behind it.
+    A folder with a run of the same recipe is continued; a finished run is reported again, not trained again. Seeds and
+    the number of threads are set for the duration of the call and restored afterwards.
 
     Args:
-        recipe: what to do.
-        out: the run folder, made when it is not there.
-        resume: the folder must hold a run; its config becomes this recipe, whose epochs may have grown.
-        command: how the run was asked for, kept in the summary.
-        console: where progress is shown; the standard output when ``None``.
+        recipe: the recipe.
+        out: run folder, created if missing.
+        resume: whether ``out`` must contain a run; its config becomes this recipe, possibly with more epochs.
+        command: command line of the run, kept in the summary.
+        console: where to show progress; standard output when ``None``.
 
     Returns:
         The folder and the summary.
 
     Raises:
-        ConfigError, DataError: the recipe, the folder or the data are wrong.
-        DivergenceError: training left the finite numbers.
-        CheckpointError: no checkpoint is good, or the disk is full.
+        ConfigError, DataError: the recipe, the folder or the data are invalid.
+        DivergenceError: training produced a non-finite value.
+        CheckpointError: there is no good checkpoint, or the disk is full.
     """
     console = console or Console(highlight=False)
     with _process_state(recipe):
         fabric = _launched(recipe.device, recipe.training.precision)
-        folder, store = RunFolder(out), CheckpointStore(RunFolder(out).checkpoints)
+        folder = RunFolder(out)
+        store = CheckpointStore(folder.checkpoints)
         say = _speaker(console) if fabric.is_global_zero else _say_nothing
         continuing = resume or folder.holds(recipe)
-        rule = getattr(recipe.flow, "log_det_rule", None)
-        say(f"{recipe.flow_name} flow{f' ({rule})' if rule else ''} on {recipe.data_name}, into {out}")
+        rule = recipe.flow.get("log_det_rule")
+        say(f"{recipe.flow['name']} flow{f' ({rule})' if rule else ''} on {recipe.data['name']}, into {out}")
         done = folder.read_summary()
         if continuing and done is not None and done["recipe_sha256"] == recipe.digest():
-            say(f"{out} holds this very recipe, finished. Delete the folder to train it again.")
-            return FitResult(out, done)
-        dataset = load(recipe.data)
+            say(f"{out} contains a finished run of this recipe. Delete the folder to train again.")
+            return FitResult(folder.path, done)
+        dataset = recipe.load_dataset()
         generators.seed(recipe.training.seed)
-        flow = build(recipe.flow, dataset)
+        flow = recipe.build_flow(dataset)
         generators.seed(recipe.training.seed + fabric.global_rank)
         reporter = reporter_for(console) if fabric.is_global_zero else SilentReporter()
         files = MetricsFile(folder.metrics), MetricsFile(folder.layers, LayerRow)
         loop = TrainingLoop(fabric, flow, dataset, recipe, store, *files, reporter)
-        # Whatever the recipe can do wrong is behind us: only now is anything written.
+        # All checks of the recipe have passed: nothing is written before this point.
         checkpoint = None
         with _first_process_first(fabric):
             if fabric.is_global_zero:
@@ -101,14 +100,14 @@ def fit(
                 say(f"continuing {out} at epoch {checkpoint.notes['epochs'] + 1}, step {checkpoint.step + 1}")
         outcome = loop.run(checkpoint)
         if outcome.signal is not None or not fabric.is_global_zero:
-            return FitResult(out, None, outcome.signal)
+            return FitResult(folder.path, None, outcome.signal)
         summary = _conclude(recipe, folder, store, flow, dataset, outcome, command, say)
-        return FitResult(out, summary)
+        return FitResult(folder.path, summary)
 
 
 @contextmanager
 def _first_process_first(fabric: Fabric) -> Iterator[None]:
-    """Let the first process go through the block before the others: it may write what they read."""
+    """Run the block in the first process before the others: it may write what they read."""
     fabric.barrier()
     if not fabric.is_global_zero:
         fabric.barrier()
@@ -127,7 +126,7 @@ def _conclude(
     command: str,
     say: Any,
 ) -> dict[str, Any]:
-    """Exact test likelihood of the best checkpoint, pictures, summary."""
+    """Compute the exact test likelihood of the best checkpoint; write summary and pictures."""
     options, tally = recipe.training, outcome.tally
     best = store.read("best", say)
     load_model(flow, best, averaged=True)
@@ -139,8 +138,8 @@ def _conclude(
         "command": command,
         "recipe": recipe.description,
         "recipe_sha256": recipe.digest(),
-        "data": recipe.data_name,
-        "flow": recipe.flow_name,
+        "data": recipe.data["name"],
+        "flow": recipe.flow["name"],
         "parameters": sum(p.numel() for p in flow.parameters()),
         "seed": options.seed,
         "epochs": tally.epochs,
@@ -149,7 +148,7 @@ def _conclude(
         "best_step": best.step,
         "validation_nll_nats": tally.best_nll,
         "test_nll_nats": nll,
-        "test_bits_per_dim": None if dataset.levels is None else bits_per_dim(nll, math.prod(dataset.event_shape)),
+        "test_bits_per_dim": None if dataset.num_values is None else bits_per_dim(nll, math.prod(dataset.event_shape)),
         "test_rows": len(dataset.test),
         "train_seconds": sum(seconds),
         "seconds_per_epoch_median": statistics.median(seconds) if seconds else 0.0,
@@ -163,7 +162,7 @@ def _conclude(
             "python": ".".join(map(str, sys.version_info[:3])),
         },
     }
-    # A picture that fails must not cost the numbers: they are written first, and the failure is said.
+    # The numbers are written first, so that a failing picture cannot lose them.
     folder.write_summary(summary)
     try:
         draw_curves(folder.curves, MetricsFile(folder.metrics).read())
@@ -194,7 +193,7 @@ def _launched(options: DeviceOptions, precision: Literal["32-true", "64-true"]) 
 
 @contextmanager
 def _process_state(recipe: Recipe) -> Iterator[None]:
-    """Put the generators and the number of threads back when a run is over."""
+    """Restore the generators and the number of threads after a run."""
     threads = torch.get_num_threads()
     with generators.preserved():
         try:
@@ -213,4 +212,4 @@ def _speaker(console: Console) -> Any:
 
 
 def _say_nothing(text: str) -> None:
-    """What every process but the first says."""
+    """Print nothing; for all processes but the first."""

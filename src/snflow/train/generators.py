@@ -12,15 +12,15 @@ import torch
 
 
 def seed(value: int) -> None:
-    """Seed torch (every device), numpy's global generator and Python's, for the length of a run."""
+    """Seed the global generators of torch (every device), NumPy and Python."""
     torch.manual_seed(value)
     random.seed(value)
-    # A layer that a user writes may draw from the global generator.
+    # A user's layer may draw from the global generator.
     np.random.seed(value % 2**32)  # noqa: NPY002
 
 
 def capture() -> dict[str, Any]:
-    """The states of torch (CPU and, where used, CUDA), numpy and Python: what weights-only loading accepts."""
+    """Return the states of torch (CPU, and CUDA if used), NumPy and Python, in types that safe loading accepts."""
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     version, internal, gauss = random.getstate()
     return {
@@ -38,7 +38,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put every generator back to a captured state."""
+    """Restore every generator to a captured state."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_initialized():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -50,7 +50,7 @@ def restore(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Leave every generator as it was, whatever the block draws: evaluation must not change training.
+    """Restore every generator after the block: evaluation must not change training.
 
     Example:
         >>> before = torch.get_rng_state()

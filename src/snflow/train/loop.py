@@ -29,13 +29,13 @@ from snflow.train.optimizer import MovingAverage, learning_rate
 from snflow.train.progress import Reporter
 from snflow.train.recipe import Recipe
 from snflow.train.recorded_steps import matmul_precision, portable, set_up
-from snflow.train.steps import Asked, DivergenceGuard, Taken
+from snflow.train.steps import DivergenceCheck, StepRequest, StepResult
 
 
 class StopRequest:
-    """Watches for SIGTERM and SIGINT while the block runs: ``received`` is the signal's number, or ``None``.
+    """Catches SIGTERM and SIGINT while the block runs: ``received`` is the number of the signal, or ``None``.
 
-    Outside the main thread, where Python takes no signals, nothing is watched.
+    Outside the main thread, where Python cannot handle signals, it does nothing.
 
     Example:
         >>> with StopRequest() as stop:
@@ -49,7 +49,7 @@ class StopRequest:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        """Start watching."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
@@ -58,7 +58,7 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the previous handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._before.clear()
@@ -71,12 +71,12 @@ class StopRequest:
 
 @dataclass
 class Epoch:
-    """Running sums of the epoch that is under way."""
+    """Running sums of the current epoch."""
 
     steps: int = 0
-    """Steps with finite numbers."""
+    """Finite steps."""
     skipped: int = 0
-    """Steps left out."""
+    """Skipped steps."""
     objective: float = 0.0
     """Sum of the objectives in nats."""
     gradient_norm: float = 0.0
@@ -84,53 +84,53 @@ class Epoch:
     seconds: float = 0.0
     """Wall-clock time of the steps."""
     slowest_step: float = 0.0
-    """Wall-clock time of the slowest of them."""
+    """Wall-clock time of the slowest step."""
     reconstruction_errors: dict[str, float] | None = None
-    """Those of the layers at the last checkpoint, for an epoch that is resumed at its very end."""
+    """Reconstruction errors of the layers at the last checkpoint, for a run resumed at the end of an epoch."""
 
     def mean(self, total: float) -> float | None:
-        """A sum over the steps → its mean, ``None`` without steps."""
+        """Return the mean over the steps of a sum; ``None`` without steps."""
         return total / self.steps if self.steps else None
 
 
 @dataclass
 class Tally:
-    """Place, sums and best: with the model, the optimizer and the generators, the whole state of a run."""
+    """Progress of a run. Together with the model, the optimizer and the generators this is its whole state."""
 
     epochs: int = 0
-    """Epochs finished."""
+    """Finished epochs."""
     batch: int = 0
-    """Batches taken of the epoch under way."""
+    """Batches taken of the current epoch."""
     step: int = 0
-    """Optimizer steps taken, those left out counted too."""
+    """Optimizer steps taken, including skipped ones."""
     skips_in_a_row: int = 0
-    """Steps left out since the last finite one."""
+    """Steps skipped since the last finite one."""
     best_step: int | None = None
     """Step of the best validation so far."""
     best_nll: float = math.inf
-    """Its NLL in nats."""
+    """Its NLL, in nats."""
     validations_without_gain: int = 0
-    """Validations since then."""
+    """Validations since the best one."""
     stopped_early: bool = False
-    """Whether the patience ran out."""
+    """Whether early stopping ended the run."""
     seconds_by_epoch: list[float] = field(default_factory=list)
     """Wall-clock time of the steps of each finished epoch."""
     repairs: dict[str, int] = field(default_factory=dict)
-    """Repairs of each layer's inverse up to the last row."""
+    """Repairs of each layer's inverse up to the last row of metrics."""
     epoch: Epoch = field(default_factory=Epoch)
-    """The sums of the epoch under way."""
+    """Sums of the current epoch."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
+        """Return plain values for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Tally:
-        """What :meth:`to_dict` gave → the tally."""
+        """Rebuild the tally from :meth:`to_dict`."""
         return cls(**{**state, "epoch": Epoch(**state["epoch"])})
 
     def judge(self, nll: float, patience: int | None) -> bool:
-        """Take in a validation NLL in nats: is it the best so far?
+        """Record a validation NLL in nats; returns whether it is the best so far.
 
         Example:
             >>> tally = Tally(step=3)
@@ -147,29 +147,29 @@ class Tally:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the loop ended."""
+    """How training ended."""
 
     tally: Tally
-    """Epochs, steps and best."""
+    """Final progress."""
     signal: int | None
-    """Number of the signal that asked for the end, ``None`` when the recipe was done."""
+    """Number of the signal that ended training; ``None`` when the recipe was completed."""
 
 
 class TrainingLoop:
     """θ ← Adam(∂/∂θ mean(−flow(x))), epoch by epoch, with an exact validation after each.
 
     Args:
-        fabric: a launched Fabric; every process has a loop of its own.
-        flow: the flow to train, in place.
-        dataset: what it is trained and validated on.
-        recipe: everything else.
-        store: where checkpoints go.
-        metrics: where a row an epoch goes.
-        layers: where a row an epoch and self-normalizing layer goes.
-        reporter: what a person sees.
+        fabric: a launched Fabric; every process has its own loop.
+        flow: the flow, trained in place.
+        dataset: training and validation data.
+        recipe: all options.
+        store: store of the checkpoints.
+        metrics: file with one row per epoch.
+        layers: file with one row per epoch and self-normalizing layer.
+        reporter: shows progress.
 
     Raises:
-        ConfigError: the batch size does not divide among the devices, or exceeds the data.
+        ConfigError: the batch size is not a multiple of the number of devices, or exceeds the data.
     """
 
     def __init__(
@@ -197,25 +197,25 @@ class TrainingLoop:
         rows = near(in_dtype_of(flow, dataset.train), fabric.device)
         self._batches = Batches(rows, options.batch_size, options.seed, changed)
         self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
-        self._guard = DivergenceGuard(flow, options, recipe.optimizer)
+        self._check = DivergenceCheck(flow, options, recipe.optimizer)
         self._model, self._optimizer, self._steps = set_up(
-            fabric, flow, recipe, self._average, self._guard, self._agreed, self._last_good
+            fabric, flow, recipe, self._average, self._check, self._agreed, self._last_good
         )
         self._tally = Tally()
         self._saved_at = time.monotonic()
 
     def run(self, resume: Checkpoint | None = None) -> Outcome:
-        """Train to the end of the recipe, from the beginning or from a checkpoint.
+        """Train until the recipe is completed, from scratch or from a checkpoint.
 
         Args:
-            resume: where to go on; ``None`` begins.
+            resume: checkpoint to continue from; ``None`` starts from scratch.
 
         Returns:
-            How it ended: finished, stopped early, or by a signal, in which case a checkpoint was just written.
+            Whether training was completed, stopped early, or ended by a signal after writing a checkpoint.
 
         Raises:
-            DivergenceError: a number is no longer finite; the weights are the last finite ones.
-            CheckpointError: the checkpoint is of another model, or the disk is full.
+            DivergenceError: training produced a non-finite value; the weights are the last finite ones.
+            CheckpointError: the checkpoint belongs to another model, or the disk is full.
         """
         if resume is not None:
             self._load(resume)
@@ -241,7 +241,7 @@ class TrainingLoop:
             self._reporter.close()
 
     def _run_epoch(self, stop: StopRequest) -> bool:
-        """Take the batches that are left of the epoch; True when a signal asked to stop."""
+        """Train on the remaining batches of the epoch; returns True when a signal asked to stop."""
         tally, steps = self._tally, self._batches.steps_per_epoch
         every = self._recipe.training.checkpoint_every_steps
         rank, world = self._fabric.global_rank, self._fabric.world_size
@@ -261,24 +261,24 @@ class TrainingLoop:
                 began = time.perf_counter()
         return False
 
-    def _take(self, batch: Tensor, stop: StopRequest, every: int) -> Taken | None:
-        """One optimizer step, and what became of it and of those before, as far as it is known yet."""
+    def _take(self, batch: Tensor, stop: StopRequest, every: int) -> StepResult | None:
+        """Take one optimizer step; returns the results known so far."""
         tally = self._tally
         ends = tally.batch + 1 == self._batches.steps_per_epoch
-        asked = Asked(
+        asked = StepRequest(
             rate=self._learning_rate(tally.step),
             number=tally.step + 1,
             stop=lambda: stop.received is not None,
             due=self._minutes_are_over,
-            look=ends or (every > 0 and (tally.step + 1) % every == 0),
+            report=ends or (every > 0 and (tally.step + 1) % every == 0),
         )
         taken = self._steps.take(batch, asked)
         tally.batch += 1
         tally.step += 1
         return taken
 
-    def _note(self, taken: Taken, seconds: float) -> None:
-        """Add the numbers of some steps to those of the epoch."""
+    def _note(self, taken: StepResult, seconds: float) -> None:
+        """Add the results of some steps to those of the epoch."""
         running, steps = self._tally.epoch, taken.steps + taken.skipped
         running.reconstruction_errors = None
         running.steps += taken.steps
@@ -290,7 +290,7 @@ class TrainingLoop:
         self._reporter.step(self._tally.epochs + 1, taken.last, steps)
 
     def _finish_epoch(self) -> None:
-        """Validate, write the row, keep a checkpoint; at the very beginning too, as epoch 0."""
+        """Validate, write a row of metrics and save a checkpoint; also before training, as epoch 0."""
         options, tally, running = self._recipe.training, self._tally, self._tally.epoch
         began = time.perf_counter()
         last = tally.epochs >= options.epochs
@@ -325,17 +325,18 @@ class TrainingLoop:
         every, steps = options.checkpoint_every_epochs, options.checkpoint_every_steps
         asked = (every and tally.epochs % every == 0) or (steps and tally.step % steps == 0)
         ended = last or tally.stopped_early
-        # The row goes first: a resume from the checkpoint drops no row, and one from before it drops this one.
+        # The row is written before the checkpoint: resuming from it then loses no row, and resuming from an earlier one
+        # drops this row.
         if self._fabric.is_global_zero:
             self._layers.append(*layers)
             self._metrics.append(row)
             self._tell_repairs(layers)
-        self._guard.validated(rise, residuals, tally.epochs, self._last_good())
+        self._check.validated(rise, residuals, tally.epochs, self._last_good())
         if improved or asked or ended or self._agreed(torch.tensor([float(self._minutes_are_over())]))[0] > 0:
             self._save()
 
     def _validate(self) -> float:
-        """The exact validation NLL in nats, of the averaged weights where there is an average."""
+        """Return the exact validation NLL in nats, of the averaged weights if the run keeps an average."""
         options = self._recipe.training
         with self._average.applied() if self._average is not None else nullcontext():
             nll = exact_nll(self._flow, self._dataset.validation, options.eval_batch_size, options.seed)
@@ -344,10 +345,10 @@ class TrainingLoop:
         return self._fabric.broadcast(nll)
 
     def _diverged(self, got: str) -> Exception:
-        return self._guard.divergence(f"epoch {self._tally.epochs}", got, self._last_good())
+        return self._check.divergence(f"epoch {self._tally.epochs}", got, self._last_good())
 
     def _bits(self, nll: float) -> float | None:
-        if self._dataset.levels is None:
+        if self._dataset.num_values is None:
             return None
         return bits_per_dim(nll, math.prod(self._dataset.event_shape))
 
@@ -377,7 +378,7 @@ class TrainingLoop:
         self._tally.repairs = {r.layer: r.repairs for r in layers}
         if any(new.values()):
             counts = ", ".join(f"{name} {count} ×" for name, count in new.items() if count)
-            self._reporter.say(f"epoch {self._tally.epochs}: the guard repaired a lost inverse: {counts}")
+            self._reporter.say(f"epoch {self._tally.epochs}: the guard repaired lost inverses: {counts}")
 
     def _learning_rate(self, step: int) -> float:
         recipe = self._recipe
@@ -388,7 +389,7 @@ class TrainingLoop:
         return time.monotonic() - self._saved_at >= 60 * self._recipe.training.checkpoint_minutes
 
     def _agreed(self, values: Tensor) -> list[float]:
-        """The mean of each value over the devices: a NaN, a signal or a clock of one is everybody's."""
+        """Return the mean of each value over the devices, so that all act alike on a NaN or a signal."""
         if self._fabric.world_size > 1:
             values = cast(Tensor, self._fabric.all_reduce(values.to(self._fabric.device), reduce_op="mean"))
         agreed: list[float] = values.tolist()
@@ -406,7 +407,7 @@ class TrainingLoop:
             dist.all_gather_object(drawn_from, generators.capture())
         if self._fabric.is_global_zero:
             state: dict[str, Any] = {
-                "tally": {**tally.to_dict(), "skips_in_a_row": self._guard.in_a_row},
+                "tally": {**tally.to_dict(), "skips_in_a_row": self._check.in_a_row},
                 "optimizer": portable(self._optimizer.state_dict()),
                 "generators": drawn_from,
                 "average": None if self._average is None else self._average.state_dict(),
@@ -420,14 +421,14 @@ class TrainingLoop:
                 "best_step": tally.best_step,
                 "best_validation_nll": tally.best_nll if tally.best_step is not None else None,
                 "event_shape": list(self._dataset.event_shape),
-                "levels": self._dataset.levels,
+                "num_values": self._dataset.num_values,
             }
             self._store.save(Checkpoint(tally.step, self._flow.state_dict(), state, notes))
         self._fabric.barrier()
         self._saved_at = time.monotonic()
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        """Put everything back: model, optimizer, average, place, generators."""
+        """Restore model, optimizer, average, progress and generators."""
         states = checkpoint.state["generators"]
         if len(states) != self._fabric.world_size:
             raise CheckpointError(
@@ -446,5 +447,5 @@ class TrainingLoop:
         if self._average is not None and checkpoint.state["average"] is not None:
             self._average.load_state_dict(checkpoint.state["average"])
         self._tally = Tally.from_dict(checkpoint.state["tally"])
-        self._guard.in_a_row = self._tally.skips_in_a_row
+        self._check.in_a_row = self._tally.skips_in_a_row
         generators.restore(states[self._fabric.global_rank])

@@ -1,4 +1,4 @@
-"""Metrics of a run: files and progress."""
+"""Metrics of a run, in CSV files."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class EpochRow:
-    """What is known after an epoch; ``None`` where nothing was measured, an empty cell in the file."""
+    """Metrics of one epoch; ``None``, an empty cell in the file, where nothing was measured."""
 
     epoch: int
-    """Epochs finished; 0 is before training."""
+    """Finished epochs; 0 is before training."""
     step: int
     """Optimizer steps taken."""
     learning_rate: float | None
-    """That of the last step."""
+    """Learning rate of the last step."""
     objective: float | None
-    """Mean of the surrogate that was minimised, in nats; no likelihood."""
+    """Mean of the minimised surrogate, in nats; not a likelihood."""
     validation_nll: float | None
     """Exact negative log-likelihood of the validation data, in nats."""
     validation_bits_per_dim: float | None
-    """The same in bits a dimension; integer data only."""
+    """The same in bits per dimension; integer data only."""
     reconstruction_error: float | None
     """Mean of ‖g(f(x)) − x‖² over the last batch, in the worst layer."""
     inverse_residual: float | None
-    """Estimate of ‖RW − I‖_F / √D, in the worst layer."""
+    """Estimate of ‖I − RW‖_F / √D, in the worst layer."""
     penalty_weight: float | None
-    """Largest λ over the layers, as the multiplier has moved it."""
+    """Largest λ over the layers, after updates by the multiplier."""
     repairs: int | None
-    """How often the guard has repaired an inverse so far, over all layers."""
+    """Number of repairs by the guards so far, over all layers."""
     gradient_norm: float | None
     """Mean norm of the gradient before clipping."""
     skipped: int
-    """Steps left out because of a non-finite number."""
+    """Steps skipped because of a non-finite value."""
     train_seconds: float
     """Wall-clock time of the epoch's steps."""
     slowest_step_seconds: float
-    """That of the slowest of them."""
+    """Wall-clock time of the slowest step."""
     evaluation_seconds: float
-    """Wall-clock time of the validation after it."""
+    """Wall-clock time of the validation after the epoch."""
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """What is known of one self-normalizing layer after an epoch; ``None`` where nothing was measured."""
+    """Metrics of one self-normalizing layer after an epoch; ``None`` where nothing was measured."""
 
     epoch: int
-    """Epochs finished; 0 is before training."""
+    """Finished epochs; 0 is before training."""
     layer: str
     """The layer's name in the flow."""
     reconstruction_error: float
     """Mean of ‖g(f(x)) − x‖² over the last batch."""
     inverse_residual: float | None
-    """Estimate of ‖RW − I‖_F / √D; not for pairs of networks."""
+    """Estimate of ‖I − RW‖_F / √D; not for pairs of networks."""
     penalty_weight: float
     """λ."""
     repairs: int
-    """How often the guard has repaired the inverse so far."""
+    """Number of repairs by the guard so far."""
     tracking_steps: int
-    """How often the inverse was moved by a step of its own so far."""
+    """Number of tracking steps so far."""
     angle: float | None
     """Angle between the training gradient of the weight and the exact one on a fixed batch, in degrees."""
     likelihood_angle: float | None
-    """The same without the penalty's pull: the gradient that the learned inverse approximates."""
+    """The same without the penalty: the gradient of the likelihood, which the learned inverse approximates."""
 
 
 class MetricsFile:
-    """Rows in a CSV file; numbers are written so that they read back to the same float.
+    """Rows in a CSV file; floats are written so that they are read back exactly.
 
     Args:
         path: the file.
@@ -82,10 +82,10 @@ class MetricsFile:
         self._names = tuple(field.name for field in fields(kind))
 
     def start(self, finished_epochs: int | None) -> None:
-        """Begin the file, or on a resume drop the rows behind the checkpoint.
+        """Start the file, or on a resume drop the rows after the checkpoint.
 
         Args:
-            finished_epochs: epochs that the checkpoint has behind it; ``None`` for a new run.
+            finished_epochs: epochs finished at the checkpoint; ``None`` for a new run.
         """
         rows = [] if finished_epochs is None else [r for r in self._complete_rows() if int(r[0]) <= finished_epochs]
         text = io.StringIO()
@@ -95,24 +95,24 @@ class MetricsFile:
         temporary.replace(self.path)
 
     def append(self, *rows: EpochRow | LayerRow) -> None:
-        """Write rows and wait until the disk has them."""
+        """Append rows and sync them to disk."""
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(map(_cells, rows))
             file.flush()
             os.fsync(file.fileno())
 
     def read(self) -> list[dict[str, float | None]]:
-        """The rows, as numbers by column; only of a file without names in it."""
+        """Return the rows as numbers by column; for a file without names in it."""
         return [{name: float(cell) if cell else None for name, cell in row.items()} for row in self.texts()]
 
     def texts(self) -> list[dict[str, str]]:
-        """The rows as they are written, by column."""
+        """Return the rows as text by column."""
         return [dict(zip(self._names, row, strict=True)) for row in self._complete_rows()]
 
     def _complete_rows(self) -> list[list[str]]:
-        """The rows without the heading and without one that a killed process left half written.
+        """Return the rows without the heading and without a row left incomplete by a killed process.
 
-        A column that the file's heading lacks, because an earlier version wrote it, is empty.
+        Columns missing from the file's heading are empty.
         """
         if not self.path.exists():
             return []

@@ -18,13 +18,13 @@ from snflow.train.options import OptimizerOptions, ScheduleOptions
 def adam(
     parameters: Iterable[nn.Parameter], options: OptimizerOptions, device: torch.device, *, recorded: bool = False
 ) -> torch.optim.Adam:
-    """θ ← θ − η m̂ / (√v̂ + ε), one fused kernel where the device has it.
+    """θ ← θ − η m̂ / (√v̂ + ε): Adam, fused into one kernel if the device supports it.
 
     Args:
         parameters: θ, of any shapes.
         options: η, the decays of m and v, ε and the weight decay.
-        device: that of the parameters.
-        recorded: whether its step is recorded as a CUDA graph.
+        device: device of the parameters.
+        recorded: whether the step is recorded as a CUDA graph.
 
     References:
         Kingma & Ba (2015), Adam, algorithm 1.
@@ -46,14 +46,14 @@ def adam(
 
 
 def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """peak · min(1, (step + 1)/warm-up), then constant or half a cosine to ``final_fraction`` of it.
+    """peak · min(1, (step + 1)/warm-up), then constant or half a cosine down to peak · ``final_fraction``.
 
     Args:
         peak: the learning rate at the end of the warm-up.
         options: warm-up and decay.
         step: number of optimizer steps taken before this one.
-        steps_per_epoch: steps in an epoch.
-        epochs: epochs in the whole run.
+        steps_per_epoch: number of steps per epoch.
+        epochs: number of epochs of the run.
 
     Returns:
         The learning rate of this step.
@@ -68,7 +68,7 @@ def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_ep
         return peak * min(1.0, (step + 1) / warmup)
     if options.decay == "constant":
         return peak
-    # The first step behind the warm-up has the whole peak, the last of the run has final_fraction of it.
+    # The first step after the warm-up has the full peak, the last of the run final_fraction of it.
     progress = min(1.0, (step - warmup) / max(1.0, epochs * steps_per_epoch - 1 - warmup))
     return peak * (options.final_fraction + (1 - options.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
 
@@ -76,11 +76,11 @@ def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_ep
 class MovingAverage:
     """θ̄ ← d θ̄ + (1 − d) θ after each step, with d = min(decay, (1 + n)/(10 + n)) at the n-th.
 
-    The ramp of d keeps the initial weights from lingering in a short run.
+    The smaller d of the first steps lets a short run forget the initial weights.
 
     Args:
-        module: whose parameters are averaged.
-        decay: d in the long run, in (0, 1).
+        module: the module whose parameters are averaged.
+        decay: d after many steps, in (0, 1).
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -98,7 +98,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the present weights."""
+        """Update with the current weights."""
         updates = float(self._updates)
         average_into = get_ema_multi_avg_fn(min(self._decay, (1 + updates) / (10 + updates)))
         average_into(self._average, self._parameters, None)
@@ -106,7 +106,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update_where(self, taken: Tensor) -> None:
-        """Take in the present weights if ``taken``, a boolean scalar on their device, holds; it is not waited for."""
+        """Update where ``taken``, a boolean scalar on the device, holds; does not wait for its value."""
         share = (1 - ((1 + self._updates) / (10 + self._updates)).clamp(max=self._decay)) * taken
         for average, parameter in zip(self._average, self._parameters, strict=True):
             average.lerp_(parameter, share.to(average.dtype))
@@ -114,7 +114,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the module the averaged weights for the length of a block."""
+        """Put the averaged weights into the module for the duration of a block."""
         weights = [p.detach().clone() for p in self._parameters]
         self._assign(self._average)
         try:
@@ -123,7 +123,7 @@ class MovingAverage:
             self._assign(weights)
 
     def install(self) -> None:
-        """Give the module the averaged weights for good."""
+        """Put the averaged weights into the module."""
         self._assign(self._average)
 
     @torch.no_grad()
@@ -132,14 +132,14 @@ class MovingAverage:
             parameter.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, in the order of the parameters, and the number of updates."""
+        """Return the average, in the order of the parameters, and the number of updates."""
         return {"average": [t.clone() for t in self._average], "updates": int(self._updates)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put a saved average back.
+        """Load a saved average.
 
         Raises:
-            CheckpointError: it belongs to another model.
+            CheckpointError: the average belongs to another model.
         """
         shapes, found = [p.shape for p in self._parameters], [t.shape for t in state["average"]]
         if shapes != found:

@@ -1,4 +1,4 @@
-"""Options of training."""
+"""Options of the optimizer, the schedule, training and the device."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from snflow.errors import check_option
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Adam (Kingma & Ba 2015), fused into one kernel where the device has it."""
+    """Adam (Kingma & Ba 2015), fused into one kernel if the device supports it."""
 
     learning_rate: float = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the running mean of the gradient and of its square, per step."""
+    """Decay rates of the running means of the gradient and of its square, per step."""
     eps: float = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the square root of the second moment."""
     weight_decay: float = 0.0
     """L2 penalty, added to the gradient as weight_decay × parameter."""
     clip_norm: float | None = None
-    """Largest norm of the whole gradient, in nats per unit of the parameters; null leaves the gradient alone."""
+    """Maximum norm of the gradient over all parameters; null does not clip."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "optimizer", self)
@@ -39,12 +39,12 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """The learning rate as a function of the step: a linear warm-up, then constant or cosine."""
+    """The learning rate as a function of the step: a linear warm-up, then constant or a cosine."""
 
     warmup_epochs: float = 0.0
-    """Epochs in which the learning rate rises linearly to its peak."""
+    """Epochs over which the learning rate rises linearly to its peak."""
     decay: Literal["constant", "cosine"] = "constant"
-    """What follows the warm-up: the peak rate, or half a cosine down to final_fraction of it at the last step."""
+    """After the warm-up: the peak rate, or half a cosine down to final_fraction of it at the last step."""
     final_fraction: float = 0.0
     """Learning rate at the last step of a cosine, as a fraction of the peak."""
 
@@ -58,44 +58,44 @@ class ScheduleOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How long, in which batches, and what is kept."""
+    """Number of epochs, batches, validation and checkpoints."""
 
     epochs: int = 100
     """Passes over the training data."""
     batch_size: int = 100
-    """Rows a step, over all devices together; a last short batch is dropped."""
+    """Rows per step, over all devices; an incomplete last batch is dropped."""
     eval_batch_size: int = 500
-    """Rows at a time when the exact likelihood is computed."""
+    """Rows per batch when computing the exact likelihood."""
     seed: int = 0
-    """Seed of weights, batch order, noise and pictures."""
+    """Seed of the weights, the order of batches, noise and pictures."""
     flip: bool = False
-    """Mirror each training image left to right with probability one half."""
+    """Flip each training image left to right with probability one half."""
     jitter: int = 0
-    """Move each training image by up to so many pixels along each side."""
+    """Shift each training image by up to this number of pixels in each direction."""
     validate_every: int = 1
-    """Epochs between two exact validation likelihoods; the last epoch always has one."""
+    """Epochs between two exact validation likelihoods; the last epoch is always validated."""
     patience: int | None = None
-    """Stop after so many validations without a better one; null never stops early."""
+    """Stop after this number of validations without improvement; null never stops early."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights, per step; evaluation and the best checkpoint then use the average."""
+    """Decay of the moving average of the weights, per step; evaluation then uses the average; null keeps none."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """What a non-finite objective or gradient does: end the run (exit code 3), or leave out that step."""
+    """On a non-finite objective or gradient: stop the run (exit code 3), or skip the step."""
     max_skips: int = 10
-    """Steps left out in a row before the run ends all the same."""
+    """Maximum number of steps skipped in a row before the run stops."""
     divergence_rise: float | None = 0.05
-    """Nats a dimension by which a validation NLL may be above the best while a learned inverse is lost; null: any."""
+    """Stop if the validation NLL rises by more nats per dimension while an inverse is lost; null: never."""
     measure_angle: bool = False
-    """After each epoch measure the angle between each layer's training gradient and the exact one: layers.csv."""
+    """Measure after each epoch the angle between each layer's training gradient and the exact one (layers.csv)."""
     checkpoint_minutes: float = 1.0
-    """Longest time without a checkpoint, inside an epoch too; each better validation and the end have one anyway."""
+    """Maximum minutes between checkpoints; each improved validation and the end write one too."""
     checkpoint_every_epochs: int = 0
     """Epochs between two checkpoints; 0 leaves it to checkpoint_minutes."""
     checkpoint_every_steps: int = 0
     """Steps between two checkpoints; 0 leaves it to checkpoint_minutes."""
     precision: Literal["32-true", "64-true"] = "32-true"
-    """Floating-point numbers of weights and data: 32 or 64 bits. Likelihoods are always summed in 64."""
+    """Floating-point precision of weights and data, 32 or 64 bits; likelihoods are always summed in 64."""
     threads: int | None = None
-    """Threads of one operation on the CPU; null leaves torch's choice. A resumed run is bit-identical on as many."""
+    """CPU threads per operation; null leaves torch's choice. A run resumes bit-identically with the same number."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "training", self)
@@ -120,22 +120,22 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Where the run computes. No part of what a recipe is: its hash leaves this section out."""
+    """Where to compute; not part of the recipe's hash."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device; auto takes the best one present."""
+    """Kind of device; auto takes the best available."""
     devices: int = 1
-    """Number of devices; each takes its slice of every batch."""
+    """Number of devices; each takes a slice of every batch."""
     strategy: Literal["auto", "ddp"] = "auto"
-    """How several devices share the work; auto takes ddp for more than one."""
+    """Strategy for several devices; auto is ddp."""
     compile: Literal["off", "inductor", "aot_eager"] = "off"
-    """torch.compile of the objective, by this backend: inductor generates code, aot_eager only traces."""
+    """Backend of torch.compile for the objective: inductor generates code, aot_eager only traces."""
     cuda_graph: bool = False
-    """Record a whole training step, optimizer included, as a CUDA graph and replay it: one device, of kind cuda."""
+    """Record the training step, optimizer included, as a CUDA graph and replay it; needs one CUDA device."""
     read_every: int = 20
-    """cuda_graph: steps between two looks at the numbers of the replayed steps, and at the learned inverses."""
+    """With cuda_graph, steps between two reads of the results and checks of the learned inverses."""
     matmul: Literal["highest", "high", "medium"] = "highest"
-    """Precision of float32 matrix products in training steps: high is TF32, medium bfloat16. Likelihoods: highest."""
+    """Precision of float32 matrix products in training: high is TF32, medium bfloat16; likelihoods use highest."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "device", self)

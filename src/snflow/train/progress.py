@@ -1,4 +1,4 @@
-"""Progress of a run on the screen, and its closing table."""
+"""Progress of a run on the screen, and the table of results at its end."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 _WINDOW = 10
-"""Lines over which the pace of the steps is taken."""
+"""Number of lines over which the time per step is averaged."""
 
 
 class Reporter(ABC):
-    """Told of every step and every validation. The abstract parent; what is shown is up to the children."""
+    """Receives every step and every validation, and shows them."""
 
     @abstractmethod
     def start(self, done: int, total: int, epochs: int) -> None:
-        """Begin, with ``done`` of ``total`` steps already taken, in ``epochs`` epochs."""
+        """Start, with ``done`` of ``total`` steps already taken, in ``epochs`` epochs."""
 
     @abstractmethod
     def step(self, epoch: int, objective: float, steps: int = 1) -> None:
-        """Note so many steps in epoch ``epoch`` (counted from 1), with the last one's objective in nats."""
+        """Report steps of epoch ``epoch`` (counted from 1), with the objective of the last one in nats."""
 
     @abstractmethod
     def validated(self, epoch: int, nll: float) -> None:
-        """Note the exact validation NLL in nats after ``epoch`` epochs."""
+        """Report the exact validation NLL in nats after ``epoch`` epochs."""
 
     @abstractmethod
     def say(self, text: str) -> None:
-        """Show a line."""
+        """Show a line of text."""
 
     @abstractmethod
     def close(self) -> None:
-        """End."""
+        """Stop."""
 
 
 class SilentReporter(Reporter):
-    """Shows nothing: all processes but the first."""
+    """Shows nothing; for all processes but the first."""
 
     def start(self, done: int, total: int, epochs: int) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def step(self, epoch: int, objective: float, steps: int = 1) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def validated(self, epoch: int, nll: float) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def say(self, text: str) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 class BarReporter(Reporter):
-    """A bar with epoch, objective, last exact NLL and time left.
+    """A progress bar with epoch, objective, last exact NLL and remaining time.
 
     Args:
         console: the terminal.
@@ -99,16 +99,16 @@ class BarReporter(Reporter):
         self._progress.console.print(text, highlight=False, markup=False)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop updating the bar."""
         self._progress.stop()
 
 
 class LineReporter(Reporter):
-    """A plain line at the first validation, then one every ``seconds`` at most, and one at the end.
+    """Plain lines: one at the first validation, then at most one per ``seconds``, and one at the end.
 
     Args:
-        console: where the lines go.
-        seconds: least time between two lines.
+        console: where to print.
+        seconds: minimum time between two lines.
     """
 
     def __init__(self, console: Console, seconds: float = 10.0) -> None:
@@ -117,25 +117,25 @@ class LineReporter(Reporter):
         self._epoch = self._nll_epoch = 0
 
     def start(self, done: int, total: int, epochs: int) -> None:
-        """Note where it begins."""
+        """Start counting."""
         self._spoke = time.monotonic()
         self._start, self._done, self._total, self._epochs = done, done, total, epochs
         self._pending = False
-        # When how many steps were done: at the last few lines, so that the time left follows the machine's pace.
+        # Time and number of steps at the last few lines: the remaining time follows the current pace.
         self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
     def step(self, epoch: int, objective: float, steps: int = 1) -> None:
-        """Show a line when it is time."""
+        """Show a line when it is due."""
         self._done += steps
         self._epoch, self._objective, self._pending = epoch, objective, True
         now = time.monotonic()
-        if not self._marks:  # the first step compiles and warms up: it says nothing about the others
+        if not self._marks:  # the first step compiles and warms up: it is not representative
             self._marks.append((now, self._done))
         if now - self._spoke >= self._seconds:
             self._line()
 
     def validated(self, epoch: int, nll: float) -> None:
-        """Show the first NLL at once, a later one with the next line."""
+        """Show the first NLL immediately, later ones with the next line."""
         first = self._nll != self._nll
         self._epoch, self._nll, self._nll_epoch, self._pending = epoch, nll, epoch, True
         if first:
@@ -146,7 +146,7 @@ class LineReporter(Reporter):
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Show where it ended."""
+        """Show the last line."""
         if self._pending:
             self._line()
 
@@ -174,7 +174,7 @@ class LineReporter(Reporter):
 
 
 def _duration(seconds: float) -> str:
-    """``42 s``, ``17 min``, ``3 h 05 min``: as exact as an estimate deserves."""
+    """Format a duration: ``42 s``, ``17 min``, ``3 h 05 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -182,16 +182,16 @@ def _duration(seconds: float) -> str:
 
 
 def reporter_for(console: Console) -> Reporter:
-    """The bar on a terminal, lines elsewhere."""
+    """Return a progress bar on a terminal, plain lines elsewhere."""
     return BarReporter(console) if console.is_terminal else LineReporter(console)
 
 
 def show(console: Console, runs: Sequence[tuple[str, Path, dict[str, Any]]]) -> None:
-    """Print exact test NLL, bits a dimension, time and place of each run.
+    """Print the exact test NLL, bits per dimension, time and folder of each run.
 
     Args:
-        console: where to.
-        runs: name, folder and summary of each; with more than one, the first is compared with the others.
+        console: where to print.
+        runs: name, folder and summary of each; the first is compared with the others.
     """
     table = Table(box=box.SIMPLE_HEAD, title="exact test negative log-likelihood", title_justify="left")
     for heading, justify in (("run", "left"), ("nats", "right"), ("bits/dim", "right"), ("epochs", "right")):
@@ -219,7 +219,7 @@ def show(console: Console, runs: Sequence[tuple[str, Path, dict[str, Any]]]) -> 
 
 
 def difference(name: str, one: dict[str, Any], other_name: str, other: dict[str, Any]) -> str:
-    """How far the NLL of one run is from that of another, in per cent of its size, and the ratio of their times.
+    """Describe the relative difference in NLL of two runs, in per cent, and the ratio of their training times.
 
     Example:
         >>> fast = {"test_nll_nats": 101.0, "train_seconds": 5.0}

@@ -1,159 +1,361 @@
-"""Recipes."""
+"""Recipes: YAML files that decide a run. Their options are the signatures of datasets, flows and training."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from snflow.data.dataset import DATASETS
 from snflow.errors import ConfigError, nearest
-from snflow.flows.options import FLOWS
 from snflow.train.options import DeviceOptions, OptimizerOptions, ScheduleOptions, TrainingOptions
-from snflow.train.strict_yaml import read_yaml_file
-from snflow.train.typed import build
 
-_FIXED_SECTIONS: dict[str, type[Any]] = {
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from snflow.data.dataset import Dataset
+    from snflow.distributions.flow import Flow
+
+OPTION_SECTIONS: dict[str, type[Any]] = {
     "optimizer": OptimizerOptions,
     "schedule": ScheduleOptions,
     "training": TrainingOptions,
     "device": DeviceOptions,
 }
+SECTIONS = ("data", "flow", "preprocessing", *OPTION_SECTIONS)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """(data, flow, optimizer, schedule, training, device): all that decides a run.
+    """(data, flow, preprocessing, optimizer, schedule, training, device): all that decides a run.
 
     Example:
         >>> recipe = load_recipe("digits_conv")
-        >>> recipe.data_name, recipe.flow_name
+        >>> recipe.data["name"], recipe.flow["name"]
         ('digits', 'conv')
+        >>> recipe.replace({"training.epochs": 3}).training.epochs
+        3
     """
 
     description: str
     """What the run shows, in one line."""
-    data_name: str
-    """Registered name of the dataset."""
-    flow_name: str
-    """Registered name of the architecture."""
-    data: Any
-    """Options of the dataset, an instance of ``DATASETS[data_name]``."""
-    flow: Any
-    """Options of the architecture, an instance of ``FLOWS[flow_name]``."""
+    data: Mapping[str, Any]
+    """``name`` of a function in :mod:`snflow.data`, and its arguments."""
+    flow: Mapping[str, Any]
+    """``name`` of a function in :mod:`snflow.flows`, and its arguments."""
+    preprocessing: Mapping[str, Any]
+    """Arguments of :func:`snflow.flows.preprocessing.preprocess`."""
     optimizer: OptimizerOptions
     """Options of Adam."""
     schedule: ScheduleOptions
-    """Options of the learning rate's course."""
+    """Options of the learning-rate schedule."""
     training: TrainingOptions
-    """How long, in which batches, what is kept."""
+    """Number of epochs, batch size, checkpoints."""
     device: DeviceOptions
-    """Where it computes."""
+    """Where to compute; not part of the recipe's hash."""
+    _parsed: Namespace = field(repr=False, compare=False)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], where: str | None = None) -> Recipe:
-        """A nested mapping, as in the YAML file → the recipe.
+        """Check a nested mapping of plain values and fill in the defaults.
 
         Args:
-            content: ``data`` and ``flow`` with their ``name``; every other key has a default.
-            where: the file's name, for the errors; ``None`` for options that come from no file.
+            content: sections of options, as in a YAML file.
+            where: the file's name, for errors.
 
         Raises:
-            ConfigError: a name or a key is unknown, or a value has the wrong type or is out of range.
+            ConfigError: a key is unknown, or a value has the wrong type or is out of range.
         """
+        from jsonargparse import ArgumentError
+
         try:
-            return cls._from_dict(content)
+            checked = _checked(content)
+            parser = _shared_parser(*_names(checked))
+            try:
+                return cls.from_namespace(parser.parse_object(checked))
+            except ArgumentError as error:
+                raise explained(error, parser) from None
         except ConfigError as error:
             if where is None:
                 raise
-            raise ConfigError(
-                f"{where}, {error.where}", expected=error.expected, got=error.got, fix=error.fix
-            ) from error.__cause__
+            fix = {"expected": error.expected, "got": error.got, "fix": error.fix}
+            raise ConfigError(f"{where}, {error.where}", **fix) from error.__cause__
 
     @classmethod
-    def _from_dict(cls, content: Mapping[str, Any]) -> Recipe:
-        known = ("description", "data", "flow", *_FIXED_SECTIONS)
-        for key in content:
-            if key not in known:
-                raise ConfigError(
-                    key, expected="a key of a recipe", got="one that it does not have", fix=nearest(key, known)
-                )
-        sections: dict[str, dict[str, Any]] = {}
-        for key in known[1:]:
-            section = content.get(key, {})
-            if not isinstance(section, Mapping):
-                raise ConfigError(
-                    key, expected="a mapping of options", got=repr(section), fix=f"write `{key}:` over it"
-                )
-            sections[key] = dict(section)
-        description = content.get("description", "")
-        if not isinstance(description, str):
-            raise ConfigError("description", expected="text", got=repr(description), fix="put it in quotes")
-        data_name = _registered(sections["data"], "data", DATASETS)
-        flow_name = _registered(sections["flow"], "flow", FLOWS)
-        return cls(
-            description=description,
-            data_name=data_name,
-            flow_name=flow_name,
-            data=build(DATASETS[data_name], sections["data"], "data", ("name",)),
-            flow=build(FLOWS[flow_name], sections["flow"], "flow", ("name",)),
-            **{key: build(kind, sections[key], key) for key, kind in _FIXED_SECTIONS.items()},
-        )
+    def from_namespace(cls, parsed: Namespace) -> Recipe:
+        """Make a recipe of what its parser read."""
+        plain = parsed.as_dict()
+        options = {name: kind(**plain[name]) for name, kind in OPTION_SECTIONS.items()}
+        sections = {name: plain.get(name) or {} for name in SECTIONS[:3]}
+        return cls(description=plain["description"], **sections, **options, _parsed=parsed)
 
-    def sections(self) -> dict[str, Any]:
-        """Map the name of each section to its options."""
-        return {key: getattr(self, key) for key in ("data", "flow", *_FIXED_SECTIONS)}
+    def replace(self, changes: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with some options changed.
+
+        Args:
+            changes: values by dotted name: ``{"training.seed": 1, "flow.tracking": "Newton"}``.
+
+        Raises:
+            ConfigError: a name is unknown, or a value has the wrong type or is out of range.
+        """
+        content = self.to_dict()
+        for name, value in changes.items():
+            *path, last = name.split(".")
+            place = content
+            for word in path:
+                inner = place.setdefault(word, {})
+                if not isinstance(inner, dict):
+                    raise ConfigError(name, expected="an option of a section", got=f"{word}, which is a value")
+                place = inner
+            place[last] = value
+        return Recipe.from_dict(content)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe → a nested mapping of plain values, every option spelt out."""
+        """Return nested mappings of plain values, every option spelled out."""
         content: dict[str, Any] = {"description": self.description}
-        for key, options in self.sections().items():
-            content[key] = {"name": getattr(self, f"{key}_name")} if key in ("data", "flow") else {}
-            content[key] |= {field.name: _plain(getattr(options, field.name)) for field in dataclasses.fields(options)}
+        for name in SECTIONS:
+            value = getattr(self, name)
+            content[name] = _plain(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)
         return content
 
     def to_yaml(self) -> str:
-        """The recipe → the YAML text that :func:`load_recipe` reads to the same recipe."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        """Return the YAML text that :func:`load_recipe` reads to the same recipe."""
+        text = io.StringIO()
+        _yaml().dump(self.to_dict(), text)
+        return text.getvalue()
 
     def digest(self) -> str:
-        """SHA-256 of the recipe as canonical JSON, in hexadecimal, without description and device."""
+        """Return the SHA-256 of the recipe as canonical JSON, in hexadecimal, without description and device."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("description", "device")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def load_dataset(self) -> Dataset:
+        """Load the recipe's data.
 
-def _registered(section: dict[str, Any], key: str, registry: Mapping[str, type[Any]]) -> str:
-    """Take the name out of a section and find it in its registry."""
-    name = section.pop("name", None)
-    if not isinstance(name, str) or name not in registry:
-        raise ConfigError(
-            f"{key}.name",
-            expected="a registered name",
-            got="nothing" if name is None else repr(name),
-            fix=nearest(str(name or ""), registry),
+        Raises:
+            ConfigError, DataError: an option is out of range, or the files are missing or damaged.
+        """
+        name, options = self._call("data")
+        return _functions("data")[name](**options)  # type: ignore[no-any-return]
+
+    def build_flow(self, dataset: Dataset) -> Flow:
+        """Build the recipe's flow for the events of a dataset, with its preprocessing.
+
+        Raises:
+            ConfigError, ShapeError: the options do not fit the data.
+        """
+        from snflow.flows.preprocessing import preprocess
+
+        name, options = self._call("flow")
+        flow: Flow = _functions("flow")[name](dataset.event_shape, **options)
+        _, around = self._call("preprocessing")
+        return preprocess(flow, dataset.train, dataset.num_values, **around)
+
+    def _call(self, section: str) -> tuple[str, dict[str, Any]]:
+        """The name and the arguments of a section, objects such as a tracking strategy built anew."""
+        built = _shared_parser(self.data["name"], self.flow["name"]).instantiate_classes(self._parsed.clone())
+        options = vars(built[section])
+        return options.get("name", ""), {key: value for key, value in options.items() if key != "name"}
+
+
+def parser_of(data: str, flow: str) -> ArgumentParser:
+    """Build the parser of all options of a recipe with this data and this flow.
+
+    Args:
+        data: name of a dataset.
+        flow: name of a ready flow.
+    """
+    from snflow.flows.preprocessing import preprocess
+
+    parser = new_parser()
+    parser.add_argument("--description", type=str, default="", help="What the run shows, in one line.")
+    for section, name in (("data", data), ("flow", flow)):
+        parser.add_argument(f"--{section}.name", type=str, default=name, help=f"Name of the {section}.")
+        parser.add_function_arguments(_functions(section)[name], section, skip={"event_shape", "context_shape"})
+    parser.add_function_arguments(preprocess, "preprocessing", skip={"flow", "x", "num_values"})
+    add_option_sections(parser)
+    return parser
+
+
+# Resolving the signatures takes a tenth of a second.
+_shared_parser = functools.cache(parser_of)
+
+
+def _names(content: Mapping[str, Any]) -> tuple[str, str]:
+    """The names of a recipe's dataset and flow; refuses unknown ones."""
+    names = []
+    for section in ("data", "flow"):
+        name, known = content.get(section, {}).get("name"), _functions(section)
+        if not isinstance(name, str) or name not in known:
+            got = "nothing" if name is None else repr(name)
+            raise ConfigError(f"{section}.name", expected="a known name", got=got, fix=nearest(str(name or ""), known))
+        names.append(name)
+    return names[0], names[1]
+
+
+def new_parser() -> ArgumentParser:
+    """Make a strict parser without options, which raises its errors."""
+    # Imported here: it takes longer than listing all recipes.
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    # The options of training are fields of dataclasses, each with a docstring after it.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return ArgumentParser(prog="snflow", exit_on_error=False, allow_abbrev=False)
+
+
+def add_option_sections(parser: ArgumentParser) -> None:
+    """Add the options that every recipe has: optimizer, schedule, training and device."""
+    for name, kind in OPTION_SECTIONS.items():
+        parser.add_class_arguments(kind, name)
+
+
+def _functions(section: str) -> Mapping[str, Callable[..., Any]]:
+    if section == "data":
+        from snflow.data import datasets
+
+        return datasets()
+    from snflow.flows import ready_flows
+
+    return ready_flows()
+
+
+def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping without empty sections; refuses unknown ones."""
+    known = ("description", *SECTIONS)
+    for key, value in content.items():
+        if key not in known:
+            raise ConfigError(str(key), expected="a section of a recipe", got="an unknown key", fix=nearest(key, known))
+        if key != "description" and not isinstance(value, Mapping):
+            raise ConfigError(key, expected="a mapping of options", got=repr(value), fix=f"write `{key}:` above it")
+    return {key: value for key, value in content.items() if value != {}}
+
+
+def explained(error: Exception, parser: ArgumentParser) -> ConfigError:
+    """Return the parser's complaint as an error of this library, with the nearest right key."""
+    text = " ".join(str(error).split())
+    unknown = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+    if unknown:
+        section, key = unknown.groups()
+        known = [name.removeprefix(f"{section}.") for name in _types(parser) if name.startswith(f"{section}.")]
+        return ConfigError(
+            f"{section}.{key}", expected=f"an option of {section}", got="an unknown key", fix=nearest(key, known)
         )
-    return name
+    missing = re.search(r"arguments are required: (.*)", text)
+    if missing:
+        return ConfigError("arguments", expected=missing.group(1), got="nothing", fix="see --help")
+    key = next((name for name in re.findall(r"[\w.]+", text) if name in _types(parser)), "options")
+    if "expected one argument" in text:
+        return ConfigError(f"--{key}", expected=_in_words(_types(parser)[key]), got="no value")
+    value = re.search(r"(?:Got|Given) value: (?!type)(.*?)$", text)
+    problem = re.search(r"(Option '\w+' is not accepted|Expected a dot import path string: \S+)", text)
+    if value and key != "options" and not problem:
+        return ConfigError(key, expected=_in_words(_types(parser)[key]), got=repr(value.group(1)))
+    return ConfigError(key, expected="valid options", got=problem.group(1) if problem else text, fix="see --help")
+
+
+def _types(parser: ArgumentParser) -> dict[str, Any]:
+    """The type of every option, by dotted name."""
+    return {action.dest: getattr(action, "_typehint", str) for action in parser._actions}
+
+
+def _in_words(hint: Any) -> str:
+    """A type in words: ``a whole number or null``."""
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    arguments = [a for a in get_args(hint) if a is not Ellipsis]
+    if hint in words:
+        return words[hint]
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(map(_in_words, arguments))
+    if get_origin(hint) in (tuple, list):
+        return f"a list of {', '.join(map(_in_words, arguments))}"
+    return str(getattr(hint, "__name__", hint))
 
 
 def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _yaml() -> YAML:
+    """YAML 1.2 in its safe form: ``1e-3`` is a number, ``no`` is a word, and a duplicate key is an error."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.allow_unicode = True
+    return yaml
+
+
+def read_yaml(text: str, where: str) -> dict[str, Any]:
+    r"""Read a YAML document that is a mapping.
+
+    Args:
+        text: the document.
+        where: the file's name, for errors.
+
+    Returns:
+        The mapping; its scalars are ``None``, booleans, integers, floats and strings.
+
+    Raises:
+        ConfigError: the text is not YAML, is not a mapping with words as keys, or has a duplicate key.
+
+    Example:
+        >>> read_yaml("rate: 1e-3\nword: no", "here")
+        {'rate': 0.001, 'word': 'no'}
+    """
+    try:
+        content = _yaml().load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        got = problem or str(error).partition("\n")[0]
+        raise ConfigError(f"{where}{line}", expected="YAML", got=got, fix="correct the file") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(
+            where,
+            expected=f"a mapping with the keys {', '.join(SECTIONS)}",
+            got="nothing" if content is None else type(content).__name__,
+            fix="see `snflow recipes` for examples",
+        )
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), expected="text in UTF-8", got="other bytes", fix="check the path") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(str(path), expected="a readable YAML file", got=reason, fix="check the path") from None
 
 
 def available_recipes() -> dict[str, Path]:
-    """The recipes that come with the library, by name."""
+    """Return the recipes that come with the library, by name."""
     folder = Path(str(files("snflow"))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def find_recipe(reference: str) -> Path:
-    """A registered name or the path of a YAML file → the path.
+    """Find a recipe of the library by name, or a YAML file by path.
 
     Raises:
         ConfigError: there is no such recipe.
@@ -176,11 +378,15 @@ def find_recipe(reference: str) -> Path:
     return path
 
 
-def load_recipe(reference: str | Path) -> Recipe:
-    """A registered name or the path of a YAML file → the recipe.
+def load_recipe(reference: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a recipe of the library by name, or from a YAML file.
+
+    Args:
+        reference: the name or the path.
+        overrides: options to change, as in :meth:`Recipe.replace`.
 
     Raises:
-        ConfigError: there is no such recipe, or it is wrong; the message has the key and the nearest right one.
+        ConfigError: there is no such recipe, or it is wrong; the message names the key and the nearest right one.
     """
-    path = find_recipe(str(reference))
-    return Recipe.from_dict(read_yaml_file(path), str(reference))
+    recipe = Recipe.from_dict(read_yaml(read_text(find_recipe(str(reference))), str(reference)), str(reference))
+    return recipe.replace(overrides) if overrides else recipe

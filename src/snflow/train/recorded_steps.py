@@ -1,4 +1,4 @@
-"""Training steps recorded as a CUDA graph."""
+"""Training steps recorded as a CUDA graph, and the choice between recorded and eager steps."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from snflow.selfnorm.followers import Followers
 from snflow.train.optimizer import MovingAverage, adam
 from snflow.train.options import OptimizerOptions, TrainingOptions
 from snflow.train.recipe import Recipe
-from snflow.train.steps import Asked, DivergenceGuard, EagerSteps, Steps, Taken, gradient_norm
+from snflow.train.steps import DivergenceCheck, EagerSteps, StepRequest, StepResult, Steps, gradient_norm
 
 WARM_UP = 3
-"""Steps that are taken before one is recorded: the first ones allocate, initialise and choose kernels."""
+"""Steps taken before recording: the first ones allocate, initialise and choose kernels."""
 
 
 @final
 class RecordedSteps:
-    """The step of :class:`EagerSteps` without a single read: decisions are made on the device, by ``where``.
+    """The step of :class:`EagerSteps` without waiting for the device: decisions are made there, by ``where``.
 
-    What a step does with numbers that are not finite is decided in Adam's kernel, which takes a flag; sums and counts
-    stay on the device until the next look, ``every`` steps later. The learned inverses of Newton's kind take one step
-    each time, whether or not they need it, and a look sees to those that this does not help.
+    Adam's kernel takes a flag that skips a non-finite step. Sums and counts stay on the device until they are read,
+    every ``every`` steps. Inverses tracked by Newton's method take one step each time, needed or not; reading the
+    results also updates those for which this is not enough.
 
-    On a processor, which has no graphs, the same function is called each time: slower than :class:`EagerSteps`, and
-    there for tests.
+    On a CPU, which has no graphs, the same function is called for each step. This is slower than
+    :class:`EagerSteps`; it serves the tests.
 
     Args:
-        model: the flow, compiled or not.
-        parameters: those that are trained.
-        optimizer: Adam, fused and on CUDA capturable.
-        options: of the optimizer.
-        training: what to do with numbers that are not finite.
-        average: the moving average of the weights, where there is one.
-        guard: told of a run that has to end.
-        followers: the learned inverses.
-        every: steps between two looks.
-        last_good: names the last good checkpoint.
-        backend: what compiles the bookkeeping, twenty small operations, as it compiled the model; ``None`` for neither.
+        model: the flow, possibly compiled.
+        parameters: trained parameters.
+        optimizer: Adam, fused, and capturable on CUDA.
+        options: options of the optimizer.
+        training: what to do with non-finite values.
+        average: moving average of the weights, or ``None``.
+        check: ends a diverged run.
+        followers: updates the learned inverses.
+        every: steps between two reads of the results.
+        last_good: describes the last good checkpoint.
+        backend: compiler backend for the bookkeeping, twenty small operations; ``None`` leaves it eager.
     """
 
     def __init__(
@@ -55,17 +55,18 @@ class RecordedSteps:
         model: nn.Module,
         parameters: list[nn.Parameter],
         optimizer: torch.optim.Adam,
+        *,
         options: OptimizerOptions,
         training: TrainingOptions,
         average: MovingAverage | None,
-        guard: DivergenceGuard,
+        check: DivergenceCheck,
         followers: Followers,
         every: int,
         last_good: Callable[[], str],
         backend: str | None = None,
     ) -> None:
         self._model, self._parameters, self._optimizer, self._options = model, parameters, optimizer, options
-        self._average, self._guard, self._followers = average, guard, followers
+        self._average, self._check, self._followers = average, check, followers
         self._every, self._last_good = every, last_good
         self._allowed = training.max_skips if training.on_nonfinite == "skip" else 0
         device = parameters[0].device
@@ -73,7 +74,7 @@ class RecordedSteps:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Tensor | None = None
         self._warm, self._since = 0, 0
-        # CUDA's Adam reads a rate of 32 bits; elsewhere it is the number that an unrecorded step has.
+        # CUDA's Adam reads a float32 rate; on the CPU the rate has the precision of an eager step.
         self._rate = torch.zeros((), dtype=torch.float32 if self._on_cuda else torch.float64, device=device)
         self._one = torch.ones(1, dtype=torch.float64, device=device)
         self._number = torch.zeros(1, dtype=torch.float64, device=device)
@@ -85,22 +86,22 @@ class RecordedSteps:
         self._left_out = torch.zeros((), device=device)
         self._noted = self._note if backend is None else torch.compile(self._note, backend=backend)
 
-    def take(self, batch: Tensor, asked: Asked) -> Taken | None:
-        """One step; the numbers of all since the last look when one is due."""
+    def take(self, batch: Tensor, asked: StepRequest) -> StepResult | None:
+        """Take one step; returns the results of all steps since the last read when one is due."""
         if self._since == 0:
             self._number.fill_(asked.number - 1)
-            self._in_a_row.fill_(self._guard.in_a_row)
+            self._in_a_row.fill_(self._check.in_a_row)
         self._rate.fill_(asked.rate)
         self._place(batch)
         self._run()
         self._since += 1
         stop, due = asked.stop(), asked.due()
-        if self._since < self._every and not (asked.look or stop or due):
+        if self._since < self._every and not (asked.report or stop or due):
             return None
-        return self._look(stop, due)
+        return self._read(stop, due)
 
     def _place(self, batch: Tensor) -> None:
-        """Put the batch where the recorded step reads it."""
+        """Copy the batch to the memory that the recorded step reads."""
         if self._batch is None:
             self._batch = batch.clone()
             for group in self._optimizer.param_groups:
@@ -133,21 +134,21 @@ class RecordedSteps:
         except RuntimeError as error:
             raise ConfigError(
                 "device.cuda_graph",
-                expected="a training step that never waits for a number of the device",
+                expected="a training step that never waits for the device",
                 got=" ".join(str(error).split())[:200],
                 fix="leave it out for this flow",
             ) from error
         return graph
 
     def _step(self) -> None:
-        """What is recorded."""
+        """The function that is recorded."""
         loss = -self._model(self._batch).mean()
         loss.backward()
         norm = gradient_norm(self._parameters)
         taken = self._noted(loss.detach(), norm)
         if self._options.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self._options.clip_norm, norm)
-        # Adam's fused kernel leaves weights and moments alone where this flag is one; gradient scaling uses it.
+        # Adam's fused kernel leaves weights and moments unchanged where this flag is one, as in gradient scaling.
         self._optimizer.found_inf = self._left_out  # type: ignore[attr-defined]
         self._optimizer.step()
         if self._average is not None:
@@ -157,9 +158,9 @@ class RecordedSteps:
 
     @torch.no_grad()
     def _note(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Add up what is finite, remember the fault that ends the run; returns whether the step counts, ``(1,)``."""
+        """Sum the finite results and keep the fault that ends the run; returns whether the step counts, ``(1,)``."""
         self._last.copy_(torch.cat([torch.stack([loss, norm]).double(), self._one]))
-        bad = (self._last * 0).sum(0, keepdim=True).ne(0)  # zero times what is not finite is not a number
+        bad = (self._last * 0).sum(0, keepdim=True).ne(0)  # 0 times a non-finite value is NaN
         self._number.add_(1)
         self._in_a_row.add_(1).mul_(bad)
         ends = (self._in_a_row > self._allowed) & ~self._halted
@@ -170,23 +171,23 @@ class RecordedSteps:
         self._sums.add_(torch.where(taken, self._last, 0.0))
         return taken
 
-    def _look(self, stop: bool, due: bool) -> Taken:
-        """Read the numbers; move the inverses that need more than a step."""
+    def _read(self, stop: bool, due: bool) -> StepResult:
+        """Read the results, and update the inverses for which one step is not enough."""
         read = torch.cat([self._sums, self._last[:1], self._in_a_row, self._halted, self._fault]).tolist()
         objective, norm, count, last, in_a_row, halted, *fault = read
         steps, self._since = self._since, 0
-        self._guard.in_a_row = int(in_a_row)
+        self._check.in_a_row = int(in_a_row)
         if halted:
-            # The guard counts the step that it is told of; this one is counted already.
-            self._guard.in_a_row = self._allowed
-            self._guard.failed(fault[0], fault[1], int(fault[2]), self._last_good())
+            # failed() counts the step; this one is already counted.
+            self._check.in_a_row = self._allowed
+            self._check.failed(fault[0], fault[1], int(fault[2]), self._last_good())
         self._sums.zero_()
         self._followers.look(steps)
-        return Taken(int(count), steps - int(count), objective, norm, last, stop, due)
+        return StepResult(int(count), steps - int(count), objective, norm, last, stop, due)
 
 
 RECORDING = ("cuda",)
-"""The kinds of device that can record a step."""
+"""Kinds of device that can record a step."""
 
 
 def set_up(
@@ -194,26 +195,26 @@ def set_up(
     flow: Flow,
     recipe: Recipe,
     average: MovingAverage | None,
-    guard: DivergenceGuard,
+    check: DivergenceCheck,
     agreed: Callable[[Tensor], list[float]],
     last_good: Callable[[], str],
 ) -> tuple[nn.Module, Any, Steps]:
-    """Adam, the flow compiled and shared as the options say, and the steps.
+    """Set up Adam, the flow (compiled and distributed as the options say) and the training steps.
 
     Args:
-        fabric: the launched one.
-        flow: on its device already.
-        recipe: the options.
-        average: the moving average of the weights, where there is one.
-        guard: what happens when numbers are not finite.
-        agreed: the mean of each value over the devices.
-        last_good: names the last good checkpoint.
+        fabric: a launched Fabric.
+        flow: the flow, already on its device.
+        recipe: the recipe with all options.
+        average: moving average of the weights, or ``None``.
+        check: handles non-finite values.
+        agreed: returns the mean of each value over the devices.
+        last_good: describes the last good checkpoint.
 
     Returns:
-        The flow as the devices share it, its optimizer, and who takes the steps.
+        The flow as Fabric has set it up, its optimizer, and the steps.
 
     Raises:
-        ConfigError: the device cannot record a step, or there is no compiler for the code that is generated.
+        ConfigError: the device cannot record a step, or the C++ compiler that inductor needs is missing.
     """
     options = recipe.device
     if options.cuda_graph and fabric.device.type not in RECORDING:
@@ -237,15 +238,37 @@ def set_up(
     model, shared = fabric.setup(compiled, optimizer)
     if options.cuda_graph and followers is not None:
         every, training = options.read_every, recipe.training
-        rules = (recipe.optimizer, training, average, guard, followers, every, last_good)
-        backend = None if options.compile == "off" else options.compile
-        return model, shared, RecordedSteps(compiled, parameters, optimizer, *rules, backend)
-    rest = (recipe.optimizer, average, guard, fabric.backward, agreed, followers, last_good)
-    return model, shared, EagerSteps(model, parameters, shared, *rest)
+        recorded = RecordedSteps(
+            compiled,
+            parameters,
+            optimizer,
+            options=recipe.optimizer,
+            training=training,
+            average=average,
+            check=check,
+            followers=followers,
+            every=every,
+            last_good=last_good,
+            backend=None if options.compile == "off" else options.compile,
+        )
+        return model, shared, recorded
+    eager = EagerSteps(
+        model,
+        parameters,
+        shared,
+        options=recipe.optimizer,
+        average=average,
+        check=check,
+        backward=fabric.backward,
+        agreed=agreed,
+        followers=followers,
+        last_good=last_good,
+    )
+    return model, shared, eager
 
 
 def _compiler() -> str:
-    """The one that torch calls on a processor."""
+    """The C++ compiler that torch calls on a CPU."""
     return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 

@@ -1,26 +1,29 @@
-"""Run folders."""
+"""Run folders: the files of a run, and loading its trained flow."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snflow.errors import CheckpointError, ConfigError
-from snflow.train.recipe import Recipe
-from snflow.train.strict_yaml import read_yaml_file
+from snflow.train.recipe import Recipe, read_text, read_yaml
+
+if TYPE_CHECKING:
+    from snflow.distributions.flow import Flow
 
 
 class RunFolder:
     """``RUN/``: config.yaml, metrics.csv, layers.csv, checkpoints/, samples.png, curves.png, summary.json.
 
     Args:
-        path: the folder; it need not be there yet.
+        path: the folder; it need not exist yet.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
         self.layers = path / "layers.csv"
@@ -30,43 +33,41 @@ class RunFolder:
         self.summary = path / "summary.json"
 
     def recipe(self) -> Recipe:
-        """The resolved recipe of the run.
+        """Read the recipe of the run, with every option spelled out.
 
         Raises:
-            ConfigError: the folder is no run, or its config is damaged.
+            ConfigError: the folder is not a run, or its config is damaged.
         """
         if not self.config.is_file():
             raise ConfigError(
-                str(self.path), expected="the folder of a run", got="no config.yaml in it", fix="check the path"
+                str(self.path), expected="the folder of a run", got="a folder without config.yaml", fix="check the path"
             )
-        return Recipe.from_dict(read_yaml_file(self.config), str(self.config))
+        return Recipe.from_dict(read_yaml(read_text(self.config), str(self.config)), str(self.config))
 
     def holds(self, recipe: Recipe) -> bool:
-        """Whether the folder holds a run of this very recipe; ``False`` when it is new or empty.
+        """Return whether the folder contains a run of the same recipe; ``False`` when it is new or empty.
 
         Raises:
-            ConfigError: it holds something else.
+            ConfigError: it contains something else.
         """
         if self.config.is_file():
             if self.recipe().digest() == recipe.digest():
                 return True
             raise ConfigError(
                 str(self.path),
-                expected="a new folder, or one with this very recipe",
+                expected="a new folder, or a run of the same recipe",
                 got="a run with another config",
                 fix=f"continue that run with `snflow fit --resume {self.path}`, or give another --out",
             )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ConfigError(
-                str(self.path), expected="a new folder", got="something that is no run", fix="give another --out"
-            )
+            raise ConfigError(str(self.path), expected="a new folder", got="other files", fix="give another --out")
         return False
 
     def write_config(self, recipe: Recipe) -> None:
-        """Write the resolved recipe, whole or not at all.
+        """Write the recipe with every option spelled out, atomically.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            ConfigError: the folder is not writable.
         """
         temporary = self.path / ".tmp-config.yaml"
         try:
@@ -82,63 +83,62 @@ class RunFolder:
             ) from error
 
     def read_summary(self) -> dict[str, Any] | None:
-        """The summary of a finished run, ``None`` while there is none."""
+        """Read the summary of a finished run; ``None`` if there is none."""
         if not self.summary.is_file():
             return None
         content: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
         return content
 
     def write_summary(self, content: dict[str, Any]) -> None:
-        """Write the summary, whole or not at all."""
+        """Write the summary, atomically."""
         temporary = self.path / ".tmp-summary.json"
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         temporary.replace(self.summary)
 
 
-def load_flow(run: Path, which: str = "best", warn: Callable[[str], None] = print) -> tuple[Any, Recipe]:
-    """The trained flow of a run, on the CPU and in eval mode, with its recipe. The data are not needed.
+def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] = warnings.warn) -> tuple[Flow, Recipe]:
+    """Load the trained flow of a run, on the CPU and in eval mode, with its recipe. The data are not needed.
 
     Args:
-        run: the run's folder.
-        which: ``"best"`` by validation, ``"last"``, or the step of a checkpoint that is kept.
-        warn: told when the best checkpoint is damaged and the last is taken instead.
+        run: folder of the run.
+        which: ``"best"`` by validation, ``"last"``, or the step of a checkpoint.
+        warn: called with a warning when the best checkpoint is damaged and the last is taken instead.
 
     Returns:
         The :class:`~snflow.Flow`, with averaged weights where the run kept an average, and the recipe.
 
     Raises:
-        ConfigError: the folder is no run.
+        ConfigError: the folder is not a run.
         CheckpointError: the checkpoint is missing or damaged.
     """
     import torch
 
     from snflow.data.dataset import Dataset
-    from snflow.flows.building import build
     from snflow.train.checkpoints import CheckpointStore
     from snflow.train.evaluation import load_model
 
     folder = RunFolder(run)
     recipe = folder.recipe()
     checkpoint = CheckpointStore(folder.checkpoints).read(which, warn)
-    shape, levels = checkpoint.notes.get("event_shape"), checkpoint.notes.get("levels")
+    shape, num_values = checkpoint.notes.get("event_shape"), checkpoint.notes.get("num_values")
     if shape is None:
         raise CheckpointError(str(folder.checkpoints), expected="a checkpoint of a run", got="one without event shape")
     # Stand-in rows: whatever a flow learns from its data before training is in the checkpoint's buffers.
-    rows = torch.zeros(2, *shape, dtype=torch.float32 if levels is None else torch.int64)
-    if levels is None:
+    rows = torch.zeros(2, *shape, dtype=torch.float32 if num_values is None else torch.int64)
+    if num_values is None:
         rows[1] = 1.0
     with torch.random.fork_rng(devices=[]):
-        flow = build(recipe.flow, Dataset(recipe.data_name, rows, rows, rows, levels=levels))
+        flow = recipe.build_flow(Dataset(recipe.data["name"], rows, rows, rows, num_values=num_values))
     flow.to(torch.float64 if recipe.training.precision == "64-true" else torch.float32)
     load_model(flow, checkpoint, averaged=True)
     return flow.eval(), recipe
 
 
 def move(flow: Any, device: str) -> None:
-    """Bring a flow to a torch device.
+    """Move a flow to a torch device.
 
     Raises:
-        ConfigError: torch knows no such device, or it is not there.
+        ConfigError: torch does not know the device, or this machine does not have it.
     """
     try:
         flow.to(device)

@@ -1,4 +1,4 @@
-"""Training steps: eager, compiled, and how they are set up."""
+"""Training steps: objective, gradient and optimizer, and the check for divergence."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from snflow.train.options import OptimizerOptions, TrainingOptions
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the loop wants of one step.
+class StepRequest:
+    """What the training loop asks of one step.
 
     Attributes:
         rate: the learning rate.
         number: the number of the step in the run, from 1.
-        stop: tells whether a signal has asked this process to end; asked when the gradient is there.
-        due: tells whether a checkpoint is due on this process.
-        look: whether the numbers must be known after this step: the epoch ends, or a checkpoint is written.
+        stop: returns whether a signal has asked this process to end; called after the gradient is computed.
+        due: returns whether a checkpoint is due on this process.
+        report: whether the results must be known after this step, since the epoch ends or a checkpoint is written.
     """
 
     rate: float
     number: int
     stop: Callable[[], bool]
     due: Callable[[], bool]
-    look: bool = False
+    report: bool = False
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What is known of the steps since the last ``Taken``.
+class StepResult:
+    """Results of the steps since the last ``StepResult``.
 
     Attributes:
-        steps: how many had finite numbers.
-        skipped: how many were left out.
-        objective: the sum of their objectives, in nats.
-        gradient_norm: the sum of their gradient norms.
+        steps: number of finite steps.
+        skipped: number of steps that were skipped.
+        objective: sum of the objectives of the finite steps, in nats.
+        gradient_norm: sum of their gradient norms.
         last: the objective of the last step.
         stop: whether a signal has asked any process to end.
         due: whether a checkpoint is due on any process.
@@ -63,33 +63,33 @@ class Taken:
 class Steps(Protocol):
     """Takes θ ← Adam(∂/∂θ mean(−flow(x))), batch by batch."""
 
-    def take(self, batch: Tensor, asked: Asked) -> Taken | None:
-        """One step; ``None`` where its numbers are not known yet.
+    def take(self, batch: Tensor, asked: StepRequest) -> StepResult | None:
+        """Take one step; ``None`` when its results are not known yet.
 
         Args:
             batch: with shape ``(batch, *event)``, on the device.
-            asked: what the loop wants.
+            asked: what the loop asks of this step.
 
         Raises:
-            DivergenceError: the numbers are not finite, and the recipe says to stop.
+            DivergenceError: a value is not finite and ``on_nonfinite`` is stop.
         """
 
 
 @final
 class EagerSteps:
-    """Objective, gradient, its norm, guard and Adam; on several devices all of them agree before Adam moves.
+    """One step at a time: objective, gradient and Adam. Several devices agree on the results before Adam's update.
 
     Args:
-        model: the flow, as the devices share it, compiled or not.
-        parameters: those that are trained.
+        model: the flow as Fabric has set it up, possibly compiled.
+        parameters: trained parameters.
         optimizer: Adam.
-        options: of the optimizer.
-        average: the moving average of the weights, where there is one.
-        guard: what happens when numbers are not finite.
-        backward: the backward pass of a loss.
-        agreed: the mean of each value over the devices.
-        followers: the learned inverses, where the model's own forward leaves them alone.
-        last_good: names the last good checkpoint.
+        options: options of the optimizer.
+        average: moving average of the weights, or ``None``.
+        check: handles non-finite values.
+        backward: runs the backward pass of a loss.
+        agreed: returns the mean of each value over the devices.
+        followers: updates the learned inverses when the model's forward pass does not.
+        last_good: describes the last good checkpoint.
     """
 
     def __init__(
@@ -97,20 +97,21 @@ class EagerSteps:
         model: nn.Module,
         parameters: list[nn.Parameter],
         optimizer: Any,
+        *,
         options: OptimizerOptions,
         average: MovingAverage | None,
-        guard: DivergenceGuard,
+        check: DivergenceCheck,
         backward: Callable[[Tensor], object],
         agreed: Callable[[Tensor], list[float]],
         followers: Followers | None,
         last_good: Callable[[], str],
     ) -> None:
         self._model, self._parameters, self._optimizer, self._options = model, parameters, optimizer, options
-        self._average, self._guard, self._followers = average, guard, followers
+        self._average, self._check, self._followers = average, check, followers
         self._backward, self._agreed, self._last_good = backward, agreed, last_good
 
-    def take(self, batch: Tensor, asked: Asked) -> Taken:
-        """One step, and its numbers."""
+    def take(self, batch: Tensor, asked: StepRequest) -> StepResult:
+        """Take one step."""
         for group in self._optimizer.param_groups:
             group["lr"] = asked.rate
         if self._followers is not None:
@@ -127,26 +128,26 @@ class EagerSteps:
             self._optimizer.step()
             if self._average is not None:
                 self._average.update()
-            self._guard.passed()
+            self._check.passed()
         else:
-            self._guard.failed(objective, size, asked.number, self._last_good())
+            self._check.failed(objective, size, asked.number, self._last_good())
         self._optimizer.zero_grad(set_to_none=True)
         if not finite:
-            return Taken(0, 1, 0.0, 0.0, objective, stop > 0, due > 0)
-        return Taken(1, 0, objective, size, objective, stop > 0, due > 0)
+            return StepResult(0, 1, 0.0, 0.0, objective, stop > 0, due > 0)
+        return StepResult(1, 0, objective, size, objective, stop > 0, due > 0)
 
 
 LOST = 1.0
-"""The residual ‖I − WR‖/√D of R = 0: a learned inverse past it says nothing about W⁻¹."""
+"""The residual ‖I − RW‖_F/√D of R = 0. A learned inverse with a larger residual carries no information about W⁻¹."""
 
 
-class DivergenceGuard:
-    """Counts the steps left out, and ends the run with the name of the layer at fault.
+class DivergenceCheck:
+    """Counts skipped steps, and ends a diverged run with an error that names the layer at fault.
 
     Args:
-        flow: whose layers are named.
-        training: what to do: stop, or skip up to ``max_skips`` in a row.
-        optimizer: for the advice.
+        flow: the flow whose layers are named.
+        training: whether to stop, or to skip up to ``max_skips`` steps in a row.
+        optimizer: options that the advice refers to.
     """
 
     def __init__(self, flow: nn.Module, training: TrainingOptions, optimizer: OptimizerOptions) -> None:
@@ -154,16 +155,16 @@ class DivergenceGuard:
         self.in_a_row = 0
 
     def passed(self) -> None:
-        """Note a finite step."""
+        """Record a finite step."""
         self.in_a_row = 0
 
     def failed(self, objective: float, norm: float, step: int, last_good: str) -> None:
-        """Note a step whose objective or gradient norm is not finite; it is left out, or the run ends.
+        """Record a step with a non-finite objective or gradient norm: skip it or end the run.
 
-        Call it while the gradients of the step are still there.
+        Call it before the gradients of the step are cleared.
 
         Raises:
-            DivergenceError: ``on_nonfinite`` is stop, or too many in a row failed.
+            DivergenceError: ``on_nonfinite`` is stop, or too many steps in a row failed.
         """
         self.in_a_row += 1
         if self._training.on_nonfinite == "skip" and self.in_a_row <= self._training.max_skips:
@@ -173,13 +174,13 @@ class DivergenceGuard:
         raise self.divergence(f"step {step}", f"{what}{times}, at {self.culprit(objective)}", last_good)
 
     def validated(self, rise: float, residuals: dict[str, float], epoch: int, last_good: str) -> None:
-        """Note a validation: where the likelihood falls together with a learned inverse, the gradient is not its own.
+        """End the run if the likelihood has fallen and a learned inverse is lost: the gradient is then wrong.
 
         Args:
-            rise: of the validation NLL above the best so far, in nats a dimension.
-            residuals: ‖I − WR‖/√D of each layer.
-            epoch: the number of the epoch.
-            last_good: where to go on from.
+            rise: validation NLL minus the best so far, in nats per dimension.
+            residuals: ‖I − RW‖_F/√D of each layer.
+            epoch: number of the epoch.
+            last_good: description of the last good checkpoint.
 
         Raises:
             DivergenceError: the rise is above ``divergence_rise`` and a residual above one.
@@ -190,14 +191,14 @@ class DivergenceGuard:
             return
         raise self.divergence(
             f"epoch {epoch}",
-            f"one {rise:.3g} nats a dimension above it, and a lost inverse at {worst}: ‖I − WR‖/√D is "
+            f"{rise:.3g} nats per dimension more, with a lost inverse at {worst}: ‖I − RW‖_F/√D is "
             f"{residuals[worst]:.3g}",
             last_good,
             expected=f"a validation NLL within training.divergence_rise {limit:g} of the best",
         )
 
-    def divergence(self, where: str, got: str, last_good: str, expected: str = "finite numbers") -> DivergenceError:
-        """The error that ends a diverged run."""
+    def divergence(self, where: str, got: str, last_good: str, expected: str = "finite values") -> DivergenceError:
+        """Build the error that ends a diverged run."""
         unguarded = [m for m in self._flow.modules() if isinstance(m, SelfNormalizingMap) and not m.learned.guard]
         advice = "set flow.guard true, or flow.inverse_tracking newton, or " if unguarded else ""
         advice += f"lower optimizer.learning_rate (now {self._optimizer.learning_rate:g})"
@@ -211,7 +212,7 @@ class DivergenceGuard:
         )
 
     def culprit(self, objective: float) -> str:
-        """Name the layer: the worst learned inverse where the objective is lost, else the first bad gradient."""
+        """Name the layer at fault: the worst learned inverse, or the first non-finite gradient."""
         bad = [n for n, p in self._flow.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         errors = {name: d.reconstruction_error for name, d in layer_diagnostics(self._flow).items()}
         if errors and (not bad or not math.isfinite(objective)):
@@ -226,5 +227,5 @@ def _rank(error: float) -> float:
 
 @torch.no_grad()
 def gradient_norm(parameters: list[nn.Parameter]) -> Any:
-    """‖∂L/∂θ‖ over all parameters, a scalar tensor."""
+    """‖∂L/∂θ‖₂ over all parameters, as a scalar tensor."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,0 +1,327 @@
+"""The commands: ``fit``, ``evaluate``, ``sample`` and ``recipes``. Their options are their signatures."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from snflow.errors import ConfigError, nearest
+from snflow.train.recipe import (
+    Recipe,
+    add_option_sections,
+    available_recipes,
+    explained,
+    find_recipe,
+    load_recipe,
+    new_parser,
+    parser_of,
+    read_text,
+    read_yaml,
+)
+from snflow.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+SHORT = {
+    "--epochs": "--training.epochs",
+    "--seed": "--training.seed",
+    "--batch_size": "--training.batch_size",
+    "--learning_rate": "--optimizer.learning_rate",
+    "--device": "--device.accelerator",
+}
+"""Short forms of common options of ``fit``."""
+
+_MAY_CHANGE_ON_RESUME = ("device.", "training.epochs", "training.patience", "training.checkpoint_", "training.threads")
+
+
+def run(name: str, argv: Sequence[str]) -> int:
+    """Run a command with its words; returns the exit code."""
+    if name == "fit":
+        return _fit(argv)
+    if name == "recipes" and not argv:
+        recipes()  # without the parser, which takes longer to import than the list takes to print
+        return 0
+    function: Callable[..., None] = {"evaluate": evaluate, "sample": sample, "recipes": recipes}[name]
+    parser = new_parser()
+    parser.prog, parser.description = f"snflow {name}", _summary(function)
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    words = ["--n" if word == "-n" else word for word in argv]
+    function(**vars(_parsed(parser, words)))
+    return 0
+
+
+def evaluate(
+    run: str,
+    *,
+    split: Literal["train", "validation", "test"] = "test",
+    checkpoint: str = "best",
+    batch_size: int | None = None,
+    device: str = "cpu",
+) -> None:
+    """Print the exact negative log-likelihood of a trained run on a split of its data, summed in float64.
+
+    Args:
+        run: Folder of the run.
+        split: Part of the data.
+        checkpoint: "best" by validation, "last", or the step of a checkpoint.
+        batch_size: Rows evaluated at a time; null takes the recipe's eval_batch_size.
+        device: Torch device, such as cpu or cuda.
+    """
+    import math
+
+    from snflow.distributions.flow import bits_per_dim
+    from snflow.train.evaluation import exact_nll
+    from snflow.train.run_folder import load_flow, move
+
+    flow, recipe = load_flow(run, checkpoint, _warn)
+    dataset = recipe.load_dataset()
+    move(flow, device)
+    rows = getattr(dataset, split)
+    nll = exact_nll(flow, rows, batch_size or recipe.training.eval_batch_size, recipe.training.seed)
+    bits = "" if dataset.num_values is None else f", {bits_per_dim(nll, math.prod(dataset.event_shape)):.6f} bits/dim"
+    print(f"exact {split} NLL of the {checkpoint} checkpoint: {nll:.6f} nats{bits}, {len(rows)} rows")
+
+
+def sample(
+    run: str,
+    *,
+    n: int = 100,
+    inverse: Literal["learned", "exact", "refined"] = "exact",
+    out: str = "samples.png",
+    temperature: float = 1.0,
+    seed: int = 0,
+    checkpoint: str = "best",
+    device: str = "cpu",
+) -> None:
+    """Draw samples from a trained run.
+
+    Args:
+        run: Folder of the run.
+        n: Number of samples.
+        inverse: Inversion method of self-normalizing layers: one pass of the learned inverse, a factorization, or an
+            iterative solve.
+        out: File to write, .png for a picture or .npy for an array of shape (n, *event).
+        temperature: Factor on the scale of the latents.
+        seed: Seed of the latents.
+        checkpoint: "best" by validation, "last", or the step of a checkpoint.
+        device: Torch device, such as cpu or cuda.
+    """
+    path = Path(out)
+    if path.suffix not in (".png", ".npy"):
+        raise ConfigError("--out", expected="a file that ends in .png or .npy", got=repr(out))
+
+    import numpy as np
+    import torch
+
+    from snflow.train import pictures
+    from snflow.train.run_folder import load_flow, move
+
+    flow, _ = load_flow(run, checkpoint, _warn)
+    move(flow, device)
+    generator = torch.Generator(flow.base.device).manual_seed(seed)
+    drawn = flow.sample(n, inverse=inverse, temperature=temperature, generator=generator).cpu()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npy":
+            np.save(path, drawn.numpy())
+        elif pictures.is_image(flow):
+            pictures.draw_image_grid(path, flow, drawn)
+        else:
+            pictures.draw_points(path, flow, drawn)
+    except OSError as error:
+        raise ConfigError("--out", expected="a writable file", got=str(error)) from error
+    print(f"{len(drawn)} samples by the {inverse} inverse: {out}")
+
+
+def recipes(recipe: str | None = None) -> None:
+    """List the recipes that come with the library, or print one: `snflow recipes digits_conv > mine.yaml`.
+
+    Args:
+        recipe: Name of a recipe to print, or path of a YAML file to check and print; without it, all are listed.
+    """
+    if recipe is not None:
+        load_recipe(recipe)
+        print(read_text(find_recipe(recipe)), end="")
+        return
+    loaded = {name: read_yaml(read_text(path), name) for name, path in available_recipes().items()}
+    width = max(map(len, loaded), default=0)
+    for name, content in loaded.items():
+        print(f"{name:<{width}}  {content['data']['name']:<6} {content['flow']['name']:<6} {content['description']}")
+
+
+def _fit(argv: Sequence[str]) -> int:
+    """Train the flow of a recipe, or continue a run."""
+    words = _expanded(argv)
+    given = dict(_options(words))
+    resumed, reference = given.get("--resume"), _first_positional(words)
+    if resumed is not None and reference is not None:
+        raise ConfigError("snflow fit", expected="a recipe or --resume RUN", got="both", fix="leave one of them out")
+    base = RunFolder(Path(resumed)).recipe() if resumed else load_recipe(reference) if reference else None
+    for section in ("data", "flow"):
+        name = given.get(f"--{section}.name")
+        if base is not None and name is not None and name != getattr(base, section)["name"]:
+            base = Recipe.from_dict({**base.to_dict(), section: {"name": name}})
+    parsed = _parsed(_fit_parser(base), words)
+    if base is None:
+        raise ConfigError("snflow fit", expected="a recipe", got="none", fix="`snflow recipes` lists them")
+    out, compare = parsed.pop("out"), parsed.pop("compare")
+    for name in ("recipe", "resume"):
+        parsed.pop(name)
+    recipe = Recipe.from_namespace(parsed)
+    if resumed is not None:
+        for option, value in (("--out", out), ("--compare", compare)):
+            if value is not None:
+                raise ConfigError(option, expected="no such option together with --resume", got=repr(value))
+        _check_resumed(base, recipe)
+        return _train([("", recipe, Path(resumed))], argv, resume=True)
+    folder = Path(out or f"runs/{find_recipe(str(reference)).stem}")
+    if compare is None:
+        return _train([(recipe.flow["name"], recipe, folder)], argv)
+    rule = recipe.flow.get("log_det_rule")
+    if rule is None:
+        raise ConfigError("--compare", expected="a flow with a log_det_rule", got=f"the flow {recipe.flow['name']!r}")
+    if rule == compare:
+        raise ConfigError("--compare", expected="another rule than the recipe's", got=repr(rule))
+    other = recipe.replace({"flow.log_det_rule": compare})
+    return _train([(rule, recipe, folder / rule), (compare, other, folder / compare)], argv)
+
+
+def _fit_parser(recipe: Recipe | None) -> ArgumentParser:
+    """The options of this recipe with its values as defaults; without a recipe, those of all recipes."""
+    content = {} if recipe is None else recipe.to_dict()
+    parser = parser_of(recipe.data["name"], recipe.flow["name"]) if recipe else new_parser()
+    parser.prog = "snflow fit"
+    parser.usage = "snflow fit RECIPE [--key value …]"
+    parser.description = (recipe and recipe.description) or "Train the flow of a recipe into a run folder."
+    short = ", ".join(f"{name} for {full}" for name, full in SHORT.items())
+    more = "" if recipe else "`snflow fit RECIPE --help` lists the options of that recipe's data and flow too. "
+    parser.epilog = f"{more}Short forms: {short}."
+    parser.add_argument(
+        "recipe", type=str, nargs="?", help="Name of a recipe (`snflow recipes`), or path of a YAML file."
+    )
+    parser.add_argument("--out", type=str | None, help="Run folder; null is runs/RECIPE.")
+    parser.add_argument("--resume", type=str | None, help="Run folder to continue, instead of a recipe.")
+    parser.add_argument(
+        "--compare",
+        type=str | None,
+        help="Train a second time with this flow.log_det_rule, into subfolders of the run folder, and compare.",
+    )
+    if recipe is None:
+        add_option_sections(parser)
+    else:
+        parser.set_defaults(
+            {f"{s}.{o}": v for s, options in content.items() if s != "description" for o, v in options.items()}
+        )
+        parser.set_defaults(description=recipe.description)
+    return parser
+
+
+def _check_resumed(before: Recipe, after: Recipe) -> None:
+    """Refuse a change that a run cannot take in the middle."""
+    old, new = before.to_dict(), after.to_dict()
+    for section, options in new.items():
+        for option, value in options.items() if isinstance(options, dict) else ():
+            name = f"{section}.{option}"
+            if old[section].get(option) != value and not name.startswith(_MAY_CHANGE_ON_RESUME):
+                raise ConfigError(
+                    f"--{name}",
+                    expected="the value that the run began with",
+                    got="another one",
+                    fix="only epochs, patience, checkpoints, threads and device may change; or start another --out",
+                )
+
+
+def _train(runs: list[tuple[str, Recipe, Path]], argv: Sequence[str], *, resume: bool = False) -> int:
+    """Train one after the other and print the results."""
+    from rich.console import Console
+
+    from snflow.train.fit import fit
+    from snflow.train.progress import show
+
+    console = Console(highlight=False)
+    command = shlex.join(["snflow", "fit", *argv])
+    finished = []
+    for name, recipe, out in runs:
+        result = fit(recipe, out, resume=resume, command=command, console=console)
+        if result.signal is not None:
+            text = f"stopped by a signal; a checkpoint is written: snflow fit --resume {out}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            return 128 + result.signal
+        if result.summary is not None:
+            finished.append((name or recipe.flow["name"], out, result.summary))
+    if finished:
+        show(console, finished)
+    return 0
+
+
+def _expanded(argv: Sequence[str]) -> list[str]:
+    """The words with short forms written out."""
+    words = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        words.append(SHORT.get(name, name) + equals + value)
+    return words
+
+
+def _options(words: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Each option with its value; every option takes exactly one.
+
+    Raises:
+        ConfigError: an option comes twice.
+    """
+    seen = set()
+    for position, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if not word.startswith("--"):
+            continue
+        if name in seen and not name.endswith("+"):
+            raise ConfigError(name, expected="each option once", got="a second value", fix="drop one of them")
+        seen.add(name)
+        yield name, value if equals else next(iter(words[position + 1 :]), "")
+
+
+def _first_positional(words: Sequence[str]) -> str | None:
+    rest = iter(words)
+    for word in rest:
+        if word in ("-h", "--help"):
+            continue
+        if not word.startswith("-"):
+            return word
+        if "=" not in word:
+            next(rest, None)
+    return None
+
+
+def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+    """Parse the words of a command, with errors in this library's words."""
+    from jsonargparse import ArgumentError
+
+    dict(_options(words))
+    try:
+        return parser.parse_args(list(words))
+    except ArgumentError as error:
+        unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", str(error))
+        if unknown is None:
+            raise explained(error, parser) from None
+        word = unknown.group(1).partition("=")[0]
+        if not word.startswith("-"):
+            raise ConfigError(
+                "arguments", expected="nothing more", got=word, fix="write options as --key value"
+            ) from None
+        known = [*SHORT, *(name for action in parser._actions for name in action.option_strings)]
+        raise ConfigError(
+            word, expected="an option of this command", got="an unknown one", fix=nearest(word, known)
+        ) from None
+
+
+def _summary(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").partition("\n")[0]
+
+
+def _warn(text: str) -> None:
+    print(f"snflow: warning: {text}", file=sys.stderr)
