@@ -5,7 +5,6 @@ from .autoregressive import maf as maf
 from .autoregressive import naf as naf
 from .autoregressive import sos as sos
 from .autoregressive import umnn as umnn
-from .building import build as build
 from .coupling import nice as nice
 from .coupling import realnvp as realnvp
 from .ffjord import ffjord as ffjord
@@ -20,6 +19,7 @@ from .residual import residual as residual
 from .self_normalizing import conv as conv
 from .self_normalizing import dense as dense
 from .self_normalizing import pair as pair
+from .sylvester import generalized_sylvester as generalized_sylvester
 from .sylvester import planar as planar
 from .sylvester import radial as radial
 from .sylvester import sylvester as sylvester

@@ -1,8 +1,8 @@
-"""Autoregressive flows."""
+"""Autoregressive flows: MAF, IAF, neural, block neural, unconstrained monotonic and sum-of-squares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from snflow.bijections.autoregressive import Autoregressive, BlockAutoregressive
@@ -10,19 +10,21 @@ from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.inverse import Inverse
 from snflow.bijections.normalization import BatchNorm
 from snflow.bijections.transformers.affine import AffineTransformer, GatedTransformer
+from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.monotone import IntegralTransformer, SigmoidalTransformer, SumOfSquaresTransformer
 from snflow.distributions.flow import Flow
-from snflow.flows.composition import assembled
-from snflow.flows.options import VectorMixing
+from snflow.errors import check_choice
+from snflow.flows._composition import VectorMixing, ready_flow, stacked
 from snflow.nets.mlp import Activation
 
+IAFUpdate = Literal["affine", "gated"]
 
+
+@ready_flow
 def maf(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 5,
     mixing: VectorMixing = "reverse",
     width: int = 64,
@@ -30,141 +32,120 @@ def maf(
     residual: bool = False,
     activation: Activation = "relu",
     batch_norm: bool = False,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """zᵢ = xᵢ exp(sᵢ) + tᵢ, (s, t) of x₁ … xᵢ₋₁: densities in one pass a layer, samples in D steps.
+    """zᵢ = xᵢ exp(sᵢ) + tᵢ, (s, t) a network of x₁ … xᵢ₋₁: densities in one pass per layer, samples in D steps.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of autoregressive layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        width: features inside of each masked network.
-        depth: hidden layers of it.
-        residual: whether they add up.
-        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        batch_norm: whether an invertible batch normalization follows each layer.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of autoregressive layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units in each layer of a masked network.
+        depth: Number of hidden layers of each masked network.
+        residual: Whether the networks have residual connections between their hidden layers.
+        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+        batch_norm: Whether an invertible batch normalization follows each layer.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Papamakarios et al. (2017), Masked autoregressive flow for density estimation.
 
     Example:
         >>> import torch, snflow
-        >>> flow = snflow.flows.maf(3, context_features=2)
+        >>> flow = snflow.flows.maf(3, context_shape=2)
         >>> flow.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape
         torch.Size([4])
     """
-
-    def layer(_: int, size: int) -> list[Bijection]:
-        own: list[Bijection] = [
-            Autoregressive(size, AffineTransformer(), width, depth, context_features, residual, activation),
-        ]
-        return [*own, BatchNorm(size)] if batch_norm else own
-
-    return assembled(
+    return _autoregressive(
         "flows.maf",
-        features,
-        layer,
+        event_shape,
+        AffineTransformer,
+        wrap=lambda layer: [layer, BatchNorm(layer.features)] if batch_norm else [layer],
+        context_shape=context_shape,
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
+        width=width,
+        depth=depth,
+        residual=residual,
+        activation=activation,
     )
 
 
+@ready_flow
 def iaf(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 5,
     mixing: VectorMixing = "reverse",
     width: int = 64,
     depth: int = 2,
     residual: bool = False,
     activation: Activation = "relu",
+    update: IAFUpdate = "gated",
     gate_bias: float = 2.0,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """xᵢ = σᵢ zᵢ + (1 − σᵢ) mᵢ, (σ, m) of z₁ … zᵢ₋₁: samples in one pass a layer, densities of given points in D steps.
+    """xᵢ = σᵢ zᵢ + (1 − σᵢ) mᵢ, (σ, m) a network of z₁ … zᵢ₋₁: samples in one pass per layer, densities in D steps.
 
-    A sample's own density costs one pass too: ``flow.distribution().rsample`` and variational inference need no more.
+    A sample's own density costs one pass as well, so ``flow.rsample_and_log_prob`` and variational inference are
+    cheap. The affine update is xᵢ = zᵢ exp(sᵢ) + tᵢ.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context, the h of the paper; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of autoregressive layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        width: features inside of each masked network.
-        depth: hidden layers of it.
-        residual: whether they add up.
-        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        gate_bias: what is added to each gate before its sigmoid.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, the h of the paper, an int for vectors; ``None`` for no context.
+        layers: Number of autoregressive layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units in each layer of a masked network.
+        depth: Number of hidden layers of each masked network.
+        residual: Whether the networks have residual connections between their hidden layers.
+        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+        update: How a layer maps an element: ``"gated"``, the convex combination of the paper's algorithm 1, or
+            ``"affine"``, a scale and a shift.
+        gate_bias: Number added to each gate before its sigmoid, so that gated layers begin near the identity; unused
+            by affine updates.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
-        Kingma et al. (2016), Improving variational inference with inverse autoregressive flow, algorithm 1.
+        Kingma et al. (2016), Improving variational inference with inverse autoregressive flow.
 
     Example:
         >>> import torch, snflow
-        >>> snflow.flows.iaf(3).sample(4).shape
+        >>> snflow.flows.iaf(3, update="affine").sample(4).shape
         torch.Size([4, 3])
     """
-
-    def layer(_: int, size: int) -> list[Bijection]:
-        return [
-            Inverse(
-                Autoregressive(size, GatedTransformer(gate_bias), width, depth, context_features, residual, activation)
-            ),
-        ]
-
-    return assembled(
+    check_choice("flows.iaf", "update", update, IAFUpdate)
+    return _autoregressive(
         "flows.iaf",
-        features,
-        layer,
+        event_shape,
+        lambda: GatedTransformer(gate_bias) if update == "gated" else AffineTransformer(),
+        wrap=lambda layer: [Inverse(layer)],
+        context_shape=context_shape,
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
+        width=width,
+        depth=depth,
+        residual=residual,
+        activation=activation,
     )
 
 
-_BOX = 5.0
-"""What the networks of a polynomial flow see of far points: the nearest one in this box."""
-
-
+@ready_flow
 def naf(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 5,
     mixing: VectorMixing = "reverse",
     width: int = 64,
@@ -173,32 +154,30 @@ def naf(
     activation: Activation = "relu",
     units: int = 8,
     sigmoidal_layers: int = 2,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """zᵢ = τ(xᵢ; hᵢ), τ a monotone network of sigmoids whose weights are h: densities in one pass a layer.
+    """zᵢ = τ(xᵢ; hᵢ), τ a monotone network of sigmoids with weights h predicted from x₁ … xᵢ₋₁.
+
+    A density takes one pass per layer, a sample D root searches.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of autoregressive layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        width: features inside of each masked network.
-        depth: hidden layers of it.
-        residual: whether they add up.
-        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        units: sigmoids in each layer of a monotone network.
-        sigmoidal_layers: layers of it.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of autoregressive layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units in each layer of a masked network.
+        depth: Number of hidden layers of each masked network.
+        residual: Whether the masked networks have residual connections between their hidden layers.
+        activation: Activation of the masked networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and
+            ``"tanh"``.
+        units: Number of sigmoids in each layer of a monotone network.
+        sigmoidal_layers: Number of layers of each monotone network.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Huang et al. (2018), Neural autoregressive flows.
@@ -208,56 +187,46 @@ def naf(
         >>> snflow.flows.naf(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-
-    def layer(_: int, size: int) -> list[Bijection]:
-        transformer = SigmoidalTransformer(units, sigmoidal_layers)
-        return [Autoregressive(size, transformer, width, depth, context_features, residual, activation)]
-
-    return assembled(
+    return _autoregressive(
         "flows.naf",
-        features,
-        layer,
+        event_shape,
+        lambda: SigmoidalTransformer(units, layers=sigmoidal_layers),
+        context_shape=context_shape,
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
+        width=width,
+        depth=depth,
+        residual=residual,
+        activation=activation,
     )
 
 
+@ready_flow
 def bnaf(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 3,
     mixing: VectorMixing = "reverse",
-    block: int = 16,
+    width: int = 16,
     depth: int = 2,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """z = net(x), net of triangular blocks with a positive diagonal: one network for the whole vector.
+    """z = net(x), net of triangular blocks with a positive diagonal: one monotone network for the whole vector.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of networks.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        block: hidden units of each feature in each hidden layer.
-        depth: hidden layers of each network.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of networks.
+        mixing: What mixes the features between two networks: ``"reverse"``, ``"random"`` (a fixed permutation),
+            ``"lu"`` (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units per feature in each hidden layer.
+        depth: Number of hidden layers of each network.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         De Cao et al. (2019), Block neural autoregressive flow.
@@ -267,29 +236,20 @@ def bnaf(
         >>> snflow.flows.bnaf(3).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-
-    def layer(_: int, size: int) -> list[Bijection]:
-        return [BlockAutoregressive(size, block, depth, context_features)]
-
-    return assembled(
+    return stacked(
         "flows.bnaf",
-        features,
-        layer,
+        event_shape,
+        lambda _, features: [BlockAutoregressive(features, block=width, depth=depth, context_shape=context_shape)],
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
     )
 
 
+@ready_flow
 def umnn(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 5,
     mixing: VectorMixing = "reverse",
     width: int = 64,
@@ -299,33 +259,31 @@ def umnn(
     embedding: int = 8,
     integrand_width: int = 32,
     nodes: int = 24,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """zᵢ = ∫₀^xᵢ g(t; hᵢ) dt + βᵢ, g a positive network: densities in one pass a layer.
+    """zᵢ = ∫₀^xᵢ g(t; hᵢ) dt + βᵢ, g a positive network, (h, β) predicted from x₁ … xᵢ₋₁.
+
+    A density takes one pass per layer, a sample D root searches.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of autoregressive layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        width: features inside of each masked network.
-        depth: hidden layers of it.
-        residual: whether they add up.
-        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        embedding: how many numbers the masked network tells each integrand.
-        integrand_width: features inside of an integrand.
-        nodes: of the quadrature rule.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of autoregressive layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units in each layer of a masked network.
+        depth: Number of hidden layers of each masked network.
+        residual: Whether the masked networks have residual connections between their hidden layers.
+        activation: Activation of the masked networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and
+            ``"tanh"``.
+        embedding: Size of the vector h on which each integrand is conditioned.
+        integrand_width: Hidden units in each layer of an integrand.
+        nodes: Number of nodes of the quadrature rule.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Wehenkel & Louppe (2019), Unconstrained monotonic neural networks.
@@ -335,30 +293,25 @@ def umnn(
         >>> snflow.flows.umnn(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-
-    def layer(_: int, size: int) -> list[Bijection]:
-        transformer = IntegralTransformer(embedding, integrand_width, nodes)
-        return [Autoregressive(size, transformer, width, depth, context_features, residual, activation)]
-
-    return assembled(
+    return _autoregressive(
         "flows.umnn",
-        features,
-        layer,
+        event_shape,
+        lambda: IntegralTransformer(embedding, width=integrand_width, nodes=nodes),
+        context_shape=context_shape,
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
+        width=width,
+        depth=depth,
+        residual=residual,
+        activation=activation,
     )
 
 
+@ready_flow
 def sos(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 5,
     mixing: VectorMixing = "reverse",
     width: int = 64,
@@ -367,32 +320,29 @@ def sos(
     activation: Activation = "relu",
     polynomials: int = 3,
     degree: int = 3,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """zᵢ = βᵢ + ∫₀^xᵢ Σₖ pₖ(t)² dt, the coefficients of the polynomials p in hᵢ: densities in one pass a layer.
+    """zᵢ = βᵢ + ∫₀^xᵢ Σₖ pₖ(t)² dt, β and the coefficients of the polynomials p predicted from x₁ … xᵢ₋₁.
+
+    A density takes one pass per layer, a sample D root searches.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of autoregressive layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        width: features inside of each masked network.
-        depth: hidden layers of it.
-        residual: whether they add up.
-        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        polynomials: squared polynomials in each sum.
-        degree: of each of them.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of autoregressive layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units in each layer of a masked network.
+        depth: Number of hidden layers of each masked network.
+        residual: Whether the networks have residual connections between their hidden layers.
+        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+        polynomials: Number of squared polynomials in each sum.
+        degree: Degree of each polynomial p.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Jaini et al. (2019), Sum-of-squares polynomial flow.
@@ -402,32 +352,54 @@ def sos(
         >>> snflow.flows.sos(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-
-    def layer(_: int, size: int) -> list[Bijection]:
-        transformer = SumOfSquaresTransformer(polynomials, degree)
-        # polynomials of polynomials of an outlier overflow, unless they begin as the identity and see it clamped
-        return [
-            Autoregressive(
-                size,
-                transformer,
-                width,
-                depth,
-                context_features,
-                residual,
-                activation,
-                input_bound=_BOX,
-                zero_start=True,
-            )
-        ]
-
-    return assembled(
+    return _autoregressive(
         "flows.sos",
-        features,
-        layer,
+        event_shape,
+        lambda: SumOfSquaresTransformer(polynomials, degree),
+        context_shape=context_shape,
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
+        width=width,
+        depth=depth,
+        residual=residual,
+        activation=activation,
+        # Composed polynomials of an outlier overflow unless the layers begin as the identity and clamp their inputs.
+        input_bound=5.0,
+        zero_start=True,
     )
+
+
+def _autoregressive(
+    where: str,
+    event_shape: int | Shape,
+    transformer: Callable[[], Transformer],
+    *,
+    context_shape: int | Shape | None,
+    layers: int,
+    mixing: VectorMixing,
+    width: int,
+    depth: int,
+    residual: bool,
+    activation: Activation,
+    input_bound: float | None = None,
+    zero_start: bool = False,
+    wrap: Callable[[Autoregressive], Sequence[Bijection]] = lambda layer: [layer],
+) -> Flow:
+    """A stack of autoregressive layers with this transformer, each passed through ``wrap``."""
+
+    def layer(_: int, features: int) -> Sequence[Bijection]:
+        return wrap(
+            Autoregressive(
+                features,
+                transformer(),
+                width=width,
+                depth=depth,
+                context_shape=context_shape,
+                residual=residual,
+                activation=activation,
+                input_bound=input_bound,
+                zero_start=zero_start,
+            )
+        )
+
+    return stacked(where, event_shape, layer, layers=layers, mixing=mixing)

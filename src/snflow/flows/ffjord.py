@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.continuous import ContinuousFlow, SolverName, TraceName
 from snflow.distributions.flow import Flow
-from snflow.flows.composition import stacked
+from snflow.flows._composition import multiscale, ready_flow
 from snflow.nets.mlp import Activation
 from snflow.nets.velocity import VelocityNet
 
 
+@ready_flow
 def ffjord(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 1,
     scales: int = 2,
     width: int = 64,
@@ -33,43 +29,40 @@ def ffjord(
     jacobian_weight: float = 0.0,
     exact_dimensions: int = 64,
     act_norm: bool = False,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """dx/dt = v(x, t), log|det| = ∫ tr(∂v/∂x) dt: any network for a velocity, the same cost both ways.
+    """dx/dt = v(x, t), log|det| = ∫ tr(∂v/∂x) dt: the velocity is any network; both directions cost the same.
 
     Args:
-        features: D of vectors, or ``(channels, height, width)`` of images.
-        context_features: size of a context that the velocity sees; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of equations, one behind the other, at each scale of images.
-        scales: of images, a squeeze between each two.
-        width: features, or channels, inside of each velocity.
-        depth: hidden layers of it.
-        activation: what stands between them, smooth.
-        trace: ``"exact"``, ``"hutchinson"``, or ``"auto"``: exact for D ≤ 3, in training.
-        solver: the method, of :class:`~snflow.ContinuousFlow`.
-        tolerance: of adaptive methods.
-        steps: of the others.
-        adjoint: whether gradients come from the equation solved backwards, in constant memory.
-        kinetic_weight: of ∫‖v‖² in training.
-        jacobian_weight: of ∫‖∂v/∂x‖_F² in training.
-        exact_dimensions: the largest D for which evaluation takes the exact trace; above it is an unbiased estimate.
-        act_norm: whether a scale and a shift, set by the first batch, stand before each equation.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
+        context_shape: Shape of one sample's context, which each velocity sees, an int for vectors; ``None`` for no
+            context.
+        layers: Number of differential equations per scale.
+        scales: Number of scales of images, a squeeze between each two; vectors have one.
+        width: Hidden units, or channels, in each layer of a velocity.
+        depth: Number of hidden layers of each velocity.
+        activation: Activation of the velocities, a smooth one: ``"tanh"``, ``"silu"`` or ``"elu"``.
+        trace: How training computes the trace: ``"exact"``, ``"hutchinson"`` (an unbiased estimate), or ``"auto"``,
+            exact for D ≤ 3.
+        solver: Solver of the equations: ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, which choose
+            their steps, or ``"rk4"``, ``"midpoint"`` or ``"euler"`` with fixed steps.
+        tolerance: Relative and absolute error of the adaptive solvers.
+        steps: Number of steps of the solvers with fixed steps.
+        adjoint: Whether gradients come from the equation solved backwards, in constant memory.
+        kinetic_weight: Weight of ∫‖v‖² dt in training, which straightens the paths.
+        jacobian_weight: Weight of ∫‖∂v/∂x‖_F² dt in training, which saves steps.
+        exact_dimensions: Largest D for which evaluation takes the exact trace; above it takes an unbiased estimate.
+        act_norm: Whether a scale and a shift, initialized by the first batch, precede each equation.
 
     Returns:
-        A flow on vectors or images; ``log_prob`` is in nats.
+        A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
-        ShapeError: events that are neither vectors nor images, or sides that do not halve often enough.
+        ConfigError: an option is unknown or out of its range.
+        ShapeError: events that are neither vectors nor images, or sides that cannot be halved ``scales − 1`` times.
 
     References:
         Grathwohl et al. (2019), FFJORD: free-form continuous dynamics for scalable reversible generative models;
-        Finlay et al. (2020), How to train your neural ODE.
+        Finlay et al. (2020), How to train your neural ODE, for the two weights.
 
     Example:
         >>> import torch, snflow
@@ -78,11 +71,12 @@ def ffjord(
     """
 
     def layer(_: int, shape: Shape) -> list[Bijection]:
+        velocity = VelocityNet(shape, width=width, depth=depth, context_shape=context_shape, activation=activation)
         return [
             ContinuousFlow(
-                VelocityNet(shape, width, depth, 3, context_features, activation),
+                velocity,
                 shape,
-                context_shape=(context_features,) if context_features else None,
+                context_shape=context_shape,
                 trace=trace,
                 solver=solver,
                 tolerance=tolerance,
@@ -94,15 +88,4 @@ def ffjord(
             )
         ]
 
-    return stacked(
-        "flows.ffjord",
-        features,
-        layer,
-        layers=layers,
-        scales=scales,
-        act_norm=act_norm,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
-    )
+    return multiscale("flows.ffjord", event_shape, layer, layers=layers, scales=scales, act_norm=act_norm)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
 from torch import Tensor
 
 from snflow.bijections.base import Bijection, Shape
@@ -13,61 +10,45 @@ from snflow.bijections.convolution.conv2d import PLUConv2d
 from snflow.bijections.coupling import Coupling, checkerboard, halves
 from snflow.bijections.normalization import ActNorm
 from snflow.bijections.reshaping import Flatten, Squeeze
-from snflow.bijections.transformers.affine import AffineTransformer
 from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.monotone import LogisticMixtureTransformer
-from snflow.distributions.dequantization import Dequantization, VariationalDequantization
+from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
-from snflow.errors import ShapeError, check_choice, check_count, check_event_shape
-from snflow.flows.composition import base_density, for_levels
+from snflow.errors import ShapeError, check_count
+from snflow.flows._composition import check_image, ready_flow
 from snflow.nets.convnet import AttentionConvNet
 
-DequantizationName = Literal["variational", "uniform"]
 
-
+@ready_flow
 def flowpp(
     event_shape: Shape,
     *,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
-    first: int = 4,
-    channel: int = 2,
-    last: int = 3,
+    first_layers: int = 4,
+    channel_layers: int = 2,
+    last_layers: int = 3,
     width: int = 96,
-    blocks: int = 10,
+    depth: int = 10,
     components: int = 32,
-    dequantization: DequantizationName = "variational",
-    dequantization_couplings: int = 4,
-    dequantization_blocks: int = 2,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """Couplings by mixtures of logistics with attention: by checkerboard, squeezed by channel, again by checkerboard.
+    """Couplings by mixtures of logistics with attention: by checkerboard, after a squeeze by channel, by checkerboard.
 
-    Each coupling has an act-norm and a 1×1 convolution before it. Integer data are dequantized by a flow of affine
-    couplings of the same networks, which sees the image.
+    An act-norm and a 1×1 convolution precede each coupling. The paper's integer images are dequantized by a second
+    flow: ``snflow.dequantized(flow, 256, noise="variational")``, in a recipe ``preprocessing.noise: variational``.
 
     Args:
-        event_shape: ``(channels, height, width)`` of one image, its sides even.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        first: couplings by checkerboard before the squeeze.
-        channel: couplings by channel behind it.
-        last: couplings by checkerboard behind those.
-        width: channels inside of each network.
-        blocks: blocks of gated convolution and attention of each network.
-        components: logistics in each mixture.
-        dequantization: ``"variational"`` or ``"uniform"``.
-        dequantization_couplings: couplings of the dequantizing flow.
-        dequantization_blocks: blocks of each of its networks.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape ``(channels, height, width)`` of one image with even sides.
+        first_layers: Number of checkerboard couplings before the squeeze.
+        channel_layers: Number of channel couplings after the squeeze.
+        last_layers: Number of checkerboard couplings after the channel couplings.
+        width: Channels of each network, a multiple of 4.
+        depth: Number of blocks of gated convolution and attention of each network.
+        components: Number of logistics in each mixture.
 
     Returns:
-        A flow on images of ``event_shape``; ``log_prob`` is in nats, for integer data a bound.
+        A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
         ShapeError: the event is no image, or has an odd side.
 
     References:
@@ -76,63 +57,48 @@ def flowpp(
 
     Example:
         >>> import torch, snflow
-        >>> flow = snflow.flows.flowpp((1, 4, 4), quantized=17, width=8, blocks=1, components=4)
+        >>> flow = snflow.flows.flowpp((1, 4, 4), width=8, depth=1, components=4)
+        >>> flow = snflow.dequantized(flow, 17, noise="variational", noise_width=8)
         >>> flow(torch.randint(17, (3, 1, 4, 4))).shape
         torch.Size([3])
     """
-    counts = {"first": first, "channel": channel, "last": last, "dequantization_couplings": dequantization_couplings}
+    counts = {"first_layers": first_layers, "channel_layers": channel_layers, "last_layers": last_layers}
     for option, count in counts.items():
         check_count("flows.flowpp", option, count)
-    check_choice("flows.flowpp", "dequantization", dequantization, DequantizationName)
-    event_shape = check_event_shape("flows.flowpp", event_shape)
-    if len(event_shape) != 3 or event_shape[1] % 2 or event_shape[2] % 2:
-        raise ShapeError(
-            "flows.flowpp", expected="images with even sides, (channels, height, width)", got=str(event_shape)
-        )
+    shape = check_image("flows.flowpp", event_shape)
+    if shape[1] % 2 or shape[2] % 2:
+        raise ShapeError("flows.flowpp", expected="images with even sides", got=str(shape), fix="pad the images")
 
     def couplings(shape: Shape, count: int, by_channel: bool) -> list[Bijection]:
         layers: list[Bijection] = []
         for number in range(count):
             mask = halves(shape[0], number) if by_channel else checkerboard(shape[1], shape[2], number)
             layers += [ActNorm(shape[0]), PLUConv2d(shape[0])]
-            layers.append(attention_coupling(mask, shape, LogisticMixtureTransformer(components), width, blocks))
+            layers.append(attention_coupling(mask, shape, LogisticMixtureTransformer(components), width, depth))
         return layers
 
     squeeze = Squeeze(2)
-    inside = squeeze.latent_shape(event_shape)
-    body = [
-        *couplings(event_shape, first, False),
-        squeeze,
-        *couplings(inside, channel, True),
-        *couplings(inside, last, False),
-        Flatten(inside),
-    ]
-    fixed, noise = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
-    dequantize: Dequantization | None = noise
-    if quantized is not None and dequantization == "variational":
-        learned = [
-            attention_coupling(
-                checkerboard(event_shape[1], event_shape[2], n),
-                event_shape,
-                AffineTransformer(3.0),
-                width,
-                dequantization_blocks,
-                conditioned=True,
-            )
-            for n in range(dequantization_couplings)
+    squeezed = squeeze.latent_shape(shape)
+    body = Chain(
+        [
+            *couplings(shape, first_layers, False),
+            squeeze,
+            *couplings(squeezed, channel_layers, True),
+            *couplings(squeezed, last_layers, False),
+            Flatten(squeezed),
         ]
-        dequantize = VariationalDequantization(quantized, Chain(learned))
-    chain = Chain([*preprocessing, *fixed, *body])
-    return Flow(chain, base_density(base, chain.latent_shape(event_shape)), dequantize)
+    )
+    return Flow(body, StandardNormal(body.latent_shape(shape)))
 
 
 def attention_coupling(
     mask: Tensor, shape: Shape, transformer: Transformer, width: int, depth: int, *, conditioned: bool = False
 ) -> Coupling:
-    """A coupling with Flow++'s network, which sees an image of the event's shape as context where ``conditioned``."""
+    """Make a coupling with Flow++'s network, which sees an image of the event's shape where ``conditioned``."""
     channels, height, wide = shape
     by_channel = mask.dim() == 1
-    seen, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)
+    kept, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)
     outputs = transformer.parameters_per_element * mapped
-    net = AttentionConvNet(seen, outputs, (height, wide), width=width, blocks=blocks, context_channels=channels if with_image else 0)
-    return Coupling(mask, transformer, net, context_shape=shape if conditioned else 0, image=by_channel)
+    context_shape = (channels, height, wide) if conditioned else None
+    net = AttentionConvNet(kept, outputs, (height, wide), width=width, blocks=depth, context_shape=context_shape)
+    return Coupling(mask, transformer, net, context_shape=context_shape, image=by_channel)

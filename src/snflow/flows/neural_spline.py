@@ -1,14 +1,12 @@
-"""Neural spline flows."""
+"""Neural spline flows, on vectors and on angles."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 from snflow.bijections.autoregressive import Autoregressive
 from snflow.bijections.base import Bijection, Shape
-from snflow.bijections.chain import Chain
 from snflow.bijections.coupling import Coupling, alternating
 from snflow.bijections.elementwise import Elementwise
 from snflow.bijections.transformers.base import Transformer
@@ -21,12 +19,13 @@ from snflow.bijections.transformers.spline import (
 )
 from snflow.distributions.base import Uniform
 from snflow.distributions.flow import Flow
-from snflow.errors import ConfigError, check_choice, check_count
-from snflow.flows.composition import assembled
-from snflow.flows.options import SplineName, VectorMixing
-from snflow.nets.mlp import MLP, Activation, PeriodicMLP
+from snflow.errors import ConfigError, check_choice, check_count, check_event_shape
+from snflow.flows._composition import VectorMixing, coupling, ready_flow, stacked
+from snflow.nets.mlp import Activation, PeriodicMLP
 
 SplineKind = Literal["coupling", "autoregressive"]
+
+SplineName = Literal["rational_quadratic", "cubic", "quadratic", "linear"]
 
 _SPLINES: dict[str, type[Transformer]] = {
     "rational_quadratic": RationalQuadraticTransformer,
@@ -36,12 +35,11 @@ _SPLINES: dict[str, type[Transformer]] = {
 }
 
 
+@ready_flow
 def neural_spline(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 5,
     mixing: VectorMixing = "lu",
     width: int = 64,
@@ -52,35 +50,35 @@ def neural_spline(
     spline: SplineName = "rational_quadratic",
     bins: int = 8,
     tail_bound: float = 5.0,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """zᵢ = s(xᵢ; hᵢ), s a monotone spline of K pieces: in couplings fast both ways, autoregressive more expressive.
+    """zᵢ = s(xᵢ; hᵢ), s a monotone spline of K pieces with parameters h predicted by a network.
+
+    Couplings are fast in both directions; autoregressive layers are more expressive, and a sample takes D steps. A
+    single feature leaves a coupling nothing to keep: its layers are splines that are learned, or predicted from the
+    context if there is one.
 
     Args:
-        features: D, two or more for couplings, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of couplings, whose parts alternate, or of autoregressive layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        width: features inside of each network.
-        depth: hidden layers of it.
-        residual: whether they add up.
-        activation: what stands between the hidden layers, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        kind: ``"coupling"`` or ``"autoregressive"``.
-        spline: ``"rational_quadratic"``, ``"cubic"``, ``"quadratic"`` or ``"linear"``.
-        bins: K.
-        tail_bound: half-width B of the splines' box: outside [−B, B] they are the identity, and networks see the
-            nearest point inside.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of couplings, which alternate between the even and the odd features, or of autoregressive layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units in each layer of a network.
+        depth: Number of hidden layers of each network.
+        residual: Whether the networks have residual connections between their hidden layers.
+        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+        kind: ``"coupling"`` for layers that are fast in both directions, ``"autoregressive"`` for layers that are more
+            expressive.
+        spline: Pieces of the splines: ``"rational_quadratic"``, ``"cubic"``, ``"quadratic"`` or ``"linear"``.
+        bins: Number K of pieces of each spline.
+        tail_bound: Half-width B of the splines' box. Outside [−B, B] the splines are the identity, and the networks
+            see the nearest point of the box.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Durkan et al. (2019), Neural spline flows; Durkan et al. (2019), Cubic-spline flows; Müller et al. (2019),
@@ -94,33 +92,43 @@ def neural_spline(
     check_choice("flows.neural_spline", "kind", kind, SplineKind)
     check_choice("flows.neural_spline", "spline", spline, SplineName)
 
-    def layer(number: int, size: int) -> list[Bijection]:
-        transformer = _SPLINES[spline](bins, tail_bound)
+    def layer(number: int, features: int) -> list[Bijection]:
+        transformer = _SPLINES[spline](bins, tail_bound=tail_bound)
         if kind == "autoregressive":
-            return [Autoregressive(size, transformer, width, depth, context_features, residual, activation, tail_bound)]
-        mask = alternating(size, number)
-        kept = int(mask.sum())
-        outputs = transformer.parameters_per_element * (size - kept)
-        net = MLP(kept, outputs, width, depth, context_features, residual, activation, tail_bound)
-        return [Coupling(mask, transformer, net, context_features)]
+            return [
+                Autoregressive(
+                    features,
+                    transformer,
+                    width=width,
+                    depth=depth,
+                    context_shape=context_shape,
+                    residual=residual,
+                    activation=activation,
+                    input_bound=tail_bound,
+                )
+            ]
+        return [
+            coupling(
+                number,
+                features,
+                transformer,
+                width=width,
+                depth=depth,
+                activation=activation,
+                context_shape=context_shape,
+                residual=residual,
+                input_bound=tail_bound,
+            )
+        ]
 
-    return assembled(
-        "flows.neural_spline",
-        features,
-        layer,
-        layers=layers,
-        mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
-    )
+    return stacked("flows.neural_spline", event_shape, layer, layers=layers, mixing=mixing)
 
 
+@ready_flow
 def circular_spline(
-    features: int,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
+    context_shape: int | Shape | None = None,
     layers: int = 4,
     width: int = 64,
     depth: int = 2,
@@ -129,22 +137,23 @@ def circular_spline(
 ) -> Flow:
     """zᵢ = s(xᵢ; hᵢ) for angles in [−π, π), s a spline of the circle: periodic data, on a torus of D circles.
 
-    The networks see the cosine and the sine of each angle, so that the density has no seam; the base is uniform.
+    The networks see the cosine and the sine of each angle, so the density has no seam. Angles are not standardized: a
+    recipe sets ``preprocessing.standardize: false``.
 
     Args:
-        features: D; a single angle has a spline of its own, more have couplings.
-        context_features: size of a context; 0 for none. A single angle takes none.
-        layers: number of couplings, or of splines on a single angle.
-        width: features inside of each network.
-        depth: hidden layers of it.
-        activation: what stands between them, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        bins: pieces of each spline.
+        event_shape: Shape of one event; an int D for vectors of angles. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of couplings, two or more; of a single angle, the number of splines.
+        width: Hidden units in each layer of a network.
+        depth: Number of hidden layers of each network.
+        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+        bins: Number of pieces of each spline.
 
     Returns:
-        A flow on angles in radians; ``log_prob`` is in nats.
+        A flow on angles in radians with a uniform base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Rezende et al. (2020), Normalizing flows on tori and spheres, section 2.1.2.
@@ -156,23 +165,33 @@ def circular_spline(
         >>> torch.allclose(flow.log_prob(x), flow.log_prob(x + 2 * torch.pi), atol=1e-4)
         True
     """
-    check_count("flows.circular_spline", "features", features)
-    if layers < (1 if features == 1 else 2):
+    shape = check_event_shape("flows.circular_spline", event_shape)
+    check_count("flows.circular_spline", "layers", layers)
+    if math.prod(shape) > 1 and layers < 2:
         raise ConfigError(
             "flows.circular_spline",
             expected="two layers or more",
             got=str(layers),
             fix="a coupling maps half of the angles",
         )
-    chain: list[Bijection] = []
-    for number in range(layers):
+
+    def layer(number: int, features: int) -> list[Bijection]:
         transformer = CircularSplineTransformer(bins)
+        if features == 1 and context_shape is None:
+            return [Elementwise(transformer, (1,))]
         if features == 1:
-            chain.append(Elementwise(transformer, (1,)))
-            continue
+            return [
+                Autoregressive(
+                    1, transformer, width=width, depth=depth, context_shape=context_shape, activation=activation
+                )
+            ]
         mask = alternating(features, number)
         kept = int(mask.sum())
         outputs = transformer.parameters_per_element * (features - kept)
-        net = PeriodicMLP(kept, outputs, width, depth, context_features, activation)
-        chain.append(Coupling(mask, transformer, net, context_features))
-    return Flow(Chain(chain), Uniform((features,), -math.pi, math.pi))
+        net = PeriodicMLP(kept, outputs, width=width, depth=depth, context_shape=context_shape, activation=activation)
+        return [Coupling(mask, transformer, net, context_shape=context_shape)]
+
+    def base(latent_shape: Shape) -> Uniform:
+        return Uniform(latent_shape, -math.pi, math.pi)
+
+    return stacked("flows.circular_spline", shape, layer, layers=layers, base=base)

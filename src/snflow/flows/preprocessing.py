@@ -227,9 +227,7 @@ def _rebuilt(
 ) -> Flow:
     """The flow with fixed layers in front, in one flat chain, on its device, with its dtype and in its mode."""
     own = flow.bijection if isinstance(flow.bijection, Chain) else [flow.bijection]
-    rebuilt = Flow(
-        Chain([*in_front, *own]), flow.base if base is None else base, dequantization or flow.dequantization
-    )
+    rebuilt = Flow(Chain([*in_front, *own]), flow.base if base is None else base, dequantization or flow.dequantization)
     return rebuilt.to(flow.base.device, flow.base.dtype).train(flow.training)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable
+
+from torch import nn
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.residual.invertible import InvertibleResidual, SeriesName
 from snflow.distributions.flow import Flow
-from snflow.flows.composition import stacked
+from snflow.flows._composition import multiscale, ready_flow
 from snflow.nets.lipschitz import LipschitzDenseNet, LipschitzNet
 from snflow.nets.mlp import LipschitzActivation
 
 
+@ready_flow
 def residual(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 10,
     scales: int = 2,
     width: int = 64,
@@ -29,35 +29,33 @@ def residual(
     terms: int = 2,
     exact_dimensions: int = 256,
     act_norm: bool = True,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """z = x + g(x), ‖J_g‖ < 1, again and again: every element may depend on every other, in each layer.
+    """z = x + g(x) with ‖J_g‖ < 1, repeatedly: in each layer every element may depend on every other.
+
+    A sample takes a fixed-point iteration per layer.
 
     Args:
-        features: D of vectors, or ``(channels, height, width)`` of images.
-        context_features: size of a context that every network sees; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of residual layers, at each scale of images.
-        scales: of images, a squeeze between each two.
-        width: features, or channels, inside of each network.
-        depth: hidden layers of it.
-        lipschitz: bound on its Lipschitz constant, below one.
-        activation: what stands between its layers, ``"lipswish"`` or ``"clipswish"``.
-        log_det: ``"unbiased"``, ``"truncated"`` or ``"exact"``, in training; ``"auto"`` is exact for D ≤ 3.
-        terms: of the truncated series, or those that the unbiased one always has.
-        exact_dimensions: the largest D for which evaluation takes the full Jacobian; above it is an unbiased estimate.
-        act_norm: whether a scale and a shift, set by the first batch, stand before each layer.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
+        context_shape: Shape of one sample's context, which each network sees, an int for vectors; ``None`` for no
+            context.
+        layers: Number of residual layers per scale.
+        scales: Number of scales of images, a squeeze between each two; vectors have one.
+        width: Hidden units, or channels, in each layer of a network.
+        depth: Number of hidden layers of each network.
+        lipschitz: Bound on the Lipschitz constant of each network, below one.
+        activation: Activation of the networks: ``"lipswish"`` or ``"clipswish"``.
+        log_det: How training computes log-determinants: ``"unbiased"`` (a series cut at a random term),
+            ``"truncated"``, ``"exact"``, or ``"auto"``, exact for D ≤ 3 and unbiased above.
+        terms: Number of terms of the truncated series, or of those that the unbiased series always has.
+        exact_dimensions: Largest D for which evaluation takes the full Jacobian; above it takes an unbiased estimate.
+        act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
 
     Returns:
-        A flow on vectors or images; ``log_prob`` is in nats.
+        A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
-        ShapeError: events that are neither vectors nor images, or sides that do not halve often enough.
+        ConfigError: an option is unknown or out of its range.
+        ShapeError: events that are neither vectors nor images, or sides that cannot be halved ``scales − 1`` times.
 
     References:
         Behrmann et al. (2019), Invertible residual networks; Chen et al. (2019), Residual flows for invertible
@@ -69,31 +67,32 @@ def residual(
         >>> flow.log_prob(torch.randn(4, 2)).shape
         torch.Size([4])
     """
-
-    def layer(_: int, shape: Shape) -> list[Bijection]:
-        net = LipschitzNet(shape, width, depth, None, lipschitz, context_features, activation)
-        return [_invertible(net, shape, context_features, log_det, terms, exact_dimensions)]
-
-    return stacked(
+    return _residual(
         "flows.residual",
-        features,
-        layer,
+        event_shape,
+        lambda shape: LipschitzNet(
+            shape,
+            width=width,
+            depth=depth,
+            lipschitz=lipschitz,
+            context_shape=context_shape,
+            activation=activation,
+        ),
+        context_shape=context_shape,
         layers=layers,
         scales=scales,
+        log_det=log_det,
+        terms=terms,
+        exact_dimensions=exact_dimensions,
         act_norm=act_norm,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
     )
 
 
+@ready_flow
 def densenet(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 10,
     scales: int = 2,
     growth: int = 32,
@@ -104,35 +103,33 @@ def densenet(
     terms: int = 2,
     exact_dimensions: int = 256,
     act_norm: bool = True,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """z = x + g(x), ‖J_g‖ < 1, g densely connected: its layers keep what they found and add to it.
+    """z = x + g(x) with ‖J_g‖ < 1, g densely connected: each layer of g sees the outputs of all before it.
+
+    A sample takes a fixed-point iteration per layer.
 
     Args:
-        features: D of vectors, or ``(channels, height, width)`` of images.
-        context_features: size of a context that every network sees; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of residual layers, at each scale of images.
-        scales: of images, a squeeze between each two.
-        growth: features, or channels, that each layer of a network adds.
-        depth: such layers of a network.
-        lipschitz: bound on its Lipschitz constant, below one.
-        activation: what stands between its layers, ``"clipswish"`` or ``"lipswish"``.
-        log_det: ``"unbiased"``, ``"truncated"`` or ``"exact"``, in training; ``"auto"`` is exact for D ≤ 3.
-        terms: of the truncated series, or those that the unbiased one always has.
-        exact_dimensions: the largest D for which evaluation takes the full Jacobian; above it is an unbiased estimate.
-        act_norm: whether a scale and a shift, set by the first batch, stand before each layer.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
+        context_shape: Shape of one sample's context, which each network sees, an int for vectors; ``None`` for no
+            context.
+        layers: Number of residual layers per scale.
+        scales: Number of scales of images, a squeeze between each two; vectors have one.
+        growth: Features, or channels, that each layer of a network adds.
+        depth: Number of densely connected layers of each network.
+        lipschitz: Bound on the Lipschitz constant of each network, below one.
+        activation: Activation of the networks: ``"clipswish"`` or ``"lipswish"``.
+        log_det: How training computes log-determinants: ``"unbiased"`` (a series cut at a random term),
+            ``"truncated"``, ``"exact"``, or ``"auto"``, exact for D ≤ 3 and unbiased above.
+        terms: Number of terms of the truncated series, or of those that the unbiased series always has.
+        exact_dimensions: Largest D for which evaluation takes the full Jacobian; above it takes an unbiased estimate.
+        act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
 
     Returns:
-        A flow on vectors or images; ``log_prob`` is in nats.
+        A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
-        ShapeError: events that are neither vectors nor images, or sides that do not halve often enough.
+        ConfigError: an option is unknown or out of its range.
+        ShapeError: events that are neither vectors nor images, or sides that cannot be halved ``scales − 1`` times.
 
     References:
         Perugachi-Diaz, Tomczak, Bhulai (2021), Invertible DenseNets with concatenated LipSwish.
@@ -142,27 +139,52 @@ def densenet(
         >>> snflow.flows.densenet((1, 4, 4), layers=1, growth=4).log_prob(torch.randn(3, 1, 4, 4)).shape
         torch.Size([3])
     """
-
-    def layer(_: int, shape: Shape) -> list[Bijection]:
-        net = LipschitzDenseNet(shape, growth, depth, 3, lipschitz, context_features, activation)
-        return [_invertible(net, shape, context_features, log_det, terms, exact_dimensions)]
-
-    return stacked(
+    return _residual(
         "flows.densenet",
-        features,
-        layer,
+        event_shape,
+        lambda shape: LipschitzDenseNet(
+            shape,
+            growth=growth,
+            depth=depth,
+            lipschitz=lipschitz,
+            context_shape=context_shape,
+            activation=activation,
+        ),
+        context_shape=context_shape,
         layers=layers,
         scales=scales,
+        log_det=log_det,
+        terms=terms,
+        exact_dimensions=exact_dimensions,
         act_norm=act_norm,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
     )
 
 
-def _invertible(
-    net: LipschitzNet | LipschitzDenseNet, shape: Shape, context: int, log_det: SeriesName, terms: int, exact: int
-) -> InvertibleResidual:
-    told = (context,) if context else None
-    return InvertibleResidual(net, shape, context_shape=told, log_det=log_det, terms=terms, exact_dimensions=exact)
+def _residual(
+    where: str,
+    event_shape: int | Shape,
+    network: Callable[[Shape], nn.Module],
+    *,
+    context_shape: int | Shape | None,
+    layers: int,
+    scales: int,
+    log_det: SeriesName,
+    terms: int,
+    exact_dimensions: int,
+    act_norm: bool,
+) -> Flow:
+    """A flow of residual layers, each with the network for the event shape at its scale."""
+
+    def layer(_: int, shape: Shape) -> list[Bijection]:
+        return [
+            InvertibleResidual(
+                network(shape),
+                shape,
+                context_shape=context_shape,
+                log_det=log_det,
+                terms=terms,
+                exact_dimensions=exact_dimensions,
+            )
+        ]
+
+    return multiscale(where, event_shape, layer, layers=layers, scales=scales, act_norm=act_norm)

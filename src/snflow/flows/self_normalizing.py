@@ -1,218 +1,225 @@
-"""Flows of free linear maps and networks: dense, convolutional, Glow, and pairs of networks."""
+"""Flows of free linear maps and free networks: dense, convolutional, and pairs of networks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal, Unpack
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
-from snflow.bijections.linear import Initialization, LogDetRule
+from snflow.bijections.elementwise import LeakyReLU, RationalQuadraticSpline, SmoothLeakyReLU
+from snflow.bijections.linear import Dense, Initialization
 from snflow.bijections.reshaping import Flatten, Squeeze
+from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
-from snflow.errors import ShapeError, check_count, check_event_shape
-from snflow.flows.composition import activation_layer, base_density, dense_layer, for_levels, mixing_layer
-from snflow.flows.options import MixingName
+from snflow.errors import check_choice, check_count, check_event_shape
+from snflow.flows._composition import ConvMixing, ConvRule, check_image, mixing_convolution, ready_flow
 from snflow.nets.mlp import ResidualMLP
 from snflow.numerics.probes import ProbeName
+from snflow.selfnorm.layers import SelfNormalizingDense
 from snflow.selfnorm.options import LearnedInverseArguments
 from snflow.selfnorm.pair import SelfNormalizing
 
+DenseRule = Literal["self_normalized", "exact", "relative"]
 
+ElementwiseName = Literal["smooth_leaky_relu", "leaky_relu", "spline"]
+
+
+@ready_flow
 def dense(
     event_shape: int | Shape,
     *,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
     layers: int = 2,
-    activation: Literal["smooth_leaky_relu", "leaky_relu", "spline"] = "smooth_leaky_relu",
+    activation: ElementwiseName = "smooth_leaky_relu",
     alpha: float = 0.3,
-    log_det_rule: LogDetRule = "self_normalized",
+    bins: int = 5,
+    tail_bound: float = 10.0,
+    log_det_rule: DenseRule = "self_normalized",
     initialization: Initialization = "identity",
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
     **learned: Unpack[LearnedInverseArguments],
 ) -> Flow:
-    """z = Wₙ σ(… σ(W₁ x + b₁) …) + bₙ: the paper's dense model, two layers by default.
+    """z = Wₙ σ(… σ(W₁ x + b₁) …) + bₙ, W free D×D matrices: the paper's dense model, two layers by default.
 
     Args:
-        event_shape: the shape of one event, or D of vectors; images are flattened.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one, as for standardising a table.
-        layers: number of dense layers.
-        activation: the function between two layers, none after the last.
-        alpha: slope of the leaky activations.
-        log_det_rule: ``"self_normalized"``, ``"exact"`` or ``"relative"``.
-        initialization: of the forward weights.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
-        learned: how the inverses are learned, the fields of :class:`~snflow.LearnedInverse`.
+        event_shape: Shape of one event; an int D for vectors. Other events, such as images, are flattened.
+        layers: Number of dense layers.
+        activation: Element-wise bijection between two layers: ``"smooth_leaky_relu"``, ``"leaky_relu"`` or
+            ``"spline"``; the last layer has none.
+        alpha: Slope of the leaky activations for very negative inputs.
+        bins: Number of bins of the spline activation.
+        tail_bound: Half-width B of the spline activation's box; outside [−B, B] it is the identity.
+        log_det_rule: Gradient of each log-determinant: ``"self_normalized"`` (from the learned inverse), ``"exact"`` or
+            ``"relative"`` (the relative gradient, which needs no inverse).
+        initialization: Initial weights: ``"identity"`` plus small noise, or a random ``"orthogonal"`` matrix.
+        learned: Options of the learned inverses, the fields of :class:`~snflow.LearnedInverse`.
 
     Returns:
-        A flow on events of ``event_shape``; ``log_prob`` is in nats.
+        A flow on events of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
-        Keller et al. (2021), Self Normalizing Flows, section 5.1; Gresele et al. (2020) for the activation.
+        Keller et al. (2021), Self Normalizing Flows, section 5.1; Gresele et al. (2020), Relative gradient optimization
+        of the Jacobian term in unsupervised deep learning, for the activation and the relative gradient.
 
     Example:
         >>> import torch, snflow
-        >>> flow = snflow.flows.dense((1, 4, 4), quantized=17)
+        >>> flow = snflow.dequantized(snflow.flows.dense((1, 4, 4)), 17)
         >>> flow(torch.randint(17, (3, 1, 4, 4))).shape
         torch.Size([3])
     """
     check_count("flows.dense", "layers", layers)
+    check_choice("flows.dense", "log_det_rule", log_det_rule, DenseRule)
     shape = check_event_shape("flows.dense", event_shape)
     features = math.prod(shape)
-    fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
-    chain: list[Bijection] = [*preprocessing, *fixed, Flatten(shape)]
+    chain: list[Bijection] = [Flatten(shape)]
     for position in range(layers):
         if position > 0:
-            chain.append(activation_layer(activation, (features,), alpha=alpha, bins=5, tail_bound=10.0))
-        chain.append(dense_layer(features, log_det_rule, initialization, learned))
-    return Flow(Chain(chain), base_density(base, (features,)), dequantization)
+            chain.append(_elementwise("flows.dense", activation, (features,), alpha, bins, tail_bound))
+        if log_det_rule == "self_normalized":
+            chain.append(SelfNormalizingDense(features, initialization=initialization, **learned))
+        else:
+            chain.append(Dense(features, log_det_rule=log_det_rule, initialization=initialization))
+    return Flow(Chain(chain), StandardNormal((features,)))
 
 
+@ready_flow
 def conv(
     event_shape: Shape,
     *,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
-    blocks: int = 3,
-    layers_per_block: int = 3,
-    mixing: MixingName = "free",
+    layers: int = 3,
+    scales: int = 3,
+    mixing: ConvMixing = "free",
     kernel_size: int = 3,
     inverse_kernel_size: int | None = None,
-    activation: Literal["spline", "smooth_leaky_relu", "leaky_relu"] = "spline",
+    activation: ElementwiseName = "spline",
     bins: int = 5,
     tail_bound: float = 10.0,
     alpha: float = 0.3,
-    log_det_rule: LogDetRule = "self_normalized",
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
+    log_det_rule: ConvRule = "self_normalized",
     **learned: Unpack[LearnedInverseArguments],
 ) -> Flow:
-    """z = wₙ ⋆ σ(… σ(w₁ ⋆ x + b₁) …) + bₙ: the paper's convolutional model, nine layers in three blocks by default.
+    """z = wₙ ⋆ σ(… σ(w₁ ⋆ x + b₁) …) + bₙ: the paper's convolutional model, nine layers at three scales by default.
 
     Args:
-        event_shape: ``(channels, height, width)`` of one image; its sides must halve ``blocks − 1`` times.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        blocks: number of blocks, with a squeeze between each two.
-        layers_per_block: number of convolutions in each.
-        mixing: the linear layers: ``"free"`` convolutions, or one of the restricted ones.
-        kernel_size: side of the kernels, odd.
-        inverse_kernel_size: side of the learned inverse kernels; ``kernel_size`` when ``None``.
-        activation: the function after each convolution, none after the last.
-        bins: bins of the spline activation.
-        tail_bound: half-width of the spline's box.
-        alpha: slope of the leaky activations.
-        log_det_rule: of free convolutions, ``"self_normalized"``, ``"exact"`` (from the whole matrix) or
-            ``"exact_by_rows"``.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
-        learned: how the inverses are learned, the fields of :class:`~snflow.LearnedInverse`.
+        event_shape: Shape ``(channels, height, width)`` of one image, whose sides can be halved ``scales − 1`` times.
+        layers: Number of convolutions per scale.
+        scales: Number of scales, a squeeze between each two.
+        mixing: Linear layers: ``"free"`` convolutions, or ones restricted so that their determinant is cheap,
+            ``"plu"``, ``"emerging"``, ``"exponential"``, ``"periodic"`` or ``"woodbury"``.
+        kernel_size: Side of the kernels, odd.
+        inverse_kernel_size: Side of the learned inverse kernels, odd and at least ``kernel_size``; ``None`` for
+            ``kernel_size``.
+        activation: Element-wise bijection after each convolution but the last: ``"spline"`` (with parameters for each
+            pixel), ``"smooth_leaky_relu"`` or ``"leaky_relu"``.
+        bins: Number of bins of the spline activation.
+        tail_bound: Half-width B of the spline activation's box; outside [−B, B] it is the identity.
+        alpha: Slope of the leaky activations for very negative inputs.
+        log_det_rule: Gradient of the log-determinant of free convolutions: ``"self_normalized"`` (from the learned
+            inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (eliminated by rows of the image).
+        learned: Options of the learned inverses, the fields of :class:`~snflow.LearnedInverse`.
 
     Returns:
-        A flow on images of ``event_shape``; ``log_prob`` is in nats.
+        A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
-        ShapeError: the event is no image, or its sides do not halve often enough.
+        ConfigError: an option is unknown or out of its range.
+        ShapeError: the event is no image, or its sides cannot be halved ``scales − 1`` times.
 
     References:
-        Keller et al. (2021), Self Normalizing Flows, section 5.1 and appendix A.5.
+        Keller et al. (2021), Self Normalizing Flows, section 5.1 and appendix A.3.
 
     Example:
         >>> import torch, snflow
-        >>> flow = snflow.flows.conv((1, 8, 8), quantized=17)
+        >>> flow = snflow.dequantized(snflow.flows.conv((1, 8, 8)), 17)
         >>> flow(torch.randint(17, (3, 1, 8, 8))).shape
         torch.Size([3])
     """
-    check_count("flows.conv", "blocks", blocks)
-    check_count("flows.conv", "layers_per_block", layers_per_block)
-    event_shape = check_event_shape("flows.conv", event_shape)
-    if len(event_shape) != 3:
-        raise ShapeError(
-            "flows.conv", expected="images, (channels, height, width)", got=str(event_shape), fix="use flows.dense"
-        )
-    fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
-    chain: list[Bijection] = [*preprocessing, *fixed]
-    shape: Shape = event_shape
-    for position in range(blocks * layers_per_block):
+    for option, count in (("layers", layers), ("scales", scales)):
+        check_count("flows.conv", option, count)
+    shape = check_image("flows.conv", event_shape)
+    chain: list[Bijection] = []
+    for position in range(scales * layers):
         if position > 0:
-            chain.append(activation_layer(activation, shape, alpha=alpha, bins=bins, tail_bound=tail_bound))
-        if position > 0 and position % layers_per_block == 0:
+            chain.append(_elementwise("flows.conv", activation, shape, alpha, bins, tail_bound))
+        if position > 0 and position % layers == 0:
             squeeze = Squeeze(2)
             shape = squeeze.latent_shape(shape)
             chain.append(squeeze)
-        chain.append(mixing_layer(mixing, shape, kernel_size, inverse_kernel_size, log_det_rule, learned))
-    return Flow(Chain(chain), base_density(base, shape), dequantization)
+        chain.append(
+            mixing_convolution(
+                "flows.conv",
+                mixing,
+                shape,
+                kernel_size=kernel_size,
+                inverse_kernel_size=inverse_kernel_size,
+                log_det_rule=log_det_rule,
+                **learned,
+            )
+        )
+    return Flow(Chain(chain), StandardNormal(shape))
 
 
+@ready_flow
 def pair(
     event_shape: int | Shape,
     *,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 1,
     width: int = 256,
-    blocks: int = 3,
+    depth: int = 3,
     penalty_weight: float = 10.0,
     jacobian_penalty: float = 1.0,
     penalty_spread: float = 0.7,
     probe: ProbeName = "orthogonal",
     probes: int = 1,
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """z = f(x) for a residual network f, with another one g ≈ f⁻¹ beside it.
+    """z = f(x) for a free residual network f, trained together with a second network g ≈ f⁻¹.
 
     Args:
-        event_shape: the shape of one event, or D of vectors; images are flattened.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of pairs, one behind the other.
-        width: features inside of each network.
-        blocks: residual blocks of each network.
-        penalty_weight: λ of the reconstruction penalty.
-        jacobian_penalty: weight of ‖J_g J_f ν − ν‖².
-        penalty_spread: deviation of the noise around the data where the penalty holds too.
-        probe: the kind of the random vectors ν.
-        probes: how many for each row.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events, such as images, are flattened.
+        context_shape: Shape of one sample's context, which both networks see, an int for vectors; ``None`` for no
+            context.
+        layers: Number of pairs of networks.
+        width: Hidden units in each layer of a network.
+        depth: Number of residual blocks of each network.
+        penalty_weight: Weight λ of the reconstruction penalty ‖g(f(x)) − x‖².
+        jacobian_penalty: Weight μ of the penalty ‖J_g J_f ν − ν‖² on the Jacobians.
+        penalty_spread: Standard deviation of the noise around the data where the reconstruction penalty holds too, so
+            that f stays one-to-one there.
+        probe: Distribution of the random vectors ν: ``"orthogonal"``, ``"rademacher"`` or ``"gaussian"``.
+        probes: Number of random vectors ν per sample.
 
     Returns:
-        A flow on events of ``event_shape``; ``log_prob`` is in nats.
+        A flow on events of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, section 3.2; Draxler et al. (2024), Free-form flows.
 
     Example:
         >>> import torch, snflow
-        >>> flow = snflow.flows.pair((2,), width=16)
-        >>> flow(torch.randn(3, 2)).shape
-        torch.Size([3])
+        >>> flow = snflow.flows.pair(2, context_shape=3, width=16)
+        >>> flow(torch.randn(4, 2), torch.randn(4, 3)).shape
+        torch.Size([4])
     """
     check_count("flows.pair", "layers", layers)
     shape = check_event_shape("flows.pair", event_shape)
     features = math.prod(shape)
-    fixed, dequantization = ([], None) if quantized is None else for_levels(quantized, logit_alpha)
-    chain: list[Bijection] = [*preprocessing, *fixed, Flatten(shape)]
+    chain: list[Bijection] = [Flatten(shape)]
     for _ in range(layers):
-        forward_net, inverse_net = (ResidualMLP(features, width, blocks) for _ in range(2))
+        forward_net, inverse_net = (
+            ResidualMLP(features, width=width, blocks=depth, context_shape=context_shape) for _ in range(2)
+        )
         chain.append(
             SelfNormalizing(
                 forward_net,
                 inverse_net,
                 (features,),
+                context_shape=context_shape,
                 penalty_weight=penalty_weight,
                 jacobian_penalty=jacobian_penalty,
                 penalty_spread=penalty_spread,
@@ -220,4 +227,17 @@ def pair(
                 probes=probes,
             )
         )
-    return Flow(Chain(chain), base_density(base, (features,)), dequantization)
+    return Flow(Chain(chain), StandardNormal((features,)))
+
+
+def _elementwise(
+    where: str, name: ElementwiseName, event_shape: Shape, alpha: float, bins: int, tail_bound: float
+) -> Bijection:
+    check_choice(where, "activation", name, ElementwiseName)
+    match name:
+        case "smooth_leaky_relu":
+            return SmoothLeakyReLU(alpha)
+        case "leaky_relu":
+            return LeakyReLU(alpha)
+        case "spline":
+            return RationalQuadraticSpline(event_shape, bins=bins, tail_bound=tail_bound)

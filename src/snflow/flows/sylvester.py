@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
-
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Shape
 from snflow.bijections.residual.planar import Planar, Radial
-from snflow.bijections.residual.sylvester import Sylvester
+from snflow.bijections.residual.sylvester import Basis, GeneralizedSylvester, Sylvester
 from snflow.distributions.flow import Flow
-from snflow.flows.composition import assembled
-from snflow.flows.options import SylvesterBasis, VectorMixing
+from snflow.flows._composition import VectorMixing, ready_flow, stacked
+from snflow.nets.mlp import Activation
 
 
+@ready_flow
 def planar(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 16,
     mixing: VectorMixing = "none",
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """z = x + û tanh(wᵀx + b), again and again: each layer moves space along one direction.
+    """z = x + û tanh(wᵀx + b), repeatedly: each layer moves points along one direction.
 
-    O(D) a layer for a density, a root of one number a row for a sample. It takes many layers to say much.
+    A layer costs O(D) for a density and one scalar root for a sample. An expressive density takes many layers.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, from which u, w and b are predicted, an int for vectors; ``None``
+            for no context.
+        layers: Number of layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Rezende & Mohamed (2015), Variational inference with normalizing flows.
@@ -52,49 +44,40 @@ def planar(
         >>> snflow.flows.planar(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-    return assembled(
+    return stacked(
         "flows.planar",
-        features,
-        lambda _, size: [Planar(size, context_features)],
+        event_shape,
+        lambda _, features: [Planar(features, context_shape=context_shape)],
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
     )
 
 
+@ready_flow
 def radial(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 16,
     mixing: VectorMixing = "none",
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
 ) -> Flow:
-    """z = x + β (x − x₀)/(α + ‖x − x₀‖), again and again: each layer moves space towards a point or away.
+    """z = x + β (x − x₀)/(α + ‖x − x₀‖), repeatedly: each layer moves points towards a centre or away from it.
 
-    O(D) a layer for a density and for a sample, both in closed form. It takes many layers to say much.
+    A layer costs O(D) for a density and for a sample, both in closed form. An expressive density takes many layers.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of layers.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, from which x₀, α and β are predicted, an int for vectors; ``None``
+            for no context.
+        layers: Number of layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         Rezende & Mohamed (2015), Variational inference with normalizing flows.
@@ -104,53 +87,45 @@ def radial(
         >>> snflow.flows.radial(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-    return assembled(
+    return stacked(
         "flows.radial",
-        features,
-        lambda _, size: [Radial(size, context_features)],
+        event_shape,
+        lambda _, features: [Radial(features, context_shape=context_shape)],
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
     )
 
 
+@ready_flow
 def sylvester(
-    features: int | Shape,
+    event_shape: int | Shape,
     *,
-    context_features: int = 0,
-    quantized: int | None = None,
-    preprocessing: Sequence[Bijection] = (),
+    context_shape: int | Shape | None = None,
     layers: int = 8,
-    units: int | None = None,
-    basis: SylvesterBasis = "householder",
     mixing: VectorMixing = "none",
-    base: Literal["normal", "diagonal_normal", "logistic"] = "normal",
-    logit_alpha: float = 1e-6,
+    units: int | None = None,
+    basis: Basis = "householder",
 ) -> Flow:
-    """z = x + Q R tanh(R̃ Qᵀx + b), again and again: each layer is M planar ones at once.
+    """z = x + Q R tanh(R̃ Qᵀx + b), repeatedly: each layer is M planar layers at once.
 
-    O(M D) a layer for a density, M roots of one number a row for a sample.
+    A layer costs O(M D) for a density and M scalar roots for a sample.
 
     Args:
-        features: D, or the shape of events that are flattened.
-        context_features: size of a context; 0 for none.
-        quantized: the number of values of integer data, which are dequantized; ``None`` for continuous data.
-        preprocessing: fixed layers before the first trained one.
-        layers: number of layers.
-        units: M of each layer, D at most; D when ``None``.
-        basis: how Q is kept orthogonal: ``"householder"``, ``"orthogonal"``, or ``"triangular"``, the features.
-        mixing: what stands between two of them: ``"reverse"``, ``"random"``, ``"lu"`` or ``"none"``.
-        base: the density of the latent.
-        logit_alpha: margin of the logit for integer data.
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, from which Q, R, R̃ and b are predicted, an int for vectors;
+            ``None`` for no context.
+        layers: Number of layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        units: Number M of tanh units in each layer, at most D; ``None`` for D.
+        basis: How the columns of Q are kept orthonormal: ``"householder"`` (a product of reflections),
+            ``"orthogonal"`` (the orthogonal factor of a free matrix) or ``"triangular"`` (the features themselves).
 
     Returns:
-        A flow on vectors; ``log_prob`` is in nats.
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is unknown or out of its range.
 
     References:
         van den Berg et al. (2018), Sylvester normalizing flows for variational inference.
@@ -160,14 +135,62 @@ def sylvester(
         >>> snflow.flows.sylvester(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-    return assembled(
+    return stacked(
         "flows.sylvester",
-        features,
-        lambda _, size: [Sylvester(size, units, basis, context_features)],
+        event_shape,
+        lambda _, features: [Sylvester(features, units=units, basis=basis, context_shape=context_shape)],
         layers=layers,
         mixing=mixing,
-        quantized=quantized,
-        preprocessing=preprocessing,
-        base=base,
-        logit_alpha=logit_alpha,
     )
+
+
+@ready_flow
+def generalized_sylvester(
+    event_shape: int | Shape,
+    *,
+    context_shape: int | Shape | None = None,
+    layers: int = 4,
+    mixing: VectorMixing = "none",
+    units: int = 4,
+    width: int = 64,
+    depth: int = 2,
+    activation: Activation = "relu",
+) -> Flow:
+    """z = x + Wᵀ f(W x), repeatedly: W orthogonal, f autoregressive with slopes above −1.
+
+    A layer takes one pass through a masked network for a density and D scalar roots for a sample.
+
+    Args:
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
+        layers: Number of layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        units: Number of tanh units with which f moves each element.
+        width: Hidden units in each layer of a masked network.
+        depth: Number of hidden layers of each masked network.
+        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+
+    Returns:
+        A flow on vectors with a standard normal base; ``log_prob`` is in nats.
+
+    Raises:
+        ConfigError: an option is unknown or out of its range.
+
+    References:
+        Hoogeboom et al. (2020), The convolution exponential and generalized Sylvester flows.
+
+    Example:
+        >>> import torch, snflow
+        >>> snflow.flows.generalized_sylvester(3, layers=2).log_prob(torch.randn(4, 3)).shape
+        torch.Size([4])
+    """
+
+    def layer(_: int, features: int) -> list[GeneralizedSylvester]:
+        return [
+            GeneralizedSylvester(
+                features, units=units, width=width, depth=depth, context_shape=context_shape, activation=activation
+            )
+        ]
+
+    return stacked("flows.generalized_sylvester", event_shape, layer, layers=layers, mixing=mixing)
