@@ -114,14 +114,15 @@ did you mean 'bias'?
     try:
         signature.bind(*args, **dict.fromkeys(kwargs))
     except TypeError as error:
-        shown = f"{where}{signature.replace(return_annotation=inspect.Signature.empty)}"
+        bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+        shown = f"{where}{inspect.Signature(bare)}"
         keywords = [p.name for p in signature.parameters.values() if p.kind in _KEYWORD_KINDS]
         unknown = [name for name in kwargs if name not in keywords]
         if unknown:
             expected, got = f"a keyword argument of {shown}", f"{unknown[0]}="
-            raise ArgumentError(where, expected=expected, got=got, fix=nearest(unknown[0], keywords)) from error
+            raise ArgumentError(where, expected=expected, got=got, fix=nearest(unknown[0], keywords)) from None
         given = f"{len(args)} positional and {len(dict.fromkeys(kwargs))} keyword arguments"
-        raise ArgumentError(where, expected=f"arguments of {shown}", got=given, fix=str(error)) from error
+        raise ArgumentError(where, expected=f"arguments of {shown}", got=given, fix=str(error)) from None
 
 
 _KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -310,6 +311,16 @@ def check_weight(where: str, option: str, value: float, *, fix: str = "use 1") -
     """
     if not (_is_real(value) and math.isfinite(value) and value >= 0):
         raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=repr(value), fix=fix)
+
+
+def check_positive(where: str, option: str, value: float, *, fix: str | None = None) -> None:
+    """Refuse a number that is not positive and finite.
+
+    Raises:
+        ConfigError: the number is zero, negative, infinite or no number.
+    """
+    if not (_is_real(value) and math.isfinite(value) and value > 0):
+        raise ConfigError(where, expected=f"{option} > 0 and finite", got=repr(value), fix=fix)
 
 
 def check_option(section: str, options: object, field: str, holds: bool, expected: str) -> None:

@@ -1,48 +1,52 @@
-"""Base densities."""
+"""Base densities: the distribution of the latents."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from numbers import Real
 from typing import final
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Size, Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from snflow.bijections.base import Shape
-from snflow.errors import ConfigError, DeviceError, DtypeError, ShapeError, check_count
+from snflow.bijections.base import Shape, check_tensor
+from snflow.errors import (
+    CheckedConstructor,
+    ConfigError,
+    DeviceError,
+    DtypeError,
+    ShapeError,
+    check_count,
+    check_event_shape,
+    check_positive,
+    check_weight,
+)
 from snflow.nets.mlp import MLP
 from snflow.numerics.probes import sum_event
 
 
-class BaseDensity(nn.Module, ABC):
-    """log p(z) and z ~ p(z): the density that a flow maps its data to.
+class BaseDensity(nn.Module, metaclass=CheckedConstructor):
+    """log p(z) and z ~ p(z): the density to which a flow maps its data.
 
-    **To write one**, implement :meth:`_log_prob` and :meth:`_sample` as plain mathematics; the checks are here, once.
-    A class is abstract or final.
+    **To write one**, implement :meth:`_log_prob` and :meth:`_sample` as plain mathematics; arguments are checked here,
+    once. A class is abstract or final.
 
     Args:
-        event_shape: the shape of one latent, everything behind the batch dimension; ``()`` for a single number.
+        event_shape: D for vectors, or the shape of one latent, all dimensions after the batch; ``()`` for a scalar.
 
     Raises:
-        ConfigError: the event shape is no tuple of positive integers.
+        ConfigError: the event shape is not made of positive integers.
     """
 
     _anchor: Tensor
 
-    def __init__(self, event_shape: Shape) -> None:
+    def __init__(self, event_shape: int | Shape) -> None:
         super().__init__()
-        if not _is_shape(event_shape):
-            raise ConfigError(
-                self.label,
-                expected="an event shape, a tuple of positive integers",
-                got=repr(event_shape),
-                fix="write (2,) for two numbers, (1, 28, 28) for an image",
-            )
-        self.event_shape: Shape = tuple(event_shape)
-        # Follows .to(): a density without parameters knows by it in which dtype and on which device it samples.
+        self.event_shape: Shape = () if event_shape == () else check_event_shape(self.label, event_shape)
+        # Follows .to(), so that a density without parameters knows in which dtype and on which device to sample.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
 
     @abstractmethod
@@ -51,7 +55,7 @@ class BaseDensity(nn.Module, ABC):
 
     @abstractmethod
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
-        """Draw z ``(n, *event)``, differentiable in the parameters, its deviation scaled by the temperature."""
+        """Draw z ``(n, *event)``, differentiable in the parameters, with the spread multiplied by the temperature."""
 
     @final
     def log_prob(self, z: Tensor) -> Tensor:
@@ -66,80 +70,59 @@ class BaseDensity(nn.Module, ABC):
         Raises:
             ShapeError: the latents have another event shape, or no batch dimension.
             DtypeError: the latents have another dtype than the density.
-            DeviceError: the latents lie on another device than the density.
+            DeviceError: the latents are on another device than the density.
         """
-        if z.dim() == 0 or tuple(z.shape[1:]) != self.event_shape:
-            raise ShapeError(
-                self.label,
-                expected=f"latents with shape (batch, *{self.event_shape})",
-                got=f"{tuple(z.shape)}",
-                fix="the first dimension is the batch, the event is everything behind it",
-            )
-        if z.device != self.device:
-            raise DeviceError(
-                self.label,
-                expected=f"latents on {self.device}",
-                got=f"latents on {z.device}",
-                fix=f"move the density with .to({str(z.device)!r})",
-            )
+        check_batch(self.label, "latents", z, self.event_shape, self.device)
         if z.dtype != self.dtype:
             raise DtypeError(
                 self.label,
                 expected=f"latents of {self.dtype}",
                 got=f"{z.dtype}",
-                fix=f"convert the density, or the flow that holds it, with .to({z.dtype})",
+                fix=f"convert the density, or the flow that contains it, with .to({z.dtype})",
             )
         return self._log_prob(z)
 
     @final
-    def rsample(self, n: int, temperature: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    def rsample(self, n: int, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """z ~ p, as a differentiable function of the parameters.
 
         Args:
-            n: how many to draw, 0 or more.
-            temperature: factor on the deviation from the centre; 0 gives the centre itself.
-            generator: where the random numbers come from; torch's global generator when ``None``.
+            n: the number of samples, 0 or more.
+            temperature: factor of the spread about the centre; 0 gives the centre itself.
+            generator: the random number generator; torch's global one when ``None``.
 
         Returns:
             Latents, with shape ``(n, *event)``.
 
         Raises:
-            ConfigError: the number or the temperature is out of its range.
+            ConfigError: the number or the temperature is out of range.
         """
-        if type(n) is not int or n < 0:
-            raise ConfigError(self.label, expected="a number of samples, 0 or more", got=repr(n))
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ConfigError(
-                self.label,
-                expected="a temperature, 0 or more",
-                got=repr(temperature),
-                fix="1 samples the density itself",
-            )
+        check_sampling(self.label, n, temperature)
         return self._sample(n, temperature, generator)
 
     @final
     @torch.no_grad()
-    def sample(self, n: int, temperature: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-        """z ~ p: as :meth:`rsample`, without gradients."""
-        return self.rsample(n, temperature, generator=generator)
+    def sample(self, n: int, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
+        """z ~ p, as :meth:`rsample`, without gradients."""
+        return self.rsample(n, temperature=temperature, generator=generator)
 
     def forward(self, z: Tensor) -> Tensor:
-        """log p(z): as :meth:`log_prob`."""
+        """log p(z), as :meth:`log_prob`."""
         return self.log_prob(z)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating type of the latents."""
+        """The floating dtype of the latents."""
         return self._anchor.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the latents lie."""
+        """The device of the latents."""
         return self._anchor.device
 
     @property
     def label(self) -> str:
-        """The name by which errors speak of this density."""
+        """The name of this density in errors."""
         return type(self).__name__
 
     def extra_repr(self) -> str:
@@ -151,34 +134,114 @@ class BaseDensity(nn.Module, ABC):
         return torch.empty((n, *self.event_shape), dtype=self.dtype, device=self.device)
 
 
-def _is_shape(shape: object) -> bool:
-    return isinstance(shape, (tuple, list)) and all(type(n) is int and n > 0 for n in shape)
+def leading_shape(where: str, what: str, value: Tensor, trailing: Shape, *, batch: str = "batch") -> Size:
+    """The dimensions of a tensor before its event, or before its context.
+
+    Args:
+        where: the caller, for the error.
+        what: the name of the tensor, for the error.
+        value: the tensor, with shape ``(*batch, *trailing)``.
+        trailing: the shape of one event, or of one context.
+        batch: the expected leading dimensions, for the error: exactly one, unless the name starts with a ``*``.
+
+    Returns:
+        The leading dimensions.
+
+    Raises:
+        DtypeError: the value is not a dense tensor.
+        ShapeError: its shape does not end in ``trailing``, or it does not have exactly one leading dimension.
+
+    Example:
+        >>> leading_shape("Flow", "data", torch.zeros(5, 2, 3), (2, 3))
+        torch.Size([5])
+    """
+    check_tensor(where, value)
+    split = value.dim() - len(trailing)
+    if split < 0 or tuple(value.shape[split:]) != tuple(trailing) or (split != 1 and not batch.startswith("*")):
+        shape = tuple(value.shape)
+        raise ShapeError(
+            where,
+            expected=f"{what} with shape ({', '.join((batch, *map(str, trailing)))}{'' if trailing else ','})",
+            got=f"{shape}",
+            fix="add a batch dimension: x[None]"
+            if shape == tuple(trailing)
+            else "the first dimension is the batch, the others are the event"
+            if batch == "batch"
+            else None,
+        )
+    return value.shape[:split]
+
+
+def check_batch(where: str, what: str, value: Tensor, event_shape: Shape, device: torch.device) -> None:
+    """Refuse a tensor that is not a batch ``(batch, *event_shape)`` on the device.
+
+    Raises:
+        DtypeError: the value is not a dense tensor.
+        ShapeError: it has another event shape, or no batch dimension.
+        DeviceError: it is on another device.
+    """
+    leading_shape(where, what, value, event_shape)
+    if value.device != device:
+        raise DeviceError(
+            where,
+            expected=f"{what} on {device}",
+            got=f"{what} on {value.device}",
+            fix=f"call .to({str(device)!r}) on the {what}",
+        )
+
+
+def check_sampling(where: str, n: int, temperature: float = 1.0) -> None:
+    """Refuse a number of samples or a temperature that is out of range.
+
+    Raises:
+        ConfigError: ``n`` is not a non-negative integer, or the temperature is negative, infinite or not a number.
+    """
+    if type(n) is not int or n < 0:
+        raise ConfigError(where, expected="n ≥ 0, a number of samples", got=repr(n), fix="give a whole number")
+    check_weight(where, "temperature", temperature, fix="use 1 to sample from the density itself")
 
 
 _LOG_2PI = math.log(2 * math.pi)
+_LOG_SCALE_BOUND = 7.0
+"""The largest |log σ| by default: σ runs from about 1/1100 to 1100."""
+
+
+def standard_normal_log_prob(z: Tensor) -> Tensor:
+    """−½ Σᵢ (zᵢ² + log 2π): z ``(batch, *event)`` to ``(batch,)``.
+
+    Example:
+        >>> round(standard_normal_log_prob(torch.zeros(1, 1)).item(), 4)
+        -0.9189
+    """
+    return -0.5 * sum_event(z.square() + _LOG_2PI)
+
+
+def _bounded(raw: Tensor, bound: float) -> Tensor:
+    """b tanh(s / b): smooth, with slope 1 at 0, within ±b."""
+    return bound * torch.tanh(raw / bound)
 
 
 @final
 class StandardNormal(BaseDensity):
-    """log p(z) = −½ Σᵢ (zᵢ² + log 2π): independent normals of mean 0 and deviation 1.
+    """log p(z) = −½ Σᵢ (zᵢ² + log 2π): independent normals with mean 0 and standard deviation 1.
 
     Args:
-        event_shape: the shape of one latent.
+        event_shape: D for vectors, or the shape of one latent.
 
     Raises:
-        ConfigError: the event shape is no tuple of positive integers.
+        ConfigError: the event shape is not made of positive integers.
 
     Example:
         >>> import torch
         >>> base = StandardNormal((1, 28, 28))
         >>> base.log_prob(base.sample(3)).shape
         torch.Size([3])
-        >>> round(StandardNormal((1,)).log_prob(torch.zeros(1, 1)).item(), 4)
+        >>> round(StandardNormal(1).log_prob(torch.zeros(1, 1)).item(), 4)
         -0.9189
     """
 
     def _log_prob(self, z: Tensor) -> Tensor:
-        return -0.5 * sum_event(z.square() + _LOG_2PI)
+        return standard_normal_log_prob(z)
 
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
         return temperature * self._noise(n).normal_(generator=generator)
@@ -188,28 +251,27 @@ class StandardNormal(BaseDensity):
 class DiagonalNormal(BaseDensity):
     """log p(z) = −½ Σᵢ (((zᵢ − μᵢ)/σᵢ)² + 2 log σᵢ + log 2π): independent normals with learned mean and scale.
 
-    log σ = b tanh(s / b) for the free parameter s: smooth, so that a gradient always comes through, and bounded, so
-    that no scale explodes or vanishes. It starts as the standard normal.
+    log σ = b tanh(s / b) of the free parameter s: smooth, so that the gradient never vanishes exactly, and bounded, so
+    that no scale explodes or collapses. It is initialised as the standard normal.
 
     Args:
-        event_shape: the shape of one latent.
-        log_scale_bound: b, the largest |log σ|; 7 lets σ run from about 1/1100 to 1100.
+        event_shape: D for vectors, or the shape of one latent.
+        log_scale_bound: b, the largest |log σ|; with 7, σ runs from about 1/1100 to 1100.
 
     Raises:
-        ConfigError: the event shape is no tuple of positive integers, or the bound is not positive.
+        ConfigError: the event shape is not made of positive integers, or the bound is not positive.
 
     Example:
         >>> import torch
-        >>> base = DiagonalNormal((2,))
+        >>> base = DiagonalNormal(2)
         >>> z = torch.ones(5, 2)
-        >>> torch.equal(base.log_prob(z), StandardNormal((2,)).log_prob(z))
+        >>> torch.equal(base.log_prob(z), StandardNormal(2).log_prob(z))
         True
     """
 
-    def __init__(self, event_shape: Shape, log_scale_bound: float = 7.0) -> None:
+    def __init__(self, event_shape: int | Shape, *, log_scale_bound: float = _LOG_SCALE_BOUND) -> None:
         super().__init__(event_shape)
-        if not (math.isfinite(log_scale_bound) and log_scale_bound > 0):
-            raise ConfigError(self.label, expected="a positive log_scale_bound", got=repr(log_scale_bound))
+        check_positive(self.label, "log_scale_bound", log_scale_bound)
         self.log_scale_bound = log_scale_bound
         self.mean = nn.Parameter(torch.zeros(self.event_shape))
         self.raw_log_scale = nn.Parameter(torch.zeros(self.event_shape))
@@ -217,33 +279,84 @@ class DiagonalNormal(BaseDensity):
     @property
     def log_scale(self) -> Tensor:
         """log σ, with shape ``event_shape``."""
-        return self.log_scale_bound * torch.tanh(self.raw_log_scale / self.log_scale_bound)
+        return _bounded(self.raw_log_scale, self.log_scale_bound)
 
     def _log_prob(self, z: Tensor) -> Tensor:
         log_scale = self.log_scale
-        standard = (z - self.mean) * torch.exp(-log_scale)
-        return -0.5 * sum_event(standard.square() + _LOG_2PI) - log_scale.sum()
+        return standard_normal_log_prob((z - self.mean) * torch.exp(-log_scale)) - log_scale.sum()
 
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
         return self.mean + temperature * self.log_scale.exp() * self._noise(n).normal_(generator=generator)
 
 
 @final
-class Logistic(BaseDensity):
-    """log p(z) = Σᵢ log σ(zᵢ) + log σ(−zᵢ), σ the sigmoid: independent logistics of mean 0 and scale 1.
+class NormalMixture(BaseDensity):
+    """log p(z) = log Σₖ πₖ Πᵢ N(zᵢ; μₖᵢ, σₖᵢ²): K normals with learned weights, means and scales, for clustered data.
 
-    Its deviation is π/√3 and its tails are heavier than the normal's, so an outlier costs |z| nats instead of z²/2.
-    The base density of NICE (Dinh, Krueger, Bengio 2015, section 3.4).
+    A flow is a continuous deformation: a unimodal base can separate clusters only by thin bridges of density. The means
+    are initialised as a sample of the standard normal, the scales at 1; log σ is bounded as in :class:`DiagonalNormal`.
+    Samples are differentiable in means and scales, not in the weights.
 
     Args:
-        event_shape: the shape of one latent.
+        event_shape: D for vectors, or the shape of one latent.
+        components: K.
 
     Raises:
-        ConfigError: the event shape is no tuple of positive integers.
+        ConfigError: the event shape is not made of positive integers, or K is below 1.
 
     Example:
         >>> import torch
-        >>> round(Logistic((1,)).log_prob(torch.zeros(1, 1)).exp().item(), 6)
+        >>> base = NormalMixture(2, components=3)
+        >>> base.log_prob(base.sample(5)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, event_shape: int | Shape, *, components: int = 8) -> None:
+        super().__init__(event_shape)
+        check_count(self.label, "components", components)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.means = nn.Parameter(torch.randn(components, *self.event_shape))
+        self.raw_log_scales = nn.Parameter(torch.zeros(components, *self.event_shape))
+
+    @property
+    def log_scales(self) -> Tensor:
+        """log σ, with shape ``(K, *event)``."""
+        return _bounded(self.raw_log_scales, _LOG_SCALE_BOUND)
+
+    def _log_prob(self, z: Tensor) -> Tensor:
+        log_scales = self.log_scales
+        standard = (z.unsqueeze(1) - self.means) * torch.exp(-log_scales)
+        of_component = standard_normal_log_prob(standard.flatten(0, 1)).unflatten(0, standard.shape[:2])
+        return torch.logsumexp(torch.log_softmax(self.logits, 0) + of_component - sum_event(log_scales), 1)
+
+    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
+        weights = torch.softmax(self.logits.detach(), 0)
+        # torch.multinomial refuses to draw nothing
+        component = (
+            torch.multinomial(weights, n, replacement=True, generator=generator)
+            if n
+            else torch.zeros(0, dtype=torch.long, device=self.device)
+        )
+        noise = self._noise(n).normal_(generator=generator)
+        return self.means[component] + temperature * self.log_scales.exp()[component] * noise
+
+
+@final
+class Logistic(BaseDensity):
+    """log p(z) = Σᵢ log σ(zᵢ) + log σ(−zᵢ), σ the sigmoid: independent logistics with mean 0 and scale 1.
+
+    Its standard deviation is π/√3, and its tails are heavier than the normal's: an outlier costs |z| nats, not z²/2.
+    The base density of NICE (Dinh, Krueger, Bengio 2015, section 3.4).
+
+    Args:
+        event_shape: D for vectors, or the shape of one latent.
+
+    Raises:
+        ConfigError: the event shape is not made of positive integers.
+
+    Example:
+        >>> import torch
+        >>> round(Logistic(1).log_prob(torch.zeros(1, 1)).exp().item(), 6)
         0.25
     """
 
@@ -260,29 +373,29 @@ class Logistic(BaseDensity):
 
 @final
 class Uniform(BaseDensity):
-    """log p(z) = −D log(high − low) inside [low, high]ᴰ, exactly −∞ outside.
+    """log p(z) = −D log(high − low) in [low, high]ᴰ, exactly −∞ outside.
 
-    A NaN stays a NaN: it is neither inside nor outside.
+    The log-density of a NaN is NaN.
 
     Args:
-        event_shape: the shape of one latent.
+        event_shape: D for vectors, or the shape of one latent.
         low: the lower edge of every element.
         high: the upper edge of every element.
 
     Raises:
-        ConfigError: the event shape is no tuple of positive integers, or ``low`` is not below ``high``.
+        ConfigError: the event shape is not made of positive integers, or ``low`` is not below ``high``.
 
     Example:
         >>> import torch
-        >>> base = Uniform((1,), low=-1.0, high=1.0)
+        >>> base = Uniform(1, low=-1.0, high=1.0)
         >>> base.log_prob(torch.tensor([[0.5], [1.5]])).exp()
         tensor([0.5000, 0.0000])
     """
 
-    def __init__(self, event_shape: Shape, low: float = 0.0, high: float = 1.0) -> None:
+    def __init__(self, event_shape: int | Shape, *, low: float = 0.0, high: float = 1.0) -> None:
         super().__init__(event_shape)
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ConfigError(self.label, expected="finite edges with low < high", got=f"low={low}, high={high}")
+        if not (_is_finite(low) and _is_finite(high) and low < high):
+            raise ConfigError(self.label, expected="finite low < high", got=f"low={low!r}, high={high!r}")
         self.low, self.high = low, high
 
     def _log_prob(self, z: Tensor) -> Tensor:
@@ -294,121 +407,76 @@ class Uniform(BaseDensity):
         return centre + temperature * width * (self._noise(n).uniform_(generator=generator) - 0.5)
 
     def extra_repr(self) -> str:
-        """Show the shape and the box in ``print(flow)``."""
+        """Show the event shape and the edges in ``print(flow)``."""
         return f"{super().extra_repr()}, low={self.low}, high={self.high}"
 
 
-_LARGEST = 7.0
-
-
-@final
-class NormalMixture(BaseDensity):
-    """log p(z) = log Σₖ πₖ Πᵢ N(zᵢ; μₖᵢ, σₖᵢ²): K normals with learned weights, means and scales, for data in clusters.
-
-    A flow is a deformation: from one normal it can only draw thin bridges between clusters. The means begin as a sample
-    of a standard normal. A sample is differentiable in means and scales, not in the weights. log σ is bounded by ±7.
-
-    Args:
-        event_shape: the shape of one latent.
-        components: K.
-
-    Raises:
-        ConfigError: the event shape is no tuple of positive integers, or K is below one.
-
-    Example:
-        >>> import torch
-        >>> base = NormalMixture((2,), 3)
-        >>> base.log_prob(base.sample(5)).shape
-        torch.Size([5])
-    """
-
-    def __init__(self, event_shape: Shape, components: int = 8) -> None:
-        super().__init__(event_shape)
-        check_count("NormalMixture", "components", components)
-        self.logits = nn.Parameter(torch.zeros(components))
-        self.means = nn.Parameter(torch.randn(components, *self.event_shape))
-        self.raw_log_scales = nn.Parameter(torch.zeros(components, *self.event_shape))
-
-    @property
-    def log_scales(self) -> Tensor:
-        """log σ, with shape ``(K, *event)``."""
-        return _LARGEST * torch.tanh(self.raw_log_scales / _LARGEST)
-
-    def _log_prob(self, z: Tensor) -> Tensor:
-        log_scales = self.log_scales
-        standard = (z.unsqueeze(1) - self.means) * torch.exp(-log_scales)
-        each = -0.5 * sum_event((standard.square() + math.log(2 * math.pi)).flatten(0, 1)).unflatten(
-            0, standard.shape[:2]
-        )
-        return torch.logsumexp(torch.log_softmax(self.logits, 0) + each - sum_event(log_scales), 1)
-
-    def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
-        weights = torch.softmax(self.logits.detach(), 0)
-        chosen = (
-            torch.multinomial(weights, n, replacement=True, generator=generator)
-            if n
-            else self.means.new_zeros(0).long()
-        )
-        noise = self._noise(n).normal_(generator=generator)
-        return self.means[chosen] + temperature * self.log_scales.exp()[chosen] * noise
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 _BRANCHES = 3
+_UNIT_SOFTPLUS = 0.5413248546129181  # log(e − 1): its softplus is 1
 
 
 @final
 class FoldedDensity(BaseDensity):
-    """log p(x) = log p(z) + Σᵢ log g(kᵢ | z), z = fold(x): a map that is three to one, and the branch a random choice.
+    """log p(x) = log p(z) + Σᵢ log g(kᵢ | z), z = fold(x): a three-to-one map with a random choice of the branch.
 
-    fold(x) is x + 2a left of −a, −x in between and x − 2a right of a: the same z comes from three places, and the gate
-    g, a network, says with which probability from each. What one normal cannot hold together comes apart without a
-    bridge. |fold'| = 1, so that there is no log-determinant. The density may jump at ±a, where branches meet.
+    fold(x) is x + 2a for x < −a, −x between −a and a, and x − 2a for x > a: up to three points have the same z, and the
+    gate g, a network, gives the probability of each. This separates modes that a unimodal base would connect by a
+    bridge of density. |fold'| = 1, so there is no log-determinant. The density may jump at ±a, where branches meet.
 
-    To go on with a flow, make it the base of one: ``Flow(bijection, FoldedDensity(StandardNormal((2,))))``.
+    It is the base of a flow like any other: ``Flow(bijection, FoldedDensity(StandardNormal(2)))``.
 
     Args:
-        base: p(z), of vectors.
-        width: features inside of the gate's network.
-        depth: hidden layers of it.
+        base: p(z), a density of vectors.
+        width: W, the width of the gate's network.
+        depth: the number of its hidden layers.
 
     Attributes:
-        raw_fold: a = softplus of it, with shape ``(D,)``; a = 1 at first.
+        raw_fold: with shape ``(D,)``; a is its softplus, 1 at initialisation.
+
+    Raises:
+        ConfigError: the base density is not one of vectors, or a count is below 1.
 
     References:
         Dinh et al. (2019), A RAD approach to deep mixture models, eq. 4 and section 3.
 
     Example:
         >>> import torch, snflow
-        >>> density = FoldedDensity(snflow.StandardNormal((2,)))
+        >>> density = FoldedDensity(snflow.StandardNormal(2))
         >>> density.log_prob(density.sample(5)).shape
         torch.Size([5])
     """
 
-    def __init__(self, base: BaseDensity, width: int = 32, depth: int = 2) -> None:
+    def __init__(self, base: BaseDensity, *, width: int = 32, depth: int = 2) -> None:
+        if not isinstance(base, BaseDensity) or len(base.event_shape) != 1:
+            got = f"event shape {base.event_shape}" if isinstance(base, BaseDensity) else type(base).__name__
+            raise ConfigError("FoldedDensity", expected="a base density of vectors", got=got, fix="flatten the event")
         super().__init__(base.event_shape)
         (features,) = base.event_shape
         self.base = base
-        self.raw_fold = nn.Parameter(torch.full((features,), 0.5413248546129181))
-        self.gate = MLP(features, _BRANCHES * features, width, depth)
+        self.raw_fold = nn.Parameter(torch.full((features,), _UNIT_SOFTPLUS))
+        self.gate = MLP(features, _BRANCHES * features, width=width, depth=depth)
 
     def _log_prob(self, z: Tensor) -> Tensor:
         x, a = z, F.softplus(self.raw_fold)
         branch = (x > -a).long() + (x > a).long()
-        shift = 2 * a * (1 - branch)
-        folded = torch.where(branch == 1, -x, x + shift)
+        folded = torch.where(branch == 1, -x, x + 2 * a * (1 - branch))
         log_gate = self._log_gate(folded, a).gather(1, branch.unsqueeze(1)).squeeze(1)
         return self.base.log_prob(folded) + sum_event(log_gate)
 
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
-        z = self.base.rsample(n, temperature, generator=generator)
+        z = self.base.rsample(n, temperature=temperature, generator=generator)
         a = F.softplus(self.raw_fold)
         weights = self._log_gate(z, a).exp().transpose(1, 2).reshape(-1, _BRANCHES).detach()
         branch = torch.multinomial(weights, 1, generator=generator).view(z.shape) if n else z.long()
         return torch.where(branch == 1, -z, z - 2 * a * (1 - branch))
 
     def _log_gate(self, z: Tensor, a: Tensor) -> Tensor:
-        """log g ``(batch, 3, D)``; a branch that does not reach z has −∞."""
+        """log g ``(batch, 3, D)``; −∞ for a branch whose range does not contain z."""
         logits = self.gate(z).unflatten(1, (_BRANCHES, -1))
         reached = torch.stack([z <= a, z.abs() <= a, z >= -a], 1)
-        # A NaN is reached by no branch: leave it to the base density to say so.
+        # No branch contains a NaN; the base density makes the result NaN.
         return torch.log_softmax(torch.where(reached | z.isnan().unsqueeze(1), logits, -torch.inf), 1)

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import final
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from snflow.bijections.base import Bijection
-from snflow.errors import ConfigError, DataError, DivergenceError, DtypeError
+from snflow.bijections.base import Bijection, check_tensor
+from snflow.distributions.base import standard_normal_log_prob
+from snflow.errors import CheckedConstructor, ConfigError, DataError, DivergenceError, DtypeError
 from snflow.numerics.probes import sum_event
 
 
-class Dequantization(nn.Module, ABC):
+class Dequantization(nn.Module, metaclass=CheckedConstructor):
     """x = k + u with u ~ q(u | k) on [0, 1)ᴰ, and log q: makes integers k continuous.
 
     A density p(x) fitted to dequantized data bounds the probability of the integers from below,
     log P(k) ≥ E_q[log p(k + u) − log q(u | k)] (Theis, van den Oord, Bethge 2016; Ho et al. 2019, eq. 12).
 
-    **To write one**, implement :meth:`_noise`; the checks and the way back are here, once.
+    **To write one**, implement :meth:`_noise`; the checks and the inverse are here, once.
 
     Args:
-        levels: L, the number of levels; data run from 0 to L − 1.
+        num_values: L, the number of values; data are integers from 0 to L − 1.
 
     Raises:
-        ConfigError: fewer than two levels.
+        ConfigError: fewer than two values.
     """
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self, num_values: int) -> None:
         super().__init__()
-        if type(levels) is not int or levels < 2:
+        if type(num_values) is not int or num_values < 2:
             raise ConfigError(
-                type(self).__name__, expected="two levels or more", got=repr(levels), fix="an 8-bit image has 256"
+                type(self).__name__, expected="num_values ≥ 2", got=repr(num_values), fix="use 256 for 8-bit images"
             )
-        self.levels = levels
+        self.num_values = num_values
 
     @abstractmethod
     def _noise(self, k: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -48,30 +48,31 @@ class Dequantization(nn.Module, ABC):
         """x = k + u, log q(u | k).
 
         Args:
-            k: levels of an integer dtype, with shape ``(batch, *event)``.
-            dtype: the floating type of x, torch's default when ``None``.
-            generator: where the noise comes from; when ``None`` torch's global generator of the data's device, whose
-                state a checkpoint holds.
+            k: data of an integer dtype, with shape ``(batch, *event)``.
+            dtype: the floating dtype of x, torch's default when ``None``.
+            generator: the random number generator of the noise; when ``None``, torch's global one on the data's device,
+                whose state is part of a checkpoint.
 
         Returns:
-            x with shape ``(batch, *event)``, inside [k, k + 1), and log q in nats with shape ``(batch,)``.
+            x in [k, k + 1), with shape ``(batch, *event)``, and log q in nats with shape ``(batch,)``.
 
         Raises:
-            DtypeError: the data are no integers.
-            DataError: a value lies outside 0 … L − 1.
+            DtypeError: the data are not a tensor of integers.
+            DataError: a value is outside 0 … L − 1.
         """
+        check_tensor(type(self).__name__, k)
         if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
             raise DtypeError(
                 type(self).__name__,
-                expected="levels of an integer dtype",
+                expected="data of an integer dtype",
                 got=f"{k.dtype}",
-                fix="give the images as uint8, or build the flow without a dequantization for continuous data",
+                fix="pass images as uint8, or build the flow without a dequantization for continuous data",
             )
         self._check_range(k)
-        levels = k.to(torch.get_default_dtype() if dtype is None else dtype)
-        noise, log_q = self._noise(levels, generator)
-        # 255 + 0.9999999 rounds to 256 in float32: keep x below the next level, so that the way back is exact.
-        return torch.minimum(levels + noise, torch.nextafter(levels + 1, levels)), log_q
+        real = k.to(torch.get_default_dtype() if dtype is None else dtype)
+        noise, log_q = self._noise(real, generator)
+        # 255 + 0.9999999 rounds to 256 in float32: stay below the next integer, so that ⌊x⌋ is exactly k.
+        return torch.minimum(real + noise, torch.nextafter(real + 1, real)), log_q
 
     @final
     def quantize(self, x: Tensor) -> Tensor:
@@ -81,39 +82,39 @@ class Dequantization(nn.Module, ABC):
             x: real numbers, of any shape.
 
         Returns:
-            Levels of that shape, as uint8 when they fit, else as int64.
+            Integers of that shape, uint8 if L ≤ 256 and int64 otherwise.
 
         Raises:
-            DivergenceError: a value is NaN, which no level stands for.
+            DivergenceError: a value is NaN.
         """
-        # A traced graph cannot ask; there NaN becomes whatever the cast makes of it.
+        # A traced graph cannot branch on values; there a NaN is cast like any other number.
         missing = 0 if torch.compiler.is_compiling() else int(x.isnan().sum())
         if missing:
             raise DivergenceError(
                 type(self).__name__,
-                expected="numbers to quantize",
+                expected="real numbers",
                 got=f"{missing} NaN of {x.numel()}",
                 fix="sample with inverse='exact' or a lower temperature, or train the flow further",
             )
-        return x.floor().clamp(0, self.levels - 1).to(torch.uint8 if self.levels <= 256 else torch.int64)
+        return x.floor().clamp(0, self.num_values - 1).to(torch.uint8 if self.num_values <= 256 else torch.int64)
 
     def extra_repr(self) -> str:
-        """Show the number of levels in ``print(flow)``."""
-        return f"levels={self.levels}"
+        """Show the number of values in ``print(flow)``."""
+        return f"num_values={self.num_values}"
 
     def _check_range(self, k: Tensor) -> None:
-        # On an accelerator this would wait for the device in every step; there the check of the data set stands.
+        # On an accelerator this would synchronise in every step; there the check of the dataset has to do.
         if k.device.type != "cpu" or torch.compiler.is_compiling() or k.numel() == 0:
             return
-        if k.dtype == torch.uint8 and self.levels >= 256:
+        if k.dtype == torch.uint8 and self.num_values >= 256:
             return
         low, high = int(k.min()), int(k.max())
-        if low < 0 or high >= self.levels:
+        if low < 0 or high >= self.num_values:
             raise DataError(
                 type(self).__name__,
-                expected=f"levels from 0 to {self.levels - 1}",
+                expected=f"values from 0 to {self.num_values - 1}",
                 got=f"values from {low} to {high}",
-                fix="build it with the number of levels that the data have",
+                fix="set num_values to the number of values of the data",
             )
 
 
@@ -122,10 +123,10 @@ class UniformDequantization(Dequantization):
     """x = k + u with u ~ U[0, 1)ᴰ, so that log q = 0 (Theis, van den Oord, Bethge 2016, section 3.1).
 
     Args:
-        levels: L, the number of levels; data run from 0 to L − 1.
+        num_values: L, the number of values; data are integers from 0 to L − 1.
 
     Raises:
-        ConfigError: fewer than two levels.
+        ConfigError: fewer than two values.
 
     Example:
         >>> import torch
@@ -139,7 +140,7 @@ class UniformDequantization(Dequantization):
     """
 
     def _noise(self, k: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        # The call without a generator is the one that a compiler can trace for batches of any size.
+        # Only the call without a generator can be traced for batches of any size.
         if generator is None:
             noise = torch.rand_like(k, memory_format=torch.contiguous_format)
         else:
@@ -151,15 +152,15 @@ class UniformDequantization(Dequantization):
 class VariationalDequantization(Dequantization):
     """x = k + u, u = σ(v), v = f(ε; k), ε ~ N(0, I); log q = log N(ε) − log|det ∂f/∂ε| − Σ log σ'(v).
 
-    The noise is drawn where it makes the bound log P(k) ≥ E_q[log p(k + u) − log q(u | k)] tight, which uniform noise
-    cannot do: its flow is trained with the other one, by the same objective.
+    The noise distribution is learned so that the bound log P(k) ≥ E_q[log p(k + u) − log q(u | k)] becomes tight, which
+    it is not for uniform noise. The parameters of f are trained with those of the flow, by the same objective.
 
     Args:
-        levels: L, the number of levels; data run from 0 to L − 1.
-        bijection: f, which sees the image, scaled to [−1, 1], as its context.
+        num_values: L, the number of values; data are integers from 0 to L − 1.
+        bijection: f, whose context is the image, scaled to [−1, 1].
 
     Raises:
-        ConfigError: fewer than two levels, or a bijection that takes no context.
+        ConfigError: fewer than two values, or a bijection without a context.
 
     References:
         Ho et al. (2019), Flow++, section 3.1, eq. 12.
@@ -167,22 +168,24 @@ class VariationalDequantization(Dequantization):
     Example:
         >>> import torch, snflow
         >>> from snflow.bijections.coupling import checkerboard
-        >>> net = snflow.nets.AttentionConvNet(1, 8, 2, (4, 4), 1, context_channels=1)
-        >>> layer = snflow.Coupling(checkerboard(4, 4), snflow.AffineTransformer(), net, (1, 4, 4))
+        >>> net = snflow.nets.AttentionConvNet(1, 2, (4, 4), width=8, blocks=1, context_shape=(1, 4, 4))
+        >>> layer = snflow.Coupling(checkerboard(4, 4), snflow.AffineTransformer(), net, context_shape=(1, 4, 4))
         >>> dequantize = VariationalDequantization(16, layer)
         >>> x, log_q = dequantize(torch.randint(16, (3, 1, 4, 4)))
         >>> x.shape, log_q.shape
         (torch.Size([3, 1, 4, 4]), torch.Size([3]))
     """
 
-    def __init__(self, levels: int, bijection: Bijection) -> None:
-        super().__init__(levels)
-        if bijection.context_shape is None:
+    def __init__(self, num_values: int, bijection: Bijection) -> None:
+        super().__init__(num_values)
+        if not isinstance(bijection, Bijection) or bijection.context_shape is None:
             raise ConfigError(
                 "VariationalDequantization",
-                expected="a bijection that takes the image as its context",
-                got=f"{bijection.label}, which takes none",
-                fix="build it with the image's shape as context_features",
+                expected="a bijection conditioned on the image",
+                got=f"{bijection.label}, without a context"
+                if isinstance(bijection, Bijection)
+                else type(bijection).__name__,
+                fix="build it with context_shape=image_shape",
             )
         self.bijection = bijection
 
@@ -191,7 +194,6 @@ class VariationalDequantization(Dequantization):
             noise = torch.randn_like(k, memory_format=torch.contiguous_format)
         else:
             noise = torch.randn(k.shape, dtype=k.dtype, device=k.device, generator=generator)
-        v, log_det = self.bijection(noise, 2 * k / (self.levels - 1) - 1)
-        log_normal = -0.5 * sum_event(noise.square() + math.log(2 * math.pi))
+        v, log_det = self.bijection(noise, 2 * k / (self.num_values - 1) - 1)
         log_slope = sum_event(F.logsigmoid(v) + F.logsigmoid(-v))
-        return torch.sigmoid(v), log_normal - log_det - log_slope
+        return torch.sigmoid(v), standard_normal_log_prob(noise) - log_det - log_slope

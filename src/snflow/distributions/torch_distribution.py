@@ -1,4 +1,4 @@
-"""Flows as objects of ``torch.distributions``."""
+"""Flows and bijections as objects of ``torch.distributions``."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, Transform, constraints
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.errors import ConfigError, ContextError, ShapeError
+from snflow.distributions.base import leading_shape
+from snflow.errors import CheckedConstructor, ConfigError, ContextError, ShapeError, check_event_shape
 
 if TYPE_CHECKING:
     from snflow.distributions.flow import Flow
 
 
 @final
-class FlowDistribution(Distribution):
+class FlowDistribution(Distribution, metaclass=CheckedConstructor):
     """p(x | context) of a flow, as a ``torch.distributions.Distribution``.
 
     Args:
-        flow: the flow; it keeps its parameters, gradients reach them.
-        context: what the flow is conditioned on, with shape ``(*batch, *context_shape)``.
-        batch_shape: without a context, the shape of a batch of equal distributions; :meth:`expand` sets it.
-        validate_args: whether ``log_prob`` checks shape and support, torch's default when ``None``.
+        flow: the flow; it is not copied, and gradients reach its parameters.
+        context: the values on which the flow is conditioned, with shape ``(*batch, *context_shape)``.
+        batch_shape: the shape of a batch of equal distributions, without a context; set by :meth:`expand`.
+        validate_args: whether ``log_prob`` checks shape and support; torch's default when ``None``.
 
     Raises:
-        ContextError: a context is missing, or is given where none is taken.
-        ShapeError: the context ends in another shape than the flow takes.
+        ContextError: a context is missing, or is given to an unconditional flow.
+        ShapeError: the context does not end in the flow's context shape.
 
     Example:
         >>> import torch, snflow
-        >>> flow = snflow.Flow(snflow.LeakyReLU(), snflow.StandardNormal((2,)))
+        >>> flow = snflow.Flow(snflow.LeakyReLU(), snflow.StandardNormal(2))
         >>> posterior = flow.distribution()
         >>> posterior.log_prob(posterior.sample((5, 3))).shape
         torch.Size([5, 3])
@@ -43,6 +44,7 @@ class FlowDistribution(Distribution):
         self,
         flow: Flow,
         context: Tensor | None = None,
+        *,
         batch_shape: Shape = (),
         validate_args: bool | None = None,
     ) -> None:
@@ -53,23 +55,25 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Real numbers, or the levels of a dequantized flow."""
+        """Real numbers, or the integers 0 … L − 1 of a flow with a dequantization."""
         dequantization = self.flow.dequantization
-        single = (
-            constraints.real if dequantization is None else constraints.integer_interval(0, dequantization.levels - 1)
+        element = (
+            constraints.real
+            if dequantization is None
+            else constraints.integer_interval(0, dequantization.num_values - 1)
         )
-        return constraints.independent(single, len(self.event_shape))
+        return constraints.independent(element, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
         """Return the same distribution with a larger batch shape.
 
         Args:
-            batch_shape: a shape to which the present batch shape broadcasts.
+            batch_shape: a shape to which the current batch shape broadcasts.
             _instance: unused; torch's signature.
         """
         context = self.context
         if context is None:
-            return FlowDistribution(self.flow, None, tuple(batch_shape), validate_args=self._validate_args)
+            return FlowDistribution(self.flow, batch_shape=tuple(batch_shape), validate_args=self._validate_args)
         rows = context.expand(*batch_shape, *context.shape[len(self.batch_shape) :])
         return FlowDistribution(self.flow, rows, validate_args=self._validate_args)
 
@@ -100,7 +104,7 @@ class FlowDistribution(Distribution):
         """x ~ p, differentiable, with shape ``(*sample_shape, *batch, *event)``.
 
         Raises:
-            ConfigError: the flow is over levels, which have no derivative.
+            ConfigError: the flow has a dequantization; its samples are integers, which have no derivative.
         """
         self._need_continuous()
         n, context = self._count(sample_shape)
@@ -110,13 +114,13 @@ class FlowDistribution(Distribution):
         """x ~ p, log p(x), from one pass.
 
         Args:
-            sample_shape: how many draws of each distribution of the batch.
+            sample_shape: the shape of the draws from each distribution of the batch.
 
         Returns:
             Data with shape ``(*sample_shape, *batch, *event)``, log-densities with shape ``(*sample_shape, *batch)``.
 
         Raises:
-            ConfigError: the flow is over levels, which have no derivative.
+            ConfigError: the flow has a dequantization; its samples are integers, which have no derivative.
         """
         self._need_continuous()
         n, context = self._count(sample_shape)
@@ -134,51 +138,53 @@ class FlowDistribution(Distribution):
         if not self.has_rsample:
             raise ConfigError(
                 "FlowDistribution",
-                expected="a flow over continuous data",
+                expected="a flow on continuous data",
                 got="one with a dequantization",
                 fix="use sample, or flow.rsample for continuous values",
             )
 
 
-def as_transform(bijection: Bijection, event_shape: Shape | None = None, context: Tensor | None = None) -> Transform:
+def as_transform(
+    bijection: Bijection, event_shape: int | Shape | None = None, *, context: Tensor | None = None
+) -> Transform:
     """y = f⁻¹(x): a bijection as a ``torch.distributions.Transform``, which maps base to data.
 
-    Mind the direction: torch's transforms run from the base to the data, ours from data to latents. So calling the
-    transform is ``bijection.inverse``, its ``inv`` is ``bijection``, and ``log_abs_det_jacobian`` is −log|det ∂f|.
+    torch's transforms map from the base to the data, our bijections from data to latents. Calling the transform is
+    therefore ``bijection.inverse``, its ``inv`` is ``bijection``, and ``log_abs_det_jacobian`` is −log|det ∂f|.
 
     Args:
         bijection: f, from data to latents.
-        event_shape: the shape of one sample of data; not needed where the bijection fixes it.
-        context: what the bijection is conditioned on, with shape ``(*batch, *context_shape)``; it broadcasts against
-            the dimensions in front of the event.
+        event_shape: D for vectors, or the shape of one sample of data; not needed if the bijection determines it.
+        context: the values on which the bijection is conditioned, with shape ``(*batch, *context_shape)``; ``batch``
+            broadcasts with the dimensions before the event.
 
     Returns:
         A transform for ``TransformedDistribution`` and for Pyro.
 
     Raises:
-        ConfigError: the bijection takes events of any shape and none is given.
+        ConfigError: the bijection accepts events of any shape and ``event_shape`` is missing.
         ShapeError: the event shape does not fit the bijection.
-        ContextError: a context is missing, or is given where none is taken.
+        ContextError: a context is missing, or is given to an unconditional bijection.
 
     Example:
         >>> import torch, snflow
         >>> from torch.distributions import Independent, Normal, TransformedDistribution
         >>> base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
-        >>> data = TransformedDistribution(base, as_transform(snflow.LeakyReLU(), (2,)))
+        >>> data = TransformedDistribution(base, as_transform(snflow.LeakyReLU(), 2))
         >>> data.log_prob(data.sample((5,))).shape
         torch.Size([5])
     """
-    if event_shape is None:
-        pattern = bijection.event_shape
-        if pattern is None or any(n is None for n in pattern):
-            raise ConfigError(
-                "as_transform",
-                expected=f"the event_shape of the data, which {bijection.label} leaves open",
-                got="none",
-                fix="pass event_shape=…",
-            )
-        event_shape = tuple(n for n in pattern if n is not None)
-    return _BijectionTransform(bijection, event_shape, context)
+    if event_shape is not None:
+        return _BijectionTransform(bijection, check_event_shape("as_transform", event_shape), context)
+    pattern = bijection.event_shape
+    if pattern is None or None in pattern:
+        raise ConfigError(
+            "as_transform",
+            expected=f"the event_shape of the data, which {bijection.label} does not determine",
+            got="none",
+            fix="pass event_shape=…",
+        )
+    return _BijectionTransform(bijection, tuple(n for n in pattern if n is not None), context)
 
 
 @final
@@ -224,42 +230,38 @@ class _BijectionTransform(Transform):
 
 
 def _batch_shape(bijection: Bijection, context: Tensor | None) -> Size:
-    """Return what stands in front of the context's own shape."""
+    """Return the dimensions of the context before its own shape."""
     shape = bijection.context_shape
     if context is None:
         if shape is not None:
+            dimensions = ", ".join(("*batch", *map(str, shape)))
             raise ContextError(
-                bijection.label, expected=f"a context with shape (*batch, *{shape})", got="none", fix="pass context=…"
+                bijection.label, expected=f"a context with shape ({dimensions})", got="none", fix="pass context=…"
             )
         return Size()
     if shape is None:
-        raise ContextError(bijection.label, expected="no context", got="one", fix="leave it out: no layer takes one")
-    split = context.dim() - len(shape)
-    if split < 0 or tuple(context.shape[split:]) != shape:
-        raise ShapeError(bijection.label, expected=f"context shape (*batch, *{shape})", got=f"{tuple(context.shape)}")
-    return context.shape[:split]
+        raise ContextError(
+            bijection.label, expected="no context", got="one", fix="leave it out: the flow is unconditional"
+        )
+    return leading_shape(bijection.label, "a context", context, shape, batch="*batch")
 
 
 def _rows(
     value: Tensor, event_shape: Shape, context: Tensor | None, batch_shape: Size
 ) -> tuple[Tensor, Tensor | None, Size]:
-    """Broadcast events and contexts, flatten what stands in front of them to one batch, and return that shape."""
-    split = value.dim() - len(event_shape)
-    if split < 0 or tuple(value.shape[split:]) != tuple(event_shape):
-        raise ShapeError(
-            "torch.distributions facade",
-            expected=f"values that end in shape {tuple(event_shape)}",
-            got=f"{tuple(value.shape)}",
-        )
-    lead = torch.broadcast_shapes(value.shape[:split], batch_shape)
-    events = value.expand(*lead, *event_shape).reshape(lead.numel(), *event_shape)
+    """Broadcast events and contexts, flatten their leading dimensions to one batch, and return those dimensions."""
+    leading = leading_shape("torch.distributions facade", "values", value, event_shape, batch="*batch")
+    leading = torch.broadcast_shapes(leading, batch_shape)
+    events = value.expand(*leading, *event_shape).reshape(leading.numel(), *event_shape)
     if context is None:
-        return events, None, lead
+        return events, None, leading
     own = context.shape[len(batch_shape) :]
-    return events, context.expand(*lead, *own).reshape(lead.numel(), *own), lead
+    return events, context.expand(*leading, *own).reshape(leading.numel(), *own), leading
 
 
 def _replace(shape: Any, old: Shape, new: Shape) -> Size:
-    if tuple(shape[len(shape) - len(old) :]) != old:
+    """Replace the event at the end of a shape."""
+    split = len(shape) - len(old)
+    if split < 0 or tuple(shape[split:]) != tuple(old):
         raise ShapeError("Transform", expected=f"a shape that ends in {old}", got=f"{tuple(shape)}")
-    return Size((*shape[: len(shape) - len(old)], *new))
+    return Size((*shape[:split], *new))

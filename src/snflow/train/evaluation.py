@@ -34,7 +34,7 @@ def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
     """
     generator = torch.Generator(flow.base.device).manual_seed(seed)
     with generators.preserved():
-        return mean_nll(flow, in_dtype_of(flow, data), batch_size, generator)
+        return mean_nll(flow, in_dtype_of(flow, data), batch_size=batch_size, generator=generator)
 
 
 def in_dtype_of(flow: Flow, data: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def _image_rows(drawn: dict[InverseMethod, Tensor], flow: Flow) -> Figure:
 
 def _show_grid(axes: Axes, images: Tensor, flow: Flow, columns: int) -> None:
     """Tile images with shape ``(n, C, H, W)``, separated by one grey pixel."""
-    top = float(flow.dequantization.levels - 1) if flow.dequantization is not None else 1.0
+    top = float(flow.dequantization.num_values - 1) if flow.dequantization is not None else 1.0
     # A poor learned inverse can give any value; show those in range.
     scaled = torch.nan_to_num(images.detach().cpu().float() / top).clamp(0, 1)
     n, channels, height, width = scaled.shape
