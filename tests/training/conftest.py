@@ -15,7 +15,7 @@ def tiny(**changes):
     content = {
         "description": "tiny",
         "data": {"name": "digits", "train": 120, "validation": 40, "test": 40},
-        "flow": {"name": "conv", "blocks": 1, "layers_per_block": 2, "activation": "smooth_leaky_relu"},
+        "flow": {"name": "conv", "scales": 1, "layers": 2, "activation": "smooth_leaky_relu"},
         "optimizer": {"learning_rate": 1e-3},
         "schedule": {"warmup_epochs": 1, "decay": "cosine"},
         "training": {"epochs": 3, "batch_size": 20, "threads": 1},

@@ -25,17 +25,37 @@ def test_help_and_the_list_of_recipes_need_no_torch():
     code = """
 import sys
 from snflow.cli.main import main
-for words in (["--help"], ["--version"], ["fit", "--help"], ["fit", "digits_conv", "--help"], ["evaluate", "-h"],
-              ["sample", "--help"], ["recipes", "--help"], ["recipes"], ["recipes", "digits_conv"],
-              ["fit", "digits_conv", "--epoch", "3"]):
+for words in (["--help"], ["--version"], ["fit", "--help"], ["evaluate", "-h"], ["sample", "--help"],
+              ["recipes", "--help"], ["recipes"], ["fit", "--epoch", "3"]):
     main(words)
 heavy = [m for m in ("torch", "numpy", "matplotlib", "lightning_fabric", "rich", "sklearn") if m in sys.modules]
 sys.exit(str(heavy) if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--flow.kernel_size" in done.stdout
+    assert "--training.epochs" in done.stdout
     assert "did you mean '--epochs'?" in done.stderr
+
+
+def test_the_help_of_a_recipe_lists_the_options_of_its_data_and_flow(capsys):
+    assert main(["fit", "digits_conv", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "--flow.kernel_size" in said
+    assert "--data.train" in said
+    assert "default: 1197" in said
+
+
+def test_the_module_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "snflow", "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("snflow ")
+
+
+def test_another_dataset_brings_its_own_options(tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    np.savetxt(table, np.random.default_rng(0).normal(size=(60, 2)), delimiter=",")
+    words = ["fit", "toy_dense", "--data.name", "table", "--data.path", str(table), "--out", str(tmp_path / "run")]
+    assert main([*words, "--epochs", "1", "--batch_size", "20", "--device", "cpu"]) == 0
+    assert "on table" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -49,10 +69,10 @@ sys.exit(str(heavy) if heavy else 0)
             "--epohs: expected an option of this command, got an unknown one",
         ),
         (["fit", "digits_conv", "--flow.kernel", "3"], "did you mean '--flow.kernel_size'?"),
-        (["fit", "digits_conv", "--epochs", "x"], "--training.epochs: expected a whole number, got 'x'"),
+        (["fit", "digits_conv", "--epochs", "x"], "training.epochs: expected a whole number, got 'x'"),
         (["fit", "digits_conv", "--epochs", "-3"], "training.epochs: expected a whole number of at least 1, got -3"),
-        (["fit", "digits_conv", "--training.epochs=null"], "expected a whole number, got 'null'"),
-        (["fit", "digits_conv", "--epochs"], "--epochs: expected a whole number, got no value"),
+        (["fit", "digits_conv", "--training.epochs=null"], "expected a whole number, got 'None'"),
+        (["fit", "digits_conv", "--epochs"], "--training.epochs: expected a whole number, got no value"),
         (["fit", "digits_conv", "--epochs", "3", "--training.epochs", "4"], "expected each option once"),
         (["fit", "digits_conv", "more"], "expected nothing more, got more"),
         (
@@ -65,7 +85,7 @@ sys.exit(str(heavy) if heavy else 0)
         (["evaluate", "nowhere"], "nowhere: expected the folder of a run"),
         (["sample", "nowhere", "--out", "x.jpg"], "expected a file that ends in .png or .npy"),
         (["sample", "nowhere", "--inverse", "magic"], "expected one of 'learned', 'exact', 'refined', got 'magic'"),
-        (["sample"], "required: run"),
+        (["sample"], "expected run, got nothing"),
         (["recipes", "digit_conv"], "did you mean 'digits_conv'?"),
         (["recipes", "--all", "x"], "--all: expected an option of this command"),
     ],
@@ -77,7 +97,7 @@ def test_a_users_error_is_one_line_and_code_2(capsys, words, message):
 def test_fit_evaluate_sample(tmp_path, capsys):
     run = tmp_path / "run"
     short = ["--data.train", "100", "--data.validation", "20", "--data.test", "20", "--batch_size", "50"]
-    small = ["--flow.blocks", "1", "--epochs", "1", "--device", "cpu", "--seed", "3"]
+    small = ["--flow.scales", "1", "--epochs", "1", "--device", "cpu", "--seed", "3"]
     assert main(["fit", "digits_conv", "--out", str(run), *short, *small]) == 0
     said = capsys.readouterr().out
     assert "exact test negative log-likelihood" in said
@@ -111,7 +131,7 @@ def test_fit_evaluate_sample(tmp_path, capsys):
 def test_compare_trains_twice_and_shows_both(tmp_path, capsys):
     short = ["--data.train", "100", "--data.validation", "20", "--data.test", "20", "--batch_size", "50"]
     words = ["fit", "digits_conv", "--compare", "exact", "--out", str(tmp_path), "--epochs", "1", "--device", "cpu"]
-    assert main([*words, *short, "--flow.blocks", "1"]) == 0
+    assert main([*words, *short, "--flow.scales", "1"]) == 0
     said = capsys.readouterr().out
     assert "self_normalized against exact: NLL" in said
     for rule in ("self_normalized", "exact"):
@@ -121,7 +141,7 @@ def test_compare_trains_twice_and_shows_both(tmp_path, capsys):
 
 def test_a_diverged_run_ends_with_code_3(tmp_path, capsys):
     words = ["fit", "digits_conv", "--out", str(tmp_path / "run"), "--data.train", "100", "--device", "cpu"]
-    wild = ["--learning_rate", "1e6", "--schedule.warmup_epochs", "0", "--flow.blocks", "1"]
+    wild = ["--learning_rate", "1e6", "--schedule.warmup_epochs", "0", "--flow.scales", "1"]
     assert "lower optimizer.learning_rate" in fails(capsys, 3, *words, *wild)
 
 
@@ -134,7 +154,7 @@ def test_a_signal_ends_with_its_code_and_says_how_to_go_on(tmp_path, capsys, mon
 
     monkeypatch.setattr(torch.nn.utils, "get_total_norm", interrupted)
     words = ["fit", "digits_conv", "--out", str(tmp_path / "run"), "--data.train", "100", "--device", "cpu"]
-    assert main([*words, "--flow.blocks", "1"]) == 143
+    assert main([*words, "--flow.scales", "1"]) == 143
     assert f"snflow fit --resume {tmp_path / 'run'}" in capsys.readouterr().out
 
 

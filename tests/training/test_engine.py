@@ -16,11 +16,11 @@ from snflow.train.loop import StopRequest, Tally
 from snflow.train.metrics import EpochRow, MetricsFile
 from snflow.train.optimizer import MovingAverage, learning_rate
 from snflow.train.options import OptimizerOptions, ScheduleOptions, TrainingOptions
-from snflow.train.steps import DivergenceGuard
+from snflow.train.steps import DivergenceCheck
 
 
 def test_the_guard_counts_only_what_is_in_a_row():
-    guard = DivergenceGuard(nn.Linear(1, 1), TrainingOptions(on_nonfinite="skip", max_skips=1), OptimizerOptions())
+    guard = DivergenceCheck(nn.Linear(1, 1), TrainingOptions(on_nonfinite="skip", max_skips=1), OptimizerOptions())
     for step in range(3):
         guard.failed(math.nan, 1.0, step, "")
         guard.passed()
@@ -30,7 +30,7 @@ def test_the_guard_counts_only_what_is_in_a_row():
 
 
 def test_a_risen_likelihood_ends_the_run_only_with_a_lost_inverse():
-    guard = DivergenceGuard(nn.Linear(1, 1), TrainingOptions(divergence_rise=0.5), OptimizerOptions())
+    guard = DivergenceCheck(nn.Linear(1, 1), TrainingOptions(divergence_rise=0.5), OptimizerOptions())
     for rise, residuals in ((0.4, {"a": 9.0}), (2.0, {"a": 0.9}), (2.0, {}), (-1.0, {"a": math.nan})):
         guard.validated(rise, residuals, 3, "")
     for lost in (1.1, math.nan):
@@ -38,7 +38,7 @@ def test_a_risen_likelihood_ends_the_run_only_with_a_lost_inverse():
             DivergenceError, match=r"epoch 3: expected .*0\.5 of the best, got one 0\.6 .* at b: .*go on"
         ):
             guard.validated(0.6, {"a": 0.2, "b": lost}, 3, "go on from there")
-    careless = DivergenceGuard(nn.Linear(1, 1), TrainingOptions(divergence_rise=None), OptimizerOptions())
+    careless = DivergenceCheck(nn.Linear(1, 1), TrainingOptions(divergence_rise=None), OptimizerOptions())
     careless.validated(9.0, {"a": 9.0}, 3, "")
 
 

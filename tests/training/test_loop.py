@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from snflow.data import load
 from snflow.distributions.flow import Flow
 from snflow.errors import CheckpointError, ConfigError, DivergenceError
 from snflow.train.checkpoints import CheckpointStore, read_checkpoint
@@ -90,7 +89,7 @@ def test_a_run_leaves_what_it_promises(finished):
 def test_the_summary_has_the_exact_test_likelihood_of_the_best_checkpoint(finished):
     summary = json.loads((finished / "summary.json").read_text())
     flow, recipe = load_flow(finished)
-    dataset = load(recipe.data)
+    dataset = recipe.load_dataset()
     nll = exact_nll(flow, dataset.test, 7, recipe.training.seed)
     assert summary["test_nll_nats"] == pytest.approx(nll, rel=1e-6)
     assert summary["test_bits_per_dim"] == pytest.approx(nll / 64 / math.log(2), rel=1e-6)
@@ -148,7 +147,7 @@ def test_kill_9_in_the_middle_of_an_epoch_then_resume_is_bit_identical(recipe, t
     config, whole, broken = tmp_path / "recipe.yaml", tmp_path / "whole", tmp_path / "broken"
     config.write_text(chosen.to_yaml())
     fit(chosen, whole, console=quiet)
-    command = [sys.executable, "-m", "snflow.cli.main", "fit", str(config), "--out", str(broken)]
+    command = [sys.executable, "-m", "snflow", "fit", str(config), "--out", str(broken)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     store, deadline = CheckpointStore(broken / "checkpoints"), time.monotonic() + 60
     while max(store.steps(), default=0) < 21 and time.monotonic() < deadline:
@@ -177,7 +176,7 @@ def test_another_recipe_or_a_foreign_folder_is_refused(copied, recipe, tmp_path,
         fit(recipe(training__seed=5), copied, console=quiet)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "letter.txt").write_text("dear")
-    with pytest.raises(ConfigError, match="something that is no run"):
+    with pytest.raises(ConfigError, match="other files"):
         fit(recipe(), tmp_path / "foreign", console=quiet)
     with pytest.raises(ConfigError, match=r"flow|kernel"):
         fit(recipe(flow__kernel_size=4), tmp_path / "new", console=quiet)
@@ -200,7 +199,7 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(copied, finished, 
 
 
 def test_a_checkpoint_of_another_flow_is_refused(copied, recipe, quiet):
-    other = recipe(flow__layers_per_block=1)
+    other = recipe(flow__layers=1)
     with pytest.raises(CheckpointError, match="expected weights of this recipe's flow"):
         fit(other, copied, resume=True, console=quiet)
 
@@ -234,7 +233,7 @@ def poisoned(monkeypatch, at, poison):
 
 def test_a_nan_objective_stops_names_a_layer_and_keeps_the_checkpoint(recipe, tmp_path, quiet, monkeypatch):
     poisoned(monkeypatch, {9}, lambda v: v * float("nan"))
-    with pytest.raises(DivergenceError, match=r"step 9: expected finite numbers, got objective nan") as caught:
+    with pytest.raises(DivergenceError, match=r"step 9: expected finite values, got objective nan") as caught:
         fit(recipe(), tmp_path / "run", console=quiet)
     assert caught.value.exit_code == 3
     assert "bijection." in str(caught.value)
@@ -297,7 +296,7 @@ def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(reci
 
     values = iter([100.0, 164.0, 228.0, 292.0])
     monkeypatch.setattr(loop, "exact_nll", lost)
-    with pytest.raises(DivergenceError, match=r"epoch 2: .*got one 2 nats a dim.*at bijection\.layers\.4: ") as caught:
+    with pytest.raises(DivergenceError, match=r"epoch 2: .*got 2 nats per dim.*at bijection\.layers\.4: ") as caught:
         fit(recipe(flow__guard=False), tmp_path / "run", console=quiet)
     assert "set flow.guard true" in str(caught.value)
     assert [row["epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
@@ -316,7 +315,7 @@ def test_the_best_weights_are_those_reported(recipe, tmp_path, quiet, monkeypatc
     store = CheckpointStore(tmp_path / "run" / "checkpoints")
     assert store.steps() == [6, 18]
     flow, _ = load_flow(tmp_path / "run")
-    nll = exact_nll(flow, load(chosen.data).test, 500, 0)
+    nll = exact_nll(flow, chosen.load_dataset().test, 500, 0)
     assert summary["test_nll_nats"] == pytest.approx(nll, rel=1e-9)
 
 
@@ -340,9 +339,9 @@ def test_averaged_weights_are_validated_and_come_out_of_the_run(recipe, tmp_path
     average = checkpoint.state["average"]["average"]
     assert all(torch.equal(p, a) for p, a in zip(flow.parameters(), average, strict=True))
     assert not torch.equal(average[0], checkpoint.model[next(iter(dict(flow.named_parameters())))])
-    nll = exact_nll(flow, load(chosen.data).validation, 500, 0)
+    nll = exact_nll(flow, chosen.load_dataset().validation, 500, 0)
     assert nll == pytest.approx(summary["validation_nll_nats"], rel=1e-9)
-    assert exact_nll(flow, load(chosen.data).test, 500, 0) == pytest.approx(summary["test_nll_nats"], rel=1e-9)
+    assert exact_nll(flow, chosen.load_dataset().test, 500, 0) == pytest.approx(summary["test_nll_nats"], rel=1e-9)
 
 
 def test_a_picture_that_fails_costs_no_number(recipe, tmp_path, capsys, monkeypatch):
@@ -366,7 +365,7 @@ def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet, compiled):
     config, one, two = tmp_path / "recipe.yaml", tmp_path / "one", tmp_path / "two"
     config.write_text(chosen.to_yaml())
     fit(chosen, one, console=quiet)
-    command = [sys.executable, "-m", "snflow.cli.main", "fit", str(config), "--out", str(two)]
+    command = [sys.executable, "-m", "snflow", "fit", str(config), "--out", str(two)]
     command += ["--device.devices", "2", "--device.compile", compiled]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -396,4 +395,4 @@ def test_points_of_the_plane_and_exact_rules_have_pictures_too(recipe, tmp_path,
     assert (run / "samples.png").exists()
     assert rows(run)[-1]["inverse_residual"] == ""
     flow, _ = load_flow(run)
-    assert exact_nll(flow, load(Recipe.from_dict(content).data).test, 500, 0) == summary["test_nll_nats"]
+    assert exact_nll(flow, Recipe.from_dict(content).load_dataset().test, 500, 0) == summary["test_nll_nats"]

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from snflow.data import load
 from snflow.distributions.dequantization import Dequantization
 from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, DivergenceError
-from snflow.flows import build
 from snflow.selfnorm.followers import Followers
 from snflow.selfnorm.layers import SelfNormalizingMap
 from snflow.train import recorded_steps as setting_up
@@ -21,7 +19,7 @@ from snflow.train.options import TrainingOptions
 from snflow.train.recipe import load_recipe
 from snflow.train.recorded_steps import RecordedSteps
 from snflow.train.run_folder import load_flow
-from snflow.train.steps import Asked, DivergenceGuard
+from snflow.train.steps import DivergenceCheck, StepRequest
 
 READS = ("aten._local_scalar_dense", "aten.equal", "aten.nonzero", "aten.is_nonzero", "aten.masked_select")
 CONSTANTS = ("aten.lift_fresh",)
@@ -72,13 +70,24 @@ class Unread(TorchDispatchMode):
 def steps_of(flow, recipe, average=None, **options):
     training = TrainingOptions(**options)
     parameters = list(flow.parameters())
-    guard = DivergenceGuard(flow, training, recipe.optimizer)
-    rules = (recipe.optimizer, training, average, guard, Followers(flow), 4, lambda: "none")
-    return RecordedSteps(flow, parameters, adam(parameters, recipe.optimizer, torch.device("cpu")), *rules), guard
+    check = DivergenceCheck(flow, training, recipe.optimizer)
+    steps = RecordedSteps(
+        flow,
+        parameters,
+        adam(parameters, recipe.optimizer, torch.device("cpu")),
+        options=recipe.optimizer,
+        training=training,
+        average=average,
+        check=check,
+        followers=Followers(flow),
+        every=4,
+        last_good=lambda: "none",
+    )
+    return steps, check
 
 
 def asked(number, rate=1e-3, look=False):
-    return Asked(rate=rate, number=number, stop=lambda: False, due=lambda: False, look=look)
+    return StepRequest(rate=rate, number=number, stop=lambda: False, due=lambda: False, look=look)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +163,8 @@ def _interrupted(chosen, run, stop_at, quiet):
 def test_a_recorded_step_reads_nothing(name, monkeypatch):
     monkeypatch.setattr(Dequantization, "_check_range", lambda self, k: None)  # a processor's alone
     recipe = load_recipe(name)
-    dataset = load(recipe.data)
-    flow = build(recipe.flow, dataset)
+    dataset = recipe.load_dataset()
+    flow = recipe.build_flow(dataset)
     batch = dataset.train[:20]
     flow.eval()
     flow(batch)
@@ -217,9 +226,9 @@ def test_a_look_repairs_what_a_newton_step_cannot():
 
 def test_numbers_that_are_not_finite_end_a_recorded_run_with_the_last_finite_weights(monkeypatch):
     recipe = load_recipe("toy_dense")
-    dataset = load(recipe.data)
+    dataset = recipe.load_dataset()
     torch.manual_seed(0)
-    flow = build(recipe.flow, dataset)
+    flow = recipe.build_flow(dataset)
     poison_at(monkeypatch, {6})
     steps, _ = steps_of(flow, recipe)
     for number in range(1, 6):
@@ -227,23 +236,23 @@ def test_numbers_that_are_not_finite_end_a_recorded_run_with_the_last_finite_wei
     before = [p.detach().clone() for p in flow.parameters()]
     for number in (6, 7):
         assert steps.take(dataset.train[:20], asked(number)) is None
-    with pytest.raises(DivergenceError, match="step 6: expected finite numbers, got objective nan"):
+    with pytest.raises(DivergenceError, match="step 6: expected finite values, got objective nan"):
         steps.take(dataset.train[:20], asked(8))
     assert all(torch.equal(p, q) for p, q in zip(before, flow.parameters(), strict=True))
 
 
 def test_a_recorded_run_skips_and_counts_and_gives_up(monkeypatch):
     recipe = load_recipe("toy_dense")
-    dataset = load(recipe.data)
-    flow = build(recipe.flow, dataset)
+    dataset = recipe.load_dataset()
+    flow = recipe.build_flow(dataset)
     average = MovingAverage(flow, 0.9)
     poison_at(monkeypatch, {2, 3, 6, 9, 10, 11})
-    steps, guard = steps_of(flow, recipe, average, on_nonfinite="skip", max_skips=2)
+    steps, check = steps_of(flow, recipe, average, on_nonfinite="skip", max_skips=2)
     looks = [steps.take(dataset.train[:20], asked(number)) for number in range(1, 9)]
     known = [look for look in looks if look is not None]
     assert [(look.steps, look.skipped) for look in known] == [(2, 2), (3, 1)]
     assert average.state_dict()["updates"] == 5
-    assert guard.in_a_row == 0
+    assert check.in_a_row == 0
     for number in range(9, 12):
         steps.take(dataset.train[:20], asked(number))
     with pytest.raises(DivergenceError, match=r"step 11: .*\(3 steps in a row\)"):
@@ -326,10 +335,10 @@ def test_the_options_are_no_part_of_what_a_recipe_is(recipe):
 
 def test_a_resumed_recorded_run_counts_on(monkeypatch):
     recipe = load_recipe("toy_dense")
-    dataset = load(recipe.data)
+    dataset = recipe.load_dataset()
     poison_at(monkeypatch, {1, 2})
-    steps, guard = steps_of(build(recipe.flow, dataset), recipe, on_nonfinite="skip", max_skips=2)
-    guard.in_a_row = 1  # the step before the kill was left out, too
+    steps, check = steps_of(recipe.build_flow(dataset), recipe, on_nonfinite="skip", max_skips=2)
+    check.in_a_row = 1  # the step before the kill was left out, too
     for number in range(101, 104):
         steps.take(dataset.train[:20], asked(number))
     with pytest.raises(DivergenceError, match=r"step 102: .*\(3 steps in a row\)"):

@@ -46,7 +46,8 @@ def run(name: str, argv: Sequence[str]) -> int:
     if name == "recipes" and not argv:
         recipes()  # without the parser, which takes longer to import than the list takes to print
         return 0
-    function: Callable[..., None] = {"evaluate": evaluate, "sample": sample, "recipes": recipes}[name]
+    functions: dict[str, Callable[..., None]] = {"evaluate": evaluate, "sample": sample, "recipes": recipes}
+    function = functions[name]
     parser = new_parser()
     parser.prog, parser.description = f"snflow {name}", _summary(function)
     parser.add_function_arguments(function, as_group=False, as_positional=True)
@@ -151,7 +152,7 @@ def recipes(recipe: str | None = None) -> None:
     loaded = {name: read_yaml(read_text(path), name) for name, path in available_recipes().items()}
     width = max(map(len, loaded), default=0)
     for name, content in loaded.items():
-        print(f"{name:<{width}}  {content['data']['name']:<6} {content['flow']['name']:<6} {content['description']}")
+        print(f"{name:<{width}}  {content['data']['name']:<10} {content['flow']['name']:<15} {content['description']}")
 
 
 def _fit(argv: Sequence[str]) -> int:

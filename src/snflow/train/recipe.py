@@ -96,8 +96,8 @@ class Recipe:
     def from_namespace(cls, parsed: Namespace) -> Recipe:
         """Make a recipe of what its parser read."""
         plain = parsed.as_dict()
-        options = {name: kind(**plain[name]) for name, kind in OPTION_SECTIONS.items()}
-        sections = {name: plain.get(name) or {} for name in SECTIONS[:3]}
+        options: dict[str, Any] = {name: kind(**plain[name]) for name, kind in OPTION_SECTIONS.items()}
+        sections: dict[str, Any] = {name: plain[name] for name in SECTIONS[:3]}
         return cls(description=plain["description"], **sections, **options, _parsed=parsed)
 
     def replace(self, changes: Mapping[str, Any]) -> Recipe:
@@ -126,7 +126,7 @@ class Recipe:
         content: dict[str, Any] = {"description": self.description}
         for name in SECTIONS:
             value = getattr(self, name)
-            content[name] = _plain(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)
+            content[name] = _plain(dataclasses.asdict(value) if name in OPTION_SECTIONS else value)
         return content
 
     def to_yaml(self) -> str:
@@ -294,7 +294,7 @@ def _yaml() -> YAML:
     """YAML 1.2 in its safe form: ``1e-3`` is a number, ``no`` is a word, and a duplicate key is an error."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.allow_unicode = True
     return yaml
 
