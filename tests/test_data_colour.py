@@ -1,4 +1,4 @@
-"""CIFAR-10 and ImageNet32 from the files in which they are passed on, and files that are something else."""
+"""CIFAR-10 and ImageNet32 from their published files, and files with other content."""
 
 import os
 import pickle
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from snflow.data import Cifar10Options, Imagenet32Options, load
+from snflow.data import cifar10, imagenet32
 from snflow.errors import DataError
 
 
@@ -23,10 +23,10 @@ def write_batches(folder):
 
 def test_cifar10_from_its_python_batches(tmp_path):
     write_batches(tmp_path)
-    data = load(Cifar10Options(path=str(tmp_path)))
+    data = cifar10(path=str(tmp_path))
     assert [len(part) for part in (data.train, data.validation, data.test)] == [16, 4, 3]
     assert data.event_shape == (3, 32, 32)
-    assert data.levels == 256
+    assert data.num_values == 256
     wanted = torch.from_numpy(images(4, 5)).view(4, 3, 32, 32)
     assert torch.equal(data.validation, wanted)
 
@@ -35,7 +35,7 @@ def test_cifar10_from_an_archive_and_its_limits(tmp_path, monkeypatch):
     (tmp_path / "cifar10").mkdir()
     np.savez(tmp_path / "cifar10" / "subset.npz", train=images(20).reshape(-1, 3, 32, 32), test=images(5))
     monkeypatch.setenv("SNFLOW_DATA", str(tmp_path))
-    data = load(Cifar10Options(limit_train=10, limit_eval=2))
+    data = cifar10(limit_train=10, limit_eval=2)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [10, 2, 2]
 
 
@@ -43,11 +43,11 @@ def test_imagenet32_reads_batch_after_batch(tmp_path):
     for n in (1, 2, 10):
         np.savez(tmp_path / f"train_data_batch_{n}.npz", data=images(10, n), labels=np.zeros(10))
     np.savez(tmp_path / "val_data.npz", data=images(6))
-    data = load(Imagenet32Options(path=str(tmp_path)))
+    data = imagenet32(path=str(tmp_path))
     assert [len(part) for part in (data.train, data.validation, data.test)] == [27, 3, 6]
     # In the order of their numbers, not of their names.
     assert torch.equal(data.validation, torch.from_numpy(images(10, 10)[-3:]).view(3, 3, 32, 32))
-    limited = load(Imagenet32Options(path=str(tmp_path), limit_train=5, limit_eval=1))
+    limited = imagenet32(path=str(tmp_path), limit_train=5, limit_eval=1)
     assert [len(part) for part in (limited.train, limited.validation, limited.test)] == [5, 1, 1]
     assert torch.equal(limited.train, data.train[:5])
 
@@ -56,17 +56,17 @@ def test_imagenet32_on_the_disk_is_imagenet32_in_memory(tmp_path):
     for n in (1, 2):
         np.savez(tmp_path / f"train_data_batch_{n}.npz", data=images(10, n))
     np.savez(tmp_path / "val_data.npz", data=images(6))
-    read, mapped = (load(Imagenet32Options(path=str(tmp_path), memory_map=m)) for m in (False, True))
+    read, mapped = (imagenet32(path=str(tmp_path), memory_map=m) for m in (False, True))
     for split in ("train", "validation", "test"):
         assert torch.equal(getattr(mapped, split), getattr(read, split))
     (unpacked,) = (p for p in tmp_path.iterdir() if p.suffix != ".npz")
     assert unpacked.stat().st_size == 20 * 3072
     before = unpacked.stat().st_mtime_ns
-    load(Imagenet32Options(path=str(tmp_path), memory_map=True))
+    imagenet32(path=str(tmp_path), memory_map=True)
     assert unpacked.stat().st_mtime_ns == before
     np.savez(tmp_path / "train_data_batch_2.npz", data=images(10, 7))
     os.utime(unpacked, (0, 0))
-    again = load(Imagenet32Options(path=str(tmp_path), memory_map=True))
+    again = imagenet32(path=str(tmp_path), memory_map=True)
     assert torch.equal(again.validation, torch.from_numpy(images(10, 7)[-2:]).view(2, 3, 32, 32))
 
 
@@ -75,8 +75,8 @@ def test_a_damaged_archive_leaves_no_half_of_the_unpacked_file(tmp_path):
         np.savez(tmp_path / f"train_data_batch_{n}.npz", data=images(10, n))
     np.savez(tmp_path / "val_data.npz", data=images(6))
     (tmp_path / "train_data_batch_2.npz").write_bytes(b"PK damaged")
-    with pytest.raises(DataError, match=r"whole \.npz file"):
-        load(Imagenet32Options(path=str(tmp_path), memory_map=True))
+    with pytest.raises(DataError, match=r"complete \.npz file"):
+        imagenet32(path=str(tmp_path), memory_map=True)
     assert not (tmp_path / "train_data.bytes").exists()
 
 
@@ -88,7 +88,7 @@ class Code:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({b"data": Code()}, 2), "asks for .*print"),
+        (pickle.dumps({b"data": Code()}, 2), "a reference to .*print"),
         (pickle.dumps({b"labels": []}, 2), "uint8 images with shape .*, got NoneType"),
         (pickle.dumps({b"data": images(2).astype(float)}, 2), "got float64"),
         (pickle.dumps({b"data": images(2)[:, :100]}, 2), r"got uint8 with shape \(2, 100\)"),
@@ -100,21 +100,21 @@ def test_a_batch_that_is_something_else_is_named(tmp_path, capsys, content, mess
     write_batches(tmp_path)
     (tmp_path / "data_batch_3").write_bytes(content)
     with pytest.raises(DataError, match=f"data_batch_3: .*{message}"):
-        load(Cifar10Options(path=str(tmp_path)))
+        cifar10(path=str(tmp_path))
     assert capsys.readouterr().out == ""
 
 
 def test_damaged_and_missing_archives_are_named(tmp_path, monkeypatch):
     monkeypatch.delenv("SNFLOW_DATA", raising=False)
-    with pytest.raises(DataError, match=r"cifar10: .*neither data\.path nor"):
-        load(Cifar10Options())
+    with pytest.raises(DataError, match=r"cifar10: .*neither path nor"):
+        cifar10()
     with pytest.raises(DataError, match="no such file"):
-        load(Imagenet32Options(path=str(tmp_path)))
+        imagenet32(path=str(tmp_path))
     with pytest.raises(DataError, match="no such folder"):
-        load(Cifar10Options(path=str(tmp_path / "none")))
+        cifar10(path=str(tmp_path / "none"))
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(DataError, match=r"a\.npz: expected a whole \.npz file"):
-        load(Cifar10Options(path=str(tmp_path)))
+    with pytest.raises(DataError, match=r"a\.npz: expected a complete \.npz file"):
+        cifar10(path=str(tmp_path))
     np.savez(tmp_path / "a.npz", train=images(3))
     with pytest.raises(DataError, match="an array 'test', got only train"):
-        load(Cifar10Options(path=str(tmp_path)))
+        cifar10(path=str(tmp_path))

@@ -1,15 +1,15 @@
-"""Tables from files: every delimiter and header that is met, and errors that name line and column."""
+"""Tables from files: all delimiters and headers, and errors that name line and column."""
 
 import numpy as np
 import pytest
 import torch
 
-from snflow.data import TableOptions, load
+from snflow.data import table
 from snflow.errors import ConfigError, DataError
 
 
 def everything(dataset):
-    """All rows, sorted by the first column: as they stood in a file with an ascending one."""
+    """All rows, sorted by the first column, as in a file in which it ascends."""
     rows = torch.cat([dataset.train, dataset.validation, dataset.test])
     return rows[rows[:, 0].argsort()]
 
@@ -52,11 +52,11 @@ def body(delimiter, end="\n"):
     ],
 )
 def test_text(write, text):
-    table = load(TableOptions(write(text)))
-    assert torch.equal(everything(table), EXPECTED)
-    assert table.train.dtype == torch.float32
-    assert table.levels is None
-    assert [len(table.train), len(table.validation), len(table.test)] == [16, 2, 2]
+    read = table(write(text))
+    assert torch.equal(everything(read), EXPECTED)
+    assert read.train.dtype == torch.float32
+    assert read.num_values is None
+    assert [len(read.train), len(read.validation), len(read.test)] == [16, 2, 2]
 
 
 @pytest.mark.parametrize("save", ["npy", "npz", "f4", "i8", "big_endian"])
@@ -71,45 +71,45 @@ def test_arrays(tmp_path, save):
         expected = EXPECTED.trunc()
     else:
         np.save(path, values.astype({"f4": "<f4", "big_endian": ">f8"}.get(save, "<f8")))
-    assert torch.equal(everything(load(TableOptions(str(path)))), expected)
+    assert torch.equal(everything(table(str(path))), expected)
 
 
 def test_columns_by_number_and_by_name(write):
     path = write("x,y,z\n" + body(","))
-    assert torch.equal(everything(load(TableOptions(path, columns=["x", 2]))), EXPECTED[:, [0, 2]])
-    assert torch.equal(everything(load(TableOptions(path, columns=[0, "y"]))), EXPECTED[:, :2])
-    assert torch.equal(everything(load(TableOptions(path, drop_columns=["y"]))), EXPECTED[:, [0, 2]])
+    assert torch.equal(everything(table(path, columns=["x", 2])), EXPECTED[:, [0, 2]])
+    assert torch.equal(everything(table(path, columns=[0, "y"])), EXPECTED[:, :2])
+    assert torch.equal(everything(table(path, drop_columns=["y"])), EXPECTED[:, [0, 2]])
 
 
 def test_columns_of_an_array(tmp_path):
     np.save(tmp_path / "a.npy", EXPECTED.numpy())
-    table = load(TableOptions(str(tmp_path / "a.npy"), drop_columns=[1]))
-    assert torch.equal(everything(table), EXPECTED[:, [0, 2]])
+    read = table(str(tmp_path / "a.npy"), drop_columns=[1])
+    assert torch.equal(everything(read), EXPECTED[:, [0, 2]])
 
 
 def test_a_dropped_column_may_hold_words(write):
     path = write("".join(f"{row}\t{row + 0.5}\tg\n" for row in range(20)), "magic.data")
-    assert torch.equal(everything(load(TableOptions(path, drop_columns=[2]))), EXPECTED[:, :2])
+    assert torch.equal(everything(table(path, drop_columns=[2])), EXPECTED[:, :2])
     with pytest.raises(DataError, match=r"magic\.data, line 1, column 2: expected a number, got 'g'"):
-        load(TableOptions(path))
+        table(path)
 
 
 def test_split_is_a_function_of_seed_and_fractions(write):
     path = write(body(","))
-    first, again, other = (load(TableOptions(path, seed=seed)).train for seed in (0, 0, 1))
+    first, again, other = (table(path, seed=seed).train for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    wide = load(TableOptions(path, validation_fraction=0.25, test_fraction=0.5))
+    wide = table(path, validation_fraction=0.25, test_fraction=0.5)
     assert [len(wide.train), len(wide.validation), len(wide.test)] == [5, 5, 10]
 
 
 def test_relative_path_is_looked_up_in_the_environment(write, tmp_path, monkeypatch):
     write(body(","), "here.csv")
     monkeypatch.setenv("SNFLOW_DATA", str(tmp_path))
-    assert torch.equal(everything(load(TableOptions("here.csv"))), EXPECTED)
+    assert torch.equal(everything(table("here.csv")), EXPECTED)
     monkeypatch.delenv("SNFLOW_DATA")
-    with pytest.raises(DataError, match=r"table: expected a file at here\.csv, got none; set data\.path"):
-        load(TableOptions("here.csv"))
+    with pytest.raises(DataError, match=r"table: expected a file at here\.csv, got none; set path"):
+        table("here.csv")
 
 
 @pytest.mark.parametrize(
@@ -119,22 +119,22 @@ def test_relative_path_is_looked_up_in_the_environment(write, tmp_path, monkeypa
         ("1,2\n3,\n", "line 2, column 1: expected a number, got nothing"),
         ("1,abc\n3,4\n", "line 1, column 1: expected a number, got 'abc'"),
         ("1,2\n3,1_000\n", "line 2, column 1: expected a number, got '1_000'"),
-        ("1,2\n3,4,5\n", "line 2: expected 2 fields between commas, got 3; repair"),
-        ("1 2\n\n3\n", "line 3: expected 2 fields between white space, got 1"),
-        ("x,y\n1,2\n3,nan\n4,5\n", r"finite numbers, got nan in row 1, column 'y'; remove such rows"),
+        ("1,2\n3,4,5\n", "line 2: expected 2 fields separated by commas, got 3; repair"),
+        ("1 2\n\n3\n", "line 3: expected 2 fields separated by white space, got 1"),
+        ("x,y\n1,2\n3,nan\n4,5\n", r"finite numbers, got nan in row 1, column 'y'; remove or impute such rows"),
         ("1,2\n-inf,3\n", "finite numbers, got -inf in row 1, column '0'"),
         ("1,2\n3,1e300\n", "finite numbers, got inf in row 1, column '1'"),
-        ("", "one row or more, got none"),
-        ("# only a comment\n\n", "one row or more, got none"),
-        ("x,y\n", "train split: expected one row or more, got none"),
-        ("1,2\n3,4\n", "validation split: expected one row or more, got none"),
-        (b"\xff\xfe1,2\n", "a text file in UTF-8, got bytes that are none"),
+        ("", "at least one row, got none"),
+        ("# only a comment\n\n", "at least one row, got none"),
+        ("x,y\n", "train split: expected at least one row, got none"),
+        ("1,2\n3,4\n", "validation split: expected at least one row, got none"),
+        (b"\xff\xfe1,2\n", "a text file in UTF-8, got bytes that are not"),
         (",\n1,2\n", "line 1, column 0: expected a number, got nothing"),
     ],
 )
 def test_wrong_text(write, text, message):
     with pytest.raises(DataError, match=message) as error:
-        load(TableOptions(write(text)))
+        table(write(text))
     assert "table.csv" in str(error.value)
 
 
@@ -144,21 +144,38 @@ def test_wrong_text(write, text, message):
         ({"columns": ["weigth"]}, r"a name in the header, got 'weigth'; did you mean 'weight'"),
         ({"columns": [3]}, "a column number from 0 to 2 or a name in the header, got 3"),
         ({"drop_columns": [-1]}, "a column number from 0 to 2 or a name in the header, got -1"),
-        ({"drop_columns": [0, 1, 2]}, "one column or more to be left, got none"),
+        ({"drop_columns": [0, 1, 2]}, "at least one column, got none"),
     ],
 )
 def test_wrong_columns(write, options, message):
     with pytest.raises(ConfigError, match=message):
-        load(TableOptions(write("weight,height,age\n" + body(",")), **options))
+        table(write("weight,height,age\n" + body(",")), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_fraction": 0.0}, "data.table: expected 0 < validation_fraction < 1, got 0.0"),
+        ({"test_fraction": 1.0}, "data.table: expected 0 < test_fraction < 1, got 1.0"),
+        (
+            {"validation_fraction": 0.5, "test_fraction": 0.5},
+            r"validation_fraction \+ test_fraction < 1, got 1",
+        ),
+        ({"columns": [0], "drop_columns": [1]}, "either columns or drop_columns, got both"),
+    ],
+)
+def test_options_out_of_range(write, options, message):
+    with pytest.raises(ConfigError, match=message):
+        table(write(body(",")), **options)
 
 
 def test_a_name_without_a_header(write):
     with pytest.raises(ConfigError, match="a column number from 0 to 2; no header, got 'x'"):
-        load(TableOptions(write(body(",")), columns=["x"]))
+        table(write(body(",")), columns=["x"])
 
 
 class Payload:
-    """Leaves a trace when it is unpickled."""
+    """Fails the test when it is unpickled."""
 
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
@@ -169,8 +186,8 @@ class Payload:
     [
         (lambda path: np.save(path, np.zeros(5)), r"shape \(5,\) of float64; reshape a single column to \(-1, 1\)"),
         (lambda path: np.save(path, np.zeros((5, 2, 2))), r"\(rows, columns\), got shape \(5, 2, 2\) of float64"),
-        (lambda path: np.save(path, np.zeros((5, 2), complex)), "real numbers, .* of complex128"),
-        (lambda path: np.save(path, np.array([["a", "b"]])), "real numbers, .* of <U1"),
+        (lambda path: np.save(path, np.zeros((5, 2), complex)), "real numbers with .* of complex128"),
+        (lambda path: np.save(path, np.array([["a", "b"]])), "real numbers with .* of <U1"),
         (lambda path: np.save(path, np.array([[Payload()]], object), allow_pickle=True), "an array of numbers"),
         (lambda path: np.save(path, np.array([[1.0, np.nan]])), "finite numbers, got nan in row 0, column '1'"),
         (lambda path: path.write_bytes(b"no array"), "an array of numbers"),
@@ -181,7 +198,7 @@ def test_wrong_arrays(tmp_path, make, message):
     path = tmp_path / "a.npy"
     make(path)
     with pytest.raises(DataError, match=message) as error:
-        load(TableOptions(str(path)))
+        table(str(path))
     assert "a.npy" in str(error.value)
 
 
@@ -191,14 +208,14 @@ def test_truncated_arrays(tmp_path):
         save(path, np.zeros((100, 3)))
         path.write_bytes(path.read_bytes()[:-300])
         with pytest.raises(DataError, match=f"{name}: expected an array of numbers"):
-            load(TableOptions(str(path)))
+            table(str(path))
 
 
 def test_array_is_chosen_by_key(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, rows=EXPECTED.numpy(), other=np.zeros((30, 1)))
-    assert torch.equal(everything(load(TableOptions(str(path), key="rows"))), EXPECTED)
-    with pytest.raises(ConfigError, match=r"one of rows, other, got None; set data\.key"):
-        load(TableOptions(str(path)))
+    assert torch.equal(everything(table(str(path), key="rows")), EXPECTED)
+    with pytest.raises(ConfigError, match=r"one of rows, other, got None; set key"):
+        table(str(path))
     with pytest.raises(ConfigError, match=r"got 'row'; did you mean 'rows'"):
-        load(TableOptions(str(path), key="row"))
+        table(str(path), key="row")
