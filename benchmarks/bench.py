@@ -1,9 +1,9 @@
-"""How fast: each row's contenders in turns, medians, against a floor, the exact gradient or a peer.
+"""Speed: the contenders of each row in turns, medians, compared with a lower bound, the exact gradient or a peer.
 
 python benchmarks/bench.py --seconds 3 --rows '*' --out results/bench
 
-The peers are measured where they are installed beside snflow: `pip install zuko nflows normflows torchflows`. Nothing
-else may run on the machine. Rows that were measured before are kept, those that are named are measured anew.
+Peers are measured if they are installed: `pip install zuko nflows normflows torchflows`. The machine must be idle. Rows
+measured before are kept; the named rows are measured again.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ from typing import Any
 
 import torch
 
-from commit import commit
-from snflow.train.allocator import keep_freed_memory
-from speed import images, linear, vectors
+from measurement import commit
+from rows import ROWS
+from snflow.cli.main import keep_freed_memory
 
-ROWS = (*linear.ROWS, *vectors.ROWS, *images.ROWS)
 SHORT = ("dense_784", "dense_step", "conv_sample", "conv_log_det_32", "spline", "maf_step_16")
-"""What `make bench` measures."""
+"""The rows of `make bench`."""
 
 
 def main() -> None:
-    """Measure what is asked for, then write the page of all there is."""
+    """Measure the requested rows, then write the page of all rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of measurement for each contender")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long each contender is measured")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where everybody computes")
-    parser.add_argument("--rows", default="", help="patterns of names, separated by commas")
-    parser.add_argument("--full", action="store_true", help="every row, not the short form")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="the device of all contenders")
+    parser.add_argument("--rows", default="", help="patterns of row names, separated by commas")
+    parser.add_argument("--full", action="store_true", help="measure every row instead of the short form")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.device != "cpu":
-        # Only there: a default device is a mode that every call of torch goes through.
+        # Not for the CPU: a default device is a mode that every call of torch passes through.
         torch.set_default_device(arguments.device)
-    keep_freed_memory()  # as `snflow fit` does; everybody's, the peers' too
-    warnings.simplefilter("ignore")  # those of the peers
+    keep_freed_memory()  # as in `snflow fit`; it holds for the peers too
+    warnings.simplefilter("ignore")  # from the peers
     patterns = arguments.rows.split(",") if arguments.rows else ["*"] if arguments.full else list(SHORT)
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "runs.jsonl"
@@ -83,7 +82,7 @@ def _facts(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def where(row: dict[str, Any]) -> str:
-    """The machine, in words."""
+    """Describe the machine."""
     computer = f"{row['threads']} threads, {row['cores']} cores ({row['machine']})"
     return computer if row.get("device", "cpu") == "cpu" else f"On one {row['device']}, with {computer}"
 
@@ -94,17 +93,16 @@ def page(rows: list[dict[str, Any]]) -> str:
     commits = ", ".join(sorted({f"`{row['commit']:.12}`" for row in rows}))
     text = f"""# Speed
 
-Medians in milliseconds, and MiB of tensors that live at once, above those that live between calls; the contenders of
-a row took turns in one process. {where(rows[-1])},
-at commit {commits}; {versions}. Freed memory is kept for the next step, as `snflow fit` keeps it, for all of them.
-`runs.jsonl` has each row's command, quartiles and how often it was measured. A row that misses what was asked for says
-so.
+Medians in milliseconds, and peak memory of tensors in MiB above what stays alive between calls. The contenders of a row
+took turns in one process. {where(rows[-1])},
+at commit {commits}; {versions}. Freed memory is kept for the next step, as in `snflow fit`, for all contenders.
+`runs.jsonl` has each row's command, quartiles and number of repetitions. A row that misses its goal is marked.
 
-The seconds to an equal likelihood are in [wall_time](../wall_time/README.md), growth by size in
-[growth](../growth/README.md), compiled and recorded steps in [recorded](../recorded/README.md), the loop's overhead in
-[loop](../loop/README.md).
+For the seconds to an equal likelihood see [wall_time](../wall_time/README.md); for growth with size,
+[growth](../growth/README.md); for compiled and recorded steps, [recorded](../recorded/README.md); for the overhead of
+the training loop, [loop](../loop/README.md).
 
-| what | ms | MiB | asked for | measured | |
+| what | ms | MiB | goal | measured | |
 |---|---|---|---|---|---|
 """
     for row in rows:

@@ -1,8 +1,8 @@
-"""How cost grows: time and peak memory of forward and backward by dimension, batch, channels, image side and depth.
+"""Growth of cost: time and peak memory of forward and backward by dimension, batch, channels, image side and depth.
 
 python benchmarks/growth.py --seconds 0.3 --out results/growth
 
-The exponent is the slope of log cost by log size over the upper half of the sizes. Nothing else may run on the machine.
+The exponent is the slope of log cost against log size over the upper half of the sizes. The machine must be idle.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from typing import Any
 import torch
 
 import snflow
-from commit import commit
-from memory import peak_mebibytes
-from snflow.train.allocator import keep_freed_memory
-from timing import Timed, interleaved
+from measurement import Timed, commit, interleaved, peak_mebibytes
+from snflow.cli.main import keep_freed_memory
 
 BATCH = 100
 Case = tuple[list[snflow.Bijection], tuple[int, ...]]
@@ -33,7 +31,7 @@ Case = tuple[list[snflow.Bijection], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows, and the layers of each size by name of their rule."""
+    """A size that grows, and the layers of each size by the name of their gradient rule."""
 
     name: str
     what: str
@@ -67,10 +65,10 @@ AXES = (
 
 
 def step(layers: Sequence[snflow.Bijection], shape: tuple[int, ...]) -> Callable[[], object]:
-    """Forward and backward pass, gradients of x and of the weights anew."""
+    """Forward and backward pass, with fresh gradients of x and of the weights."""
     chain = snflow.Chain(layers).eval()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    chain(x)  # finds the first log-determinants
+    chain(x)  # computes the first log-determinants
     chain.train()
 
     def act() -> None:
@@ -83,7 +81,7 @@ def step(layers: Sequence[snflow.Bijection], shape: tuple[int, ...]) -> Callable
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
-    """Slope of log cost by log size over the upper half of the sizes."""
+    """The slope of log cost against log size over the upper half of the sizes."""
     first = len(sizes) // 2
     xs, ys = [math.log(n) for n in sizes[first:]], [math.log(c) for c in costs[first:]]
     x, y = sum(xs) / len(xs), sum(ys) / len(ys)
@@ -91,7 +89,7 @@ def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
 
 
 def measured(axis: Axis, seconds: float) -> dict[str, Any]:
-    """Milliseconds and mebibytes of each size, by rule."""
+    """Milliseconds and MiB of each size, by gradient rule."""
     found: dict[str, dict[str, list[float]]] = {}
     for size in axis.sizes:
         torch.manual_seed(0)
@@ -109,7 +107,7 @@ def measured(axis: Axis, seconds: float) -> dict[str, Any]:
 
 
 def picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Time and memory of each axis, logarithmic both ways."""
+    """Draw time and memory of each axis, on logarithmic scales."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -133,13 +131,13 @@ def page(rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> str:
     """The Markdown page."""
     text = f"""# How cost grows
 
-Forward and backward pass of layers of their own, medians of interleaved runs; MiB of tensors that live at once, above
-those that live between steps. The exact gradient of a convolution takes the dense matrix. The
-exponent is fitted over the upper half of the sizes. Written by
+Forward and backward pass of single kinds of layers, medians of interleaved runs; peak memory of tensors in MiB above
+what stays alive between steps. The exact gradient of a convolution uses the dense matrix. The exponent is fitted over
+the upper half of the sizes. Written by
 `{facts["command"]}` on {facts["cores"]} cores ({facts["machine"]}), {facts["threads"]} threads, at commit
 `{facts["commit"]:.12}`, torch {facts["torch"]}. All sizes are in `runs.jsonl`.
 
-| what | rule | from | to | ms there | exponent of time | MiB there | exponent of memory |
+| what | rule | from | to | ms | exponent of time | MiB | exponent of memory |
 |---|---|---|---|---|---|---|---|
 """
     for row in rows:
@@ -155,7 +153,7 @@ exponent is fitted over the upper half of the sizes. Written by
 def main() -> None:
     """Measure every axis, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of measurement for each point")
+    parser.add_argument("--seconds", type=float, default=0.3, help="how long each point is measured")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/growth"))
     arguments = parser.parse_args()

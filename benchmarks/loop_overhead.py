@@ -1,10 +1,10 @@
-"""What `snflow fit` costs a step over the bare forward, backward and optimizer step, on the digits recipe.
+"""Overhead of `snflow fit` per step over the bare forward, backward and optimizer step, on the digits recipe.
 
 python benchmarks/loop_overhead.py --out results/loop
 
-A run of 30 epochs less one of 10 leaves 20 epochs of everything that comes with a step and an epoch (batches, learning
-rate, checks, gradient norm, rows of metrics, progress), but not what a run begins and ends with; validation is put off
-to its end. Both take turns with the bare loop, at equal numbers of steps. Nothing else may run on the machine.
+A run of 30 epochs minus one of 10 leaves 20 epochs with all the work per step and per epoch (batches, learning rate,
+checks, gradient norm, rows of metrics, progress) and without the start and the end of a run; validation is postponed to
+the end. Both take turns with the bare loop, at equal numbers of steps. The machine must be idle.
 """
 
 from __future__ import annotations
@@ -21,24 +21,21 @@ from pathlib import Path
 
 import torch
 
-from commit import commit
-from snflow.cli.arguments import overridden
-from snflow.data import load
-from snflow.flows import build
-from snflow.train.allocator import keep_freed_memory
+from measurement import commit
+from snflow.cli.main import keep_freed_memory
 from snflow.train.fit import fit
 from snflow.train.optimizer import adam
 from snflow.train.recipe import Recipe, load_recipe
 
 LONG, SHORT = 30, 10
 RATE = 1e-5
-"""Learning rate of both, so small that neither leaves the first weights: both compute with the same numbers."""
+"""Learning rate of both, so small that both compute with nearly the initial weights."""
 ALLOWED = 0.10
 
 
 def run_seconds(recipe: Recipe, epochs: int) -> float:
-    """Seconds of a whole run."""
-    changed = overridden(recipe, {"training.epochs": epochs, "training.validate_every": 1000})
+    """Seconds of one whole run."""
+    changed = recipe.replace({"training.epochs": epochs, "training.validate_every": 1000})
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         fit(changed, Path(folder) / "run")
@@ -46,10 +43,10 @@ def run_seconds(recipe: Recipe, epochs: int) -> float:
 
 
 def bare_milliseconds(recipe: Recipe, epochs: int) -> float:
-    """Milliseconds a step of the same flow on the same data."""
-    dataset = load(recipe.data)
+    """Milliseconds per step of the same flow on the same data, in a bare loop."""
+    dataset = recipe.load_dataset()
     torch.manual_seed(0)
-    flow = build(recipe.flow, dataset).train()
+    flow = recipe.build_flow(dataset).train()
     optimizer = adam([p for p in flow.parameters() if p.requires_grad], recipe.optimizer, torch.device("cpu"))
     size = recipe.training.batch_size
     batches = [dataset.train[at : at + size] for at in range(0, len(dataset.train) - size + 1, size)]
@@ -70,10 +67,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/loop"))
     arguments = parser.parse_args()
-    recipe = overridden(load_recipe(arguments.recipe), {"optimizer.learning_rate": RATE})
+    recipe = load_recipe(arguments.recipe, {"optimizer.learning_rate": RATE})
     torch.set_num_threads(recipe.training.threads or torch.get_num_threads())
     keep_freed_memory()
-    steps = len(load(recipe.data).train) // recipe.training.batch_size
+    steps = len(recipe.load_dataset().train) // recipe.training.batch_size
     rows = []
     for turn in range(arguments.turns):
         seconds = run_seconds(recipe, LONG) - run_seconds(recipe, SHORT)
@@ -88,12 +85,12 @@ def main() -> None:
     low, high = min(row["ratio"] for row in rows) - 1, max(row["ratio"] for row in rows) - 1
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (facts, *rows)))
-    (arguments.out / "README.md").write_text(f"""# What the training loop costs
+    (arguments.out / "README.md").write_text(f"""# Overhead of the training loop
 
-`snflow fit {arguments.recipe}` takes {fitted:.2f} ms a step, bare forward, backward and optimizer step {bare:.2f} ms:
-{over:+.1%} (median of {len(rows)} turns, which lie between {low:+.0%} and {high:+.0%}; asked for: under {ALLOWED:.0%},
+`snflow fit {arguments.recipe}` takes {fitted:.2f} ms per step; the bare forward, backward and optimizer step {bare:.2f}
+ms: {over:+.1%} (median of {len(rows)} turns, from {low:+.0%} to {high:+.0%}; goal: under {ALLOWED:.0%},
 {"met" if over < ALLOWED else "missed"}).
-Validation left out, everything else that comes with a step or an epoch in. Written by `{command}` at commit
+All work per step and per epoch is included, except validation. Written by `{command}` at commit
 `{commit():.12}`, torch {torch.__version__}, {os.cpu_count()} cores ({platform.machine()}).
 """)
 

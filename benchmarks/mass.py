@@ -1,4 +1,4 @@
-"""The mass of the densities of runs in the plane, by the rectangle rule: one where the map is one-to-one.
+"""The total mass of the densities of runs in the plane, by the rectangle rule: one if the map is one-to-one.
 
 .venv/bin/python benchmarks/mass.py RUN … > results/pairs/mass.txt
 """
@@ -6,22 +6,20 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import torch
 
-from snflow.data import load
 from snflow.train.run_folder import load_flow
 
 CELLS, MARGIN = 800, 1.0
-"""Cells along each side of the grid, and how far it reaches past the data, in ranges of the data."""
+"""Cells along each side of the grid, and its margin around the data, as a multiple of the range of the data."""
 
 
 def main() -> None:
-    """Print one line a run."""
-    for run in map(Path, sys.argv[1:]):
+    """Print one line per run."""
+    for run in sys.argv[1:]:
         flow, recipe = load_flow(run)
-        rows = load(recipe.data).train.double()
+        rows = recipe.load_dataset().train.double()
         low, high = rows.amin(0), rows.amax(0)
         reach = MARGIN * (high - low)
         sides = [torch.linspace(a, b, CELLS) for a, b in zip(low - reach, high + reach, strict=True)]

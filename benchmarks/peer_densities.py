@@ -1,9 +1,9 @@
-"""The same flows of this library and of its peers, trained alike: test NLL and seconds an epoch.
+"""The same flows from this library and its peers, trained in the same way: test NLL and seconds per epoch.
 
     SNFLOW_DATA=DATA .venv/bin/python benchmarks/peer_densities.py [--tasks two_moons,ccpp] [--kinds maf] [--seeds 3]
 
-The peers are needed beside it: `pip install zuko nflows normflows torchflows`. All libraries of one task, kind and seed
-train in turns, an epoch each, so that what else the machine does falls on all of them. Runs that are done are read.
+It needs the peers: `pip install zuko nflows normflows torchflows`. All libraries of one task, kind and seed train in
+turns of one epoch, so that other load on the machine affects all of them. Finished runs are read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from commit import commit
-from peers.flows import HAVE, KINDS, LAYERS, LIBRARIES, WIDTH, Model
-from snflow.data.dataset import TableOptions, ToyOptions
-from snflow.data.tables import load_table
-from snflow.data.toys import load_toy
+from measurement import commit
+from peers import HAVE, KINDS, LAYERS, LIBRARIES, WIDTH, Model
+from snflow.data import table, toy
 
 BATCH, PEAK_RATE, CLIP = 512, 2e-3, 10.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """A set of data and how long it is trained on."""
+    """A dataset and the number of epochs."""
 
     epochs: int
     toy: str | None = None
@@ -43,13 +41,13 @@ class Task:
     drop: tuple[int, ...] = ()
 
     def load(self, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Load the three splits of this seed, standardised by the mean and deviation of the first."""
+        """Load the three splits of this seed, standardised by the mean and standard deviation of the training split."""
         if self.toy is not None:
-            data = load_toy(ToyOptions(shape=self.toy, seed=seed))  # type: ignore[arg-type]
+            data = toy(self.toy, seed=seed)  # type: ignore[arg-type]
         else:
-            data = load_table(TableOptions(self.path, drop_columns=list(self.drop) or None, seed=seed))
-        mean, deviation = data.train.mean(0), data.train.std(0)
-        return tuple((split - mean) / deviation for split in (data.train, data.validation, data.test))  # type: ignore[return-value]
+            data = table(self.path, drop_columns=list(self.drop) or None, seed=seed)
+        mean, scale = data.train.mean(0), data.train.std(0)
+        return tuple((split - mean) / scale for split in (data.train, data.validation, data.test))  # type: ignore[return-value]
 
 
 TASKS = {
@@ -62,17 +60,17 @@ TASKS = {
 
 
 SLOW = {"ffjord": 3}
-"""Kinds that are trained for a part of the epochs: each step solves two differential equations."""
+"""Kinds that are trained for a fraction of the epochs: each step solves two differential equations."""
 
 
 def epochs_of(task: Task, kind: str) -> int:
-    """How long a kind is trained on a task."""
+    """The number of epochs of a kind on a task."""
     return task.epochs // SLOW.get(kind, 1)
 
 
 @dataclass
 class Trainee:
-    """One library's flow while it trains."""
+    """One library's flow during training."""
 
     model: Model
     steps: int
@@ -86,7 +84,7 @@ class Trainee:
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, self.steps)
 
     def epoch(self, batches: list[Tensor]) -> None:
-        """Train on each batch once, and note the time."""
+        """Train on each batch once, and record the time."""
         if self.diverged:
             return
         self.model.train()
@@ -101,10 +99,10 @@ class Trainee:
             self.model.after_step()
         self.seconds.append(time.perf_counter() - start)
 
-    def judge(self, validation: Tensor, test: Tensor) -> None:
+    def validate(self, validation: Tensor, test: Tensor) -> None:
         """Keep the test NLL of the best epoch by validation."""
         self.model.eval()
-        # one peer needs gradients for its log-determinants, and turns them on itself
+        # one peer needs gradients for its log-determinants and enables them itself
         with torch.no_grad():
             nll = -float(self.model.log_prob(validation).detach().double().mean())
             if not math.isfinite(nll):
@@ -127,7 +125,7 @@ def train(task: Task, kind: str, seed: int, libraries: list[str], epochs: int) -
         batches = [train_set[rows] for rows in order.split(BATCH) if len(rows) == BATCH]
         for trainee in trainees.values():
             trainee.epoch(batches)
-            trainee.judge(validation, test)
+            trainee.validate(validation, test)
     return {
         name: {
             "test_nll": trainee.test,
@@ -141,7 +139,7 @@ def train(task: Task, kind: str, seed: int, libraries: list[str], epochs: int) -
 
 
 def main() -> None:
-    """Run what is missing, then write the page."""
+    """Train the missing runs, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--kinds", default=",".join(KINDS))
@@ -149,7 +147,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # those of the peers
+    warnings.simplefilter("ignore")  # from the peers
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "runs.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -174,16 +172,16 @@ def _versions(library: str) -> dict[str, str]:
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """Write the tables: one a kind of flow, a row a task, a column a library."""
+    """The page: a table per kind of flow, with a row per task and a column per library."""
     versions = sorted({f"{row['library']} {row['version']}" for row in rows})
     commits = ", ".join(sorted({f"`{row['commit']:.12}`" for row in rows}))
-    text = f"""# The same flows, this library and its peers
+    text = f"""# The same flows in this library and its peers
 
 {LAYERS} layers, networks of two hidden layers of {WIDTH}, splines of 8 pieces on [−5, 5]; Adam at a peak of {PEAK_RATE}
 with cosine decay, batches of {BATCH}, gradient norm clipped at {CLIP:g}; the same batches for all. Test NLL in nats of
-the standardised data, at the best epoch by validation, mean ± standard deviation over seeds, which deal the splits too.
-Beside it the median seconds of an epoch on one thread, the libraries taking turns by epochs. What could not be made
-equal is said in `benchmarks/peers/flows.py`. These are **short** runs: they compare libraries, not flows.
+the standardised data, at the best epoch by validation, mean ± standard deviation over seeds, which also choose the
+splits; then the median seconds per epoch on one thread, the libraries taking turns by epochs. `benchmarks/peers.py`
+lists what could not be made equal. These are **short** runs: they compare libraries, not flows.
 
 Written by `SNFLOW_DATA=DATA python benchmarks/peer_densities.py` on {os.cpu_count()} cores
 ({platform.machine()}), at commit {commits}, torch {torch.__version__}; {", ".join(versions)}.

@@ -1,9 +1,9 @@
-"""The contract's checks on the layers of other libraries, as they come.
+"""The contract's checks on the layers of other libraries.
 
     .venv/bin/python benchmarks/peer_faults.py
 
-Each layer is wrapped in `snflow.testing.ForeignLayer`, its parameters moved a little away from their first values, and
-checked in float64 on three features drawn from a normal law. Checks that the wrapper itself answers are left out.
+Each layer is wrapped in `snflow.testing.ForeignLayer`, its parameters are perturbed slightly, and it is checked in
+float64 on three normal features. Checks that the wrapper itself answers are left out.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ import snflow
 from snflow.testing import ForeignLayer, check
 
 FEATURES = 3
-PATIENCE = 120  # seconds a layer
+PATIENCE = 120  # seconds per layer
 ASKED = ("round_trip", "log_det", "rows", "gradients", "single_precision", "state")
 
 
 def zuko_forward(module: nn.Module, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """z and its log-determinant, as zuko's lazy transforms give them."""
+    """z and its log-determinant from zuko's lazy transforms."""
     return module(context).call_and_ladj(x)
 
 
 def zuko_inverse(module: nn.Module, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x and its log-determinant, likewise."""
+    """x and its log-determinant, in the same way."""
     return module(context).inv.call_and_ladj(z)
 
 
 def torchflows_forward(module: nn.Module, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """z and its log-determinant, from a copy: torchflows writes into some inputs."""
+    """z and its log-determinant, from a copy: torchflows modifies some inputs in place."""
     return module.forward(x.clone(), context=context)
 
 
 def torchflows_inverse(module: nn.Module, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x and its log-determinant, likewise."""
+    """x and its log-determinant, in the same way."""
     return module.inverse(z.clone(), context=context)
 
 
 def zuko_layers() -> dict[str, Callable[[], ForeignLayer]]:
-    """One layer of each of zuko's flows."""
+    """One layer of each flow of zuko."""
     import zuko.flows as zf
 
     def first(flow: nn.Module) -> ForeignLayer:
@@ -66,7 +66,7 @@ def zuko_layers() -> dict[str, Callable[[], ForeignLayer]]:
 
 
 def nflows_layers() -> dict[str, Callable[[], ForeignLayer]]:
-    """Transforms of nflows on vectors."""
+    """Transforms of nflows for vectors."""
     import nflows.transforms as nt
     from nflows.nn.nets import ResidualNet
 
@@ -98,7 +98,7 @@ def nflows_layers() -> dict[str, Callable[[], ForeignLayer]]:
 
 
 def normflows_layers() -> dict[str, Callable[[], ForeignLayer]]:
-    """Layers of normflows; the way that it calls forward is from latents to data."""
+    """Layers of normflows, whose forward direction is from latents to data."""
     import normflows.flows as nf
     from normflows.nets import MLP, LipschitzMLP
 
@@ -119,7 +119,7 @@ def normflows_layers() -> dict[str, Callable[[], ForeignLayer]]:
 
 
 def torchflows_layers() -> dict[str, Callable[[], ForeignLayer]]:
-    """Layers of torchflows on vectors."""
+    """Layers of torchflows for vectors."""
     import torchflows.bijections.finite.autoregressive.layers as tl
 
     names = (
@@ -166,7 +166,7 @@ LIBRARIES = {
 
 
 def moved(layer: snflow.Bijection) -> snflow.Bijection:
-    """Move each parameter away from its first value, as the catalogue does with this library's layers."""
+    """Perturb each parameter, as the catalogue does with this library's layers."""
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -178,11 +178,11 @@ def _impatient(*_: object) -> None:
 
 
 class _OutOfTime(BaseException):
-    """No Exception, so that no check takes it for a fault of the layer."""
+    """Not an Exception, so that no check takes it for a fault of the layer."""
 
 
 def main() -> None:
-    """Check what is installed and write the page."""
+    """Check every layer and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/peer_faults"))
     arguments = parser.parse_args()
@@ -191,9 +191,9 @@ def main() -> None:
     signal.signal(signal.SIGALRM, _impatient)
     text = f"""# The contract's checks on the layers of other libraries
 
-Each as it comes, parameters moved by 0.1 N(0, 1), float64, {FEATURES} features, {", ".join(ASKED)}.
-Allowed: 1e-9 for a round trip, 1e-8 for a log-determinant, 1e-6 for gradients, 1e-4 for float32 against float64; an
-iterative inverse of coarser tolerance fails the first by design, and the row says by how much.
+Default layers, parameters perturbed by 0.1 N(0, 1), float64, {FEATURES} features; checks: {", ".join(ASKED)}.
+Tolerances: 1e-9 for a round trip, 1e-8 for a log-determinant, 1e-6 for gradients, 1e-4 for float32 against float64. An
+iterative inverse with a coarser tolerance fails the first by design; its row gives the error.
 
 Written by `python benchmarks/peer_faults.py`, torch {torch.__version__};
 {", ".join(f"{name} {version(name)}" for name in LIBRARIES)}.

@@ -1,9 +1,9 @@
-"""What bounds the rows of the table of speed that miss: shares of time by operation, of this library's contender.
+"""Where the time goes in the rows of the table of speed that miss their goal: shares by operation, for our contender.
 
 python benchmarks/profiles.py --bench results/bench
 
-Reads runs.jsonl and writes profiles.md beside it. "outside of operations" is what autograd and the optimizer take
-by themselves; Python between two operations is not seen.
+Reads runs.jsonl and writes profiles.md beside it. "outside operations" is the time of autograd and the optimizer
+themselves; Python between two operations is not counted.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench import ROWS
-from commit import commit
-from snflow.train.allocator import keep_freed_memory
+from measurement import commit
+from rows import ROWS
+from snflow.cli.main import keep_freed_memory
 
 OURS = ("self-normalizing", "dense_snf", "snf", "learned", "conv_snf", "snflow")
 MOST, SHOWN = 40, 7
 
 
 def shares(act: Callable[[], object]) -> tuple[float, int, list[tuple[str, float]]]:
-    """Milliseconds of one call, how many operations it makes, and shares of the time by operation."""
+    """Milliseconds of one call, its number of operations, and the shares of time by operation."""
     for _ in range(3):
         act()
     began = time.perf_counter()
@@ -46,11 +46,11 @@ def shares(act: Callable[[], object]) -> tuple[float, int, list[tuple[str, float
     calls = sum(event.count for event in events) // count
     largest = sorted(spent.items(), key=lambda item: -item[1])[:SHOWN]
     outside = 1 - sum(spent.values()) / total
-    return 1000 * seconds, calls, [*((name, one / total) for name, one in largest), ("outside of operations", outside)]
+    return 1000 * seconds, calls, [*((name, one / total) for name, one in largest), ("outside operations", outside)]
 
 
 def main() -> None:
-    """Profile every row that misses."""
+    """Profile every row that misses its goal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", type=Path, default=Path("runs/bench"))
     parser.add_argument("--threads", type=int, default=2)
@@ -60,9 +60,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     records = map(json.loads, (arguments.bench / "runs.jsonl").read_text().splitlines())
     missed = {record["row"] for record in records if any(not demand["met"] for demand in record["demands"])}
-    text = f"""# What bounds the rows that miss
+    text = f"""# Where the time goes in rows that miss their goal
 
-Shares of one call's time by operation of torch, and how many of them a call makes. Written by
+Shares of the time of one call by torch operation, and the number of operations per call. Written by
 `python benchmarks/profiles.py --bench {arguments.bench}` at commit `{commit():.12}`, {arguments.threads}
 threads.
 

@@ -1,10 +1,10 @@
-"""What compiling and recording a training step bring: milliseconds of a step of 100 rows, recipe by recipe.
+"""The gain from compiling and recording a training step: milliseconds of a step of 100 rows, by recipe.
 
 python benchmarks/recorded.py --device cuda --recipes mnist_dense_snf,mnist_dense_newton --out results/recorded
 
 `plain` is the step of `snflow fit`, `compiled` that of `--device.compile inductor`, `graph` that of
 `--device.cuda_graph true`, `compiled graph` both; `tf32` adds `--device.matmul high`. All recipes and modes take turns;
-a turn is so many steps as take `--seconds`, with one look at the clock before and behind. A processor has no graphs.
+a turn lasts about `--seconds` and is timed as a whole. Graphs need a GPU.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from commit import commit
-from snflow.train.allocator import keep_freed_memory
+from measurement import EVENTS, build, commit
+from snflow.cli.main import keep_freed_memory
 from snflow.train.options import DeviceOptions
 from snflow.train.recipe import Recipe, load_recipe
 from snflow.train.recorded_steps import matmul_precision, set_up
-from snflow.train.steps import Asked, DivergenceGuard
-from timing import EVENTS, built
+from snflow.train.steps import DivergenceCheck, StepRequest
 
 MODES = {
     "plain": DeviceOptions(),
@@ -52,7 +51,7 @@ class Stepper:
     first_seconds: float
 
     def turn(self, seconds: float, finish: Callable[[], None]) -> float:
-        """Milliseconds of a step, the mean over about so many seconds."""
+        """Milliseconds per step, the mean over about this many seconds."""
         with matmul_precision(self.matmul):
             finish()
             began = time.perf_counter()
@@ -66,23 +65,23 @@ class Stepper:
 
 
 def stepper(recipe: Recipe, options: DeviceOptions, device: str) -> Stepper:
-    """Build the flow and take the first steps, in which what is compiled or recorded is."""
+    """Build the flow and take the first steps, which compile and record."""
     recipe = replace(recipe, device=replace(options, accelerator=device))
     torch.manual_seed(0)
-    flow, batch = built(recipe, *EVENTS[recipe.data_name], device)
+    flow, batch = build(recipe, *EVENTS[recipe.data["name"]], device)
     flow.eval()
     with torch.no_grad():
-        flow(batch)  # finds the first log-determinants
+        flow(batch)  # computes the first log-determinants
     flow.train()
     fabric = Fabric(accelerator=device, devices=1)
-    guard = DivergenceGuard(flow, recipe.training, recipe.optimizer)
-    _, _, steps = set_up(fabric, flow, recipe, None, guard, lambda values: values.tolist(), lambda: "")
+    check = DivergenceCheck(flow, recipe.training, recipe.optimizer)
+    _, _, steps = set_up(fabric, flow, recipe, None, check, lambda values: values.tolist(), lambda: "")
     number = 0
 
     def take() -> None:
         nonlocal number
         number += 1
-        steps.take(batch, Asked(1e-6, number, stop=lambda: False, due=lambda: False))
+        steps.take(batch, StepRequest(1e-6, number, stop=lambda: False, due=lambda: False))
 
     began = time.perf_counter()
     with matmul_precision(options.matmul):
@@ -92,7 +91,7 @@ def stepper(recipe: Recipe, options: DeviceOptions, device: str) -> Stepper:
 
 
 def measured(names: list[str], modes: list[str], device: str, seconds: float) -> list[dict[str, Any]]:
-    """Median milliseconds of a step of each recipe in each mode; all of them take turns."""
+    """Median milliseconds per step of each recipe in each mode, measured in turns."""
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
     recipes = {name: load_recipe(name) for name in names}
     steppers = {(name, mode): stepper(recipes[name], MODES[mode], device) for name in names for mode in modes}
@@ -115,9 +114,11 @@ def main() -> None:
     """Measure the recipes, and write runs.jsonl and README.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", default="mnist_dense_snf,mnist_dense_newton,mnist_conv_snf")
-    parser.add_argument("--modes", default=None, help="of those above; all that the device has, where none is given")
+    parser.add_argument(
+        "--modes", default=None, help="some of the modes above; by default all supported ones"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn; there are five")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of each of the five turns")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/recorded"))
     arguments = parser.parse_args()
@@ -143,8 +144,8 @@ def main() -> None:
 def page(records: list[dict[str, Any]]) -> str:
     """The Markdown table."""
     modes = [mode for mode in MODES if any(mode in record["median_ms"] for record in records)]
-    text = "# Training steps, plain, compiled and recorded\n\nMilliseconds of a step of 100 rows, optimizer and "
-    text += "preprocessing in; medians of five turns. `runs.jsonl` has the commands, commits and turns.\n\n"
+    text = "# Training steps: plain, compiled and recorded\n\nMilliseconds of a step of 100 rows, optimizer and "
+    text += "preprocessing included; medians of five turns. `runs.jsonl` has the commands, commits and turns.\n\n"
     text += f"| recipe | device | {' | '.join(modes)} |\n|---|---|{'---|' * len(modes)}\n"
     for record in records:
         cells = [f"{record['median_ms'][mode]:.3g}" if mode in record["median_ms"] else "" for mode in modes]

@@ -1,4 +1,4 @@
-"""Peak memory of a training step by depth, plain and reversible, each in a process of its own.
+"""Peak memory of a training step by depth, plain and reversible, each in its own process.
 
 .venv/bin/python benchmarks/reversible_memory.py
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from commit import commit
+from measurement import commit
 
 DEPTHS, ROWS, FEATURES, WIDTH = (4, 16, 64), 10_000, 64, 64
 OUT = Path("results/memory")
@@ -34,13 +34,13 @@ for mask in masks:
     coupling = Coupling(mask, AffineTransformer(), MLP(half, 2 * half, width))
     layers += [ActNorm(features, vectors=True), coupling, Permutation.reversed(features)]
 chain = Chain(layers)
-def peak():  # of this program alone: getrusage begins at the peak of the one that started it
+def peak():  # of this process alone: getrusage starts at the peak of the parent
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 flow = Reversible(chain) if kind == "reversible" else chain
 def step(count):
     z, log_det = flow(torch.randn(count, features))
     (0.5 * z.square().sum(1) - log_det).mean().backward()
-step(100)  # act-norms that begin with two rows may scale by anything
+step(100)  # initialises the act-norms; two rows would give them arbitrary scales
 before = peak()
 step(rows)
 print(peak() - before)
@@ -48,9 +48,9 @@ print(peak() - before)
 
 
 def peak(kind: str, depth: int) -> float:
-    """Mebibytes by which the peak of a step stands above the program with its weights and gradients."""
+    """The peak of a step above the program with its weights and gradients, in MiB."""
     words = [sys.executable, "-c", STEP, kind, *map(str, (depth, ROWS, FEATURES, WIDTH))]
-    # freed tensors go back to the system at once: what is measured is what lives
+    # return freed tensors to the system at once, so that only live ones are measured
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
     return int(done.stdout) / 1024
@@ -64,10 +64,10 @@ def main() -> None:
     (OUT / "runs.jsonl").write_text("\n".join(json.dumps(line) for line in ({"machine": facts}, *rows)) + "\n")
     found = {(row["kind"], row["depth"]): row["mib"] for row in rows}
     lines = "\n".join(f"| {d} | {found['plain', d]:.0f} | {found['reversible', d]:.0f} |" for d in DEPTHS)
-    (OUT / "README.md").write_text(f"""# Peak memory by depth: a chain, and the same one reversible
+    (OUT / "README.md").write_text(f"""# Peak memory by depth: a chain, plain and reversible
 
-Act-norm, affine coupling, permutation on {FEATURES} features, two hidden layers of {WIDTH}, {ROWS:,} rows in
-float32: MiB by which the peak of one forward and backward pass stands above the program with weights and gradients.
+Act-norm, affine coupling and permutation of {FEATURES} features, two hidden layers of {WIDTH}, {ROWS:,} rows in
+float32: peak memory of one forward and backward pass in MiB, above the program with its weights and gradients.
 Written by `python benchmarks/reversible_memory.py` at commit `{commit():.12}`, torch {torch.__version__}.
 
 | couplings | `Chain` | `Reversible` |

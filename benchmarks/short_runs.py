@@ -1,9 +1,9 @@
-"""A named set of runs, one after the other, and the table of what came out.
+"""A named set of runs, one after the other, and a table of their results.
 
     .venv/bin/python benchmarks/short_runs.py digits
     SNFLOW_DATA=DATA .venv/bin/python benchmarks/short_runs.py mnist
 
-Each run is one `snflow fit` command, written into the table; a run that was cut off is resumed, a finished one is read.
+Each run is one `snflow fit` command, which the page lists. A stopped run is resumed; a finished one is read.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from commit import commit
+from measurement import commit
 from studies import STUDIES, Run, Study
 
 EXIT_DIVERGED = 3
 DIVERGED = "diverged.txt"
 
-MEASURED = """NLL is exact, in nats of the raw data; of integer images, dequantization, scaling and logit counted.
+MEASURED = """NLL is exact, in nats of the raw data; for integer images, dequantization, scaling and logit are included.
 The test NLL is that of the best epoch by validation. Written by `benchmarks/short_runs.py {study}` on {cores} cores
-({processor}), {beside}, at commit `{commit:.12}`."""
+({processor}), {load}, at commit `{commit:.12}`."""
 
 
 def main() -> None:
-    """Run what is missing, then write the page."""
+    """Run the missing runs, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES, help="which runs")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run folders go")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="where the page goes")
-    parser.add_argument("--beside", action="store_true", help="other work runs beside: the page says so")
+    parser.add_argument("study", choices=STUDIES, help="the set of runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run folders")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the pages")
+    parser.add_argument("--busy", action="store_true", help="note on the page that the machine has other work")
     arguments = parser.parse_args()
-    study, facts = STUDIES[arguments.study], machine(arguments.beside)
+    study, facts = STUDIES[arguments.study], machine(arguments.busy)
     runs, out = arguments.runs / arguments.study, arguments.out / arguments.study
     for run in study.runs:
         words = run.command(runs)
         print("$", shlex.join(words), flush=True)
-        carry_out(words, runs / run.name)
+        run_command(words, runs / run.name)
     out.mkdir(parents=True, exist_ok=True)
     rows = [collect(run, runs) for run in study.runs]
     lines = [json.dumps({"machine": facts}), *map(json.dumps, rows)]
@@ -52,8 +52,8 @@ def main() -> None:
     (out / "README.md").write_text(page(arguments.study, study, rows, facts))
 
 
-def carry_out(words: list[str], folder: Path) -> None:
-    """Run one command; a run that diverged is an outcome too, and is kept with its message."""
+def run_command(words: list[str], folder: Path) -> None:
+    """Run one command; a run that diverges is a result too and is kept with its message."""
     if (folder / DIVERGED).exists():
         return
     done = subprocess.run([str(Path(sys.executable).parent / words[0]), *words[1:]], stderr=subprocess.PIPE, text=True)
@@ -64,15 +64,15 @@ def carry_out(words: list[str], folder: Path) -> None:
         done.check_returncode()
 
 
-def machine(beside: bool) -> dict[str, Any]:
-    """What the seconds were measured on, and at which commit."""
-    quiet = "other runs beside it, so that the seconds say little" if beside else "nothing else running"
+def machine(busy: bool) -> dict[str, Any]:
+    """The machine and the commit."""
+    load = "with other jobs running, so that the seconds mean little" if busy else "otherwise idle"
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "commit": commit(),
-        "beside": quiet,
+        "load": load,
     }
 
 
@@ -92,7 +92,7 @@ def collect(run: Run, runs: Path) -> dict[str, Any]:
 
 
 def page(name: str, study: Study, rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
-    """The Markdown page: a row a run, then each run by epoch, about ten epochs of it."""
+    """The Markdown page: one row per run, then about ten epochs of each run."""
     text = f"{study.introduction} {MEASURED.format(study=name, **facts)}"
     lines = [f"# {study.title}", "", *textwrap.wrap(" ".join(text.split()), 119), ""]
     lines += ["| run | epochs | exact test NLL, nats | bits/dim | s / epoch, median | training, s | slowest step, s |"]
@@ -121,7 +121,7 @@ def page(name: str, study: Study, rows: list[dict[str, Any]], facts: dict[str, A
 
 
 def by_epoch(epoch: dict[str, str], layers: list[dict[str, str]]) -> str:
-    """One row of the table of a run; a dash where there is no number."""
+    """One row of the table of a run; a dash for a missing number."""
     angles = [row["angle"] for row in layers if row["epoch"] == epoch["epoch"] and row["angle"]]
     shown = {**epoch, "angle": max(angles, key=float, default="")}
     forms = {
@@ -141,7 +141,7 @@ def by_epoch(epoch: dict[str, str], layers: list[dict[str, str]]) -> str:
 
 
 def slowest(row: dict[str, Any]) -> str:
-    """The slowest step of a run; runs of older versions did not note it."""
+    """The slowest step of a run; older versions did not record it."""
     steps = [float(epoch["slowest_step_seconds"]) for epoch in row["epochs"] if epoch.get("slowest_step_seconds")]
     return f"{max(steps):.2f}" if steps else "–"
 

@@ -1,8 +1,15 @@
-"""Five layers, networks of two hidden layers of one width: the same flow from each library, as far as each has it.
+"""The same flows from each library that has them: on vectors, and Glow on images.
 
-What cannot be made equal is left as the library has it and counted in the table's column of parameters: torchflows puts
-act-norms and element-wise affine layers around each layer; nflows and normflows add a layer of the conditioner's width
-in front of its blocks, so one block is asked for; the initial values are each library's own.
+On vectors: five layers, networks of two hidden layers of one width. What cannot be made equal is left as the library
+has it, and the table counts the parameters: torchflows puts act-norms and element-wise affine layers around each layer;
+nflows and normflows add a layer of the conditioner's width in front of its blocks, so one block is requested; initial
+values are each library's own.
+
+On images: Glow of 2 scales of 16 steps on 1×28×28, in snflow and normflows. A step is act-norm, 1×1 convolution and an
+affine coupling whose network has a 3×3, a 1×1 and a 3×3 convolution; half of the channels leave between the scales.
+normflows' 1×1 convolutions are free matrices here too. Not equal: the channels that leave have a learned prior in
+snflow and a fixed one in normflows, and normflows' squeezes order the 4 channels differently. torchflows' Glow has
+checkerboard couplings and networks of another kind, so it is not compared.
 """
 
 from __future__ import annotations
@@ -13,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 LAYERS, WIDTH, BINS, BOUND = 5, 64, 8, 5.0
+SCALES, STEPS, SHAPE = 2, 16, (1, 28, 28)
+"""Size of Glow, and the shape of its images."""
 
 
 class Model(nn.Module):
@@ -37,12 +46,12 @@ class Model(nn.Module):
         return self._sample(count)
 
     def after_step(self) -> None:
-        """Do what the library asks for behind every step of the optimizer."""
+        """Do what the library requires after every optimizer step."""
         if self._after_step is not None:
             self._after_step()
 
     def parameters_trained(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained parameters."""
         return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
 
 
@@ -122,7 +131,7 @@ def nflows_model(kind: str, features: int) -> Model:
     spline = {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
 
     class Net(MLP):
-        """Its own networks take a context, which its couplings hand them, but for this one."""
+        """Unlike this one, its other networks accept the context that its couplings pass."""
 
         def forward(self, inputs: Tensor, context: None = None) -> Tensor:
             return super().forward(inputs)
@@ -132,7 +141,7 @@ def nflows_model(kind: str, features: int) -> Model:
 
     layers: list[nn.Module] = []
     for i in range(LAYERS):
-        mask = torch.arange(features) % 2 != i % 2  # what is transformed, not what is kept
+        mask = torch.arange(features) % 2 != i % 2  # the transformed features, not the kept ones
         match kind:
             case "maf":
                 layers += [MaskedAffineAutoregressiveTransform(**masked), ReversePermutation(features)]
@@ -156,17 +165,17 @@ def normflows_model(kind: str, features: int) -> Model:
     for i in range(LAYERS):
         match kind:
             case "maf":
-                # its inverse is the slow one: without Reverse a density would take a pass a feature
+                # its inverse is the slow direction: without Reverse a density would take one pass per feature
                 layer = nf.flows.MaskedAffineAutoregressive(features, WIDTH, num_blocks=1, use_residual_blocks=False)
                 layers += [Reverse(layer), nf.flows.Permute(features, "swap")]
             case "spline_autoregressive":
-                # it has no option for plain blocks
+                # no option for plain blocks
                 layer = nf.flows.AutoregressiveRationalQuadraticSpline(
                     features, 1, WIDTH, num_bins=BINS, tail_bound=int(BOUND), init_identity=False
                 )
                 layers += [layer, nf.flows.Permute(features, "swap")]
             case "realnvp":
-                # what it keeps is the first half; Permute makes it the other one
+                # keeps the first half; Permute alternates the halves
                 net = nf.nets.MLP([(features + 1) // 2, WIDTH, WIDTH, features // 2 * 2], init_zeros=True)
                 layers += [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(features, "swap")]
             case "spline_coupling":
@@ -210,7 +219,7 @@ def torchflows_model(kind: str, features: int) -> Model:
         case "residual":
             blocks: list[nn.Module] = []
             for _ in range(LAYERS):
-                # its own network has as many layers as the option says features
+                # its own network uses the number of features as its number of layers
                 net = nn.Sequential(
                     SpectralLinear(features, WIDTH),
                     nn.Tanh(),
@@ -221,7 +230,7 @@ def torchflows_model(kind: str, features: int) -> Model:
                 blocks.append(ResFlowBlock((features,), g=net))
             bijection = BijectiveComposition(blocks)
         case "ffjord":
-            # two hidden layers: one more than the option says; fixed steps of order four, an estimated trace
+            # builds one hidden layer more than requested; fixed fourth-order steps, an estimated trace
             bijection = FFJORD((features,), nn_kwargs={"hidden_size": WIDTH, "n_hidden_layers": 1})
         case _:
             raise ValueError(kind)
@@ -235,7 +244,7 @@ HAVE: dict[str, tuple[str, ...]] = {
     "residual": ("snflow", "normflows", "torchflows"),
     "ffjord": ("snflow", "zuko", "torchflows"),
 }
-"""Kinds that not every library has."""
+"""Kinds that only some libraries have."""
 
 LIBRARIES: dict[str, Callable[[str, int], Model]] = {
     "snflow": snflow_model,
@@ -244,3 +253,41 @@ LIBRARIES: dict[str, Callable[[str, int], Model]] = {
     "normflows": normflows_model,
     "torchflows": torchflows_model,
 }
+
+
+def snflow_glow(width: int, log_det_rule: str = "self_normalized") -> Model:
+    """Glow with free 1×1 convolutions, self-normalizing or exact ones."""
+    import snflow
+
+    flow = snflow.flows.glow(SHAPE, scales=SCALES, steps=STEPS, width=width, log_det_rule=log_det_rule)
+    return Model(flow, flow.log_prob, flow.sample)
+
+
+def normflows_glow(width: int) -> Model:
+    """The same flow in normflows."""
+    import normflows as nf
+
+    channels, height, wide = SHAPE
+    bases, flows, merges = [], [], []
+    for scale in range(SCALES):  # from the last scale to the first
+        inner = channels * 2 ** (SCALES + 1 - scale)
+        blocks = [nf.flows.GlowBlock(inner, width, use_lu=False) for _ in range(STEPS)]
+        flows.append([*blocks, nf.flows.Squeeze()])
+        factor = 2 ** (SCALES - scale)
+        latent = (inner if scale == 0 else inner // 2, height // factor, wide // factor)
+        bases.append(nf.distributions.DiagGaussian(latent, trainable=False))
+        merges += [nf.flows.Merge()] if scale > 0 else []
+    flow = nf.MultiscaleFlow(bases, flows, merges, class_cond=False)
+    return Model(flow, lambda x: flow.log_prob(x, None), lambda n: flow.sample(n)[0])
+
+
+GLOWS = {
+    "snflow": snflow_glow,
+    "snflow, exact": lambda width: snflow_glow(width, "exact"),
+    "normflows": normflows_glow,
+}
+
+
+def noise_images(size: int) -> torch.Tensor:
+    """Noise instead of images, ``(size, 1, 28, 28)``."""
+    return torch.randn(size, *SHAPE, generator=torch.Generator(torch.get_default_device()).manual_seed(0))

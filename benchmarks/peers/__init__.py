@@ -1,1 +1,0 @@
-"""The same flows, built with this library and with its peers."""
