@@ -13,7 +13,7 @@ def test_an_epoch_visits_every_row_once():
     assert torch.equal(order.sort().values, torch.arange(103))
 
 
-def test_batches_follow_the_order_and_drop_the_short_one():
+def test_batches_follow_the_order_and_drop_the_incomplete_one():
     data = torch.randint(255, (103, 1, 2, 2), dtype=torch.uint8)
     batches = Batches(data, 10, seed=3)
     assert batches.steps_per_epoch == 10
@@ -23,8 +23,8 @@ def test_batches_follow_the_order_and_drop_the_short_one():
     assert torch.equal(torch.cat(seen), data[batches.order(7)[:100]])
 
 
-def test_order_is_that_of_every_machine_and_process():
-    # numbers written down once: Python's own hash() would give others in the next process
+def test_order_is_the_same_in_every_process():
+    # written down once: Python's own hash() would give other numbers in the next process
     assert Batches(torch.arange(8), 2, seed=0).order(0).tolist() == [6, 4, 2, 5, 1, 7, 0, 3]
     assert Batches(torch.arange(8), 2, seed=0).order(1).tolist() == [1, 2, 0, 3, 5, 7, 4, 6]
 
@@ -53,7 +53,7 @@ def test_a_resumed_epoch_has_the_same_tail(start):
     assert all(torch.equal(a, b) for a, b in zip(whole[start:], tail, strict=True))
 
 
-def test_in_order_sees_all_rows():
+def test_in_order_covers_all_rows():
     data = torch.arange(25)
     assert [len(batch) for batch in in_order(data, 10)] == [10, 10, 5]
     assert torch.equal(torch.cat(list(in_order(data, 10))), data)
@@ -63,11 +63,12 @@ def test_in_order_sees_all_rows():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Batches(torch.arange(5), 6, 0), "batch size from 1 to 5, the number of rows, got 6; lower"),
-        (lambda: Batches(torch.arange(5), 0, 0), "from 1 to 5, the number of rows, got 0"),
-        (lambda: Batches(torch.arange(5), 2, 0).epoch(0, start=3), "a start from 0 to 2, got 3"),
-        (lambda: Batches(torch.arange(5), 2, 0).epoch(0, start=-1), "a start from 0 to 2, got -1"),
-        (lambda: in_order(torch.arange(5), 0), "batch size of 1 or more, got 0"),
+        (lambda: Batches(torch.arange(5), 6), "batch_size ≤ 5, the number of rows, got 6; use smaller batches"),
+        (lambda: Batches(torch.arange(5), 0), "batch_size ≥ 1, got 0"),
+        (lambda: Batches(torch.arange(5), 2.0), "batch_size ≥ 1, got 2.0"),
+        (lambda: Batches(torch.arange(5), 2).epoch(0, start=3), "0 ≤ start ≤ 2, got 3"),
+        (lambda: Batches(torch.arange(5), 2).epoch(0, start=-1), "0 ≤ start ≤ 2, got -1"),
+        (lambda: in_order(torch.arange(5), 0), "batch_size ≥ 1, got 0"),
     ],
 )
 def test_misuse(call, message):

@@ -1,4 +1,4 @@
-"""The variational view: the bound tends to the change of variables, and training it trains g."""
+"""The variational view: the bound tends to the change of variables, and its gradient reaches g."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def model(sigma, inverse="exact"):
         for layer in (chain[0], chain[2]):
             layer.weight.add_(0.3 * torch.randn(3, 3))
             layer.inverse_matrix.copy_(torch.linalg.inv(layer.weight))
-    return StochasticInverse(chain, StandardNormal((3,)), sigma, inverse=inverse)
+    return StochasticInverse(chain, StandardNormal(3), sigma=sigma, inverse=inverse)
 
 
 def test_the_bound_tends_to_the_change_of_variables():
@@ -32,7 +32,7 @@ def test_the_bound_tends_to_the_change_of_variables():
     assert gaps[0.1] / gaps[0.05] == pytest.approx(4, rel=0.3)
 
 
-def test_an_inverse_that_is_none_lowers_the_bound():
+def test_a_wrong_inverse_lowers_the_bound():
     exact, learned = model(0.05), model(0.05, "learned")
     with torch.no_grad():
         learned.bijection[0].inverse_weight.add_(0.1)
@@ -54,7 +54,12 @@ def test_the_entropy_term_has_the_self_normalizing_gradient():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in bound.parameters())
 
 
-@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), "small"])
 def test_sigma_must_be_positive(sigma):
-    with pytest.raises(ConfigError, match="sigma > 0"):
+    with pytest.raises(ConfigError, match="StochasticInverse: expected sigma > 0"):
         model(sigma)
+
+
+def test_an_unknown_inversion_method_is_refused():
+    with pytest.raises(ConfigError, match="'learnt'; did you mean 'learned'"):
+        model(0.1, "learnt")

@@ -1,4 +1,4 @@
-"""Batches, their order, and augmentation of images."""
+"""Batches of training data, their order, and augmentation of images."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import final
 import torch
 from torch import Tensor
 
-from snflow.errors import ConfigError, ShapeError
+from snflow.errors import ConfigError, ShapeError, check_count
 
 
 @final
 class Batches:
-    """Batches by index from rows in memory; the order of an epoch is a permutation seeded by (seed, epoch).
+    """Random batches of rows in memory; the order of an epoch is a permutation seeded by (seed, epoch).
 
-    The state of the sampler is two whole numbers, the epoch and the batch in it: nothing else has to be saved for the
-    batches after a resume to be those of the uninterrupted run. The last short batch of an epoch is dropped; as the
-    order changes, so do the rows in it.
+    The state is two integers, the epoch and the batch within it: nothing else has to be saved for a resumed run to see
+    the batches of an uninterrupted one. The last, incomplete batch of an epoch is dropped; its rows differ from epoch
+    to epoch.
 
     Args:
-        data: with shape ``(N, *event)``, on any device.
-        batch_size: rows in a batch.
-        seed: of all the epochs.
-        augmentation: what changes the images of a batch, by draws that are a function of seed, epoch and batch.
+        data: the rows, with shape ``(N, *event)``, on any device.
+        batch_size: the number of rows per batch.
+        seed: the seed of all epochs.
+        augmentation: random changes of the images, seeded by (seed, epoch, batch); none by default.
 
     Raises:
         ConfigError: the batch size is not between 1 and N.
@@ -40,24 +40,27 @@ class Batches:
         True
     """
 
-    def __init__(self, data: Tensor, batch_size: int, seed: int, augmentation: Augmentation | None = None) -> None:
-        if not 1 <= batch_size <= data.shape[0]:
+    def __init__(
+        self, data: Tensor, batch_size: int, *, seed: int = 0, augmentation: Augmentation | None = None
+    ) -> None:
+        check_count("Batches", "batch_size", batch_size)
+        if batch_size > data.shape[0]:
             raise ConfigError(
                 "Batches",
-                expected=f"a batch size from 1 to {data.shape[0]}, the number of rows",
+                expected=f"batch_size ≤ {data.shape[0]}, the number of rows",
                 got=str(batch_size),
-                fix="lower the batch size",
+                fix="use smaller batches",
             )
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.augmentation = augmentation or Augmentation()
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of full batches."""
+        """The number of complete batches."""
         return self.data.shape[0] // self.batch_size
 
     def order(self, epoch: int) -> Tensor:
-        """Return the row numbers of an epoch in their order, with shape ``(N,)`` and dtype int64."""
+        """The rows of an epoch in order: a permutation of 0 … N − 1, with shape ``(N,)``, int64."""
         generator = torch.Generator().manual_seed(_stable_seed(self.seed, epoch))
         return torch.randperm(self.data.shape[0], generator=generator)
 
@@ -65,36 +68,36 @@ class Batches:
         """Iterate over the batches of an epoch.
 
         Args:
-            epoch: its number.
-            start: the batch to begin with, to continue an epoch.
+            epoch: the number of the epoch.
+            start: the first batch, to continue an interrupted epoch.
 
         Returns:
             An iterator over ``steps_per_epoch - start`` batches, each with shape ``(batch_size, *event)``.
 
         Raises:
-            ConfigError: the epoch has no such batch.
+            ConfigError: ``start`` is out of range.
         """
         if not 0 <= start <= self.steps_per_epoch:
-            raise ConfigError("Batches.epoch", expected=f"a start from 0 to {self.steps_per_epoch}", got=str(start))
+            raise ConfigError("Batches.epoch", expected=f"0 ≤ start ≤ {self.steps_per_epoch}", got=str(start))
         return self._epoch(epoch, start)
 
     def _epoch(self, epoch: int, start: int) -> Iterator[Tensor]:
         rows = self.order(epoch).to(self.data.device)
         for batch in range(start, self.steps_per_epoch):
             first = batch * self.batch_size
-            drawn_by = torch.Generator().manual_seed(_stable_seed(self.seed, epoch, batch))
-            yield self.augmentation(self.data[rows[first : first + self.batch_size]], drawn_by)
+            generator = torch.Generator().manual_seed(_stable_seed(self.seed, epoch, batch))
+            yield self.augmentation(self.data[rows[first : first + self.batch_size]], generator)
 
 
 def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Iterate over all rows as they come, the last short batch included: for evaluation.
+    """Iterate over all rows in order, for evaluation; the last batch may be smaller.
 
     Args:
-        data: with shape ``(N, *event)``.
-        batch_size: rows in a batch.
+        data: the rows, with shape ``(N, *event)``.
+        batch_size: the number of rows per batch.
 
     Returns:
-        An iterator over batches with shape ``(batch_size, *event)``, the last one shorter if need be.
+        An iterator over batches with shape ``(batch_size, *event)``.
 
     Raises:
         ConfigError: the batch size is below 1.
@@ -104,15 +107,14 @@ def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:
         >>> [len(batch) for batch in in_order(torch.arange(5), 2)]
         [2, 2, 1]
     """
-    if batch_size < 1:
-        raise ConfigError("in_order", expected="a batch size of 1 or more", got=str(batch_size))
+    check_count("in_order", "batch_size", batch_size)
     return iter(data.split(batch_size)) if data.shape[0] else iter(())
 
 
 def _stable_seed(seed: int, epoch: int, *batch: int) -> int:
-    """63 bits of a hash that is the same in every process, unlike Python's own.
+    """63 bits of a hash that, unlike Python's own, is the same in every process.
 
-    A sum of the two would give epoch 1 of seed 0 the order of epoch 0 of seed 1.
+    With seed + epoch instead, epoch 1 of seed 0 would have the order of epoch 0 of seed 1.
     """
     name = " ".join(map(str, ("snflow batches", seed, epoch, *batch)))
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
@@ -121,17 +123,20 @@ def _stable_seed(seed: int, epoch: int, *batch: int) -> int:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """x → x mirrored left to right with probability ½, moved by up to ``jitter`` pixels along each side.
+    """x → x flipped left to right with probability ½, and shifted by up to ``jitter`` pixels along each axis.
 
-    The volume does not change: the log-determinant is zero, and the likelihood is that of the image seen. What a move
-    uncovers repeats the edge.
+    Pixels are permuted, so the log-determinant is zero, and the likelihood is that of the augmented image. A shift
+    replicates the edge.
 
     Attributes:
-        flip: whether to mirror.
-        jitter: the largest move, in pixels; 0 for none.
+        flip: whether to flip images at random.
+        jitter: the largest shift, in pixels; 0 for none.
+
+    Raises:
+        ConfigError: the jitter is not a non-negative integer.
 
     References:
-        Keller et al. (2021), Self Normalizing Flows, A.5: flips and one-pixel jitter for CIFAR-10.
+        Keller et al. (2021), Self Normalizing Flows, A.3: flips and one-pixel jitter for CIFAR-10.
 
     Example:
         >>> rows = torch.arange(4).view(1, 1, 2, 2)
@@ -142,18 +147,22 @@ class Augmentation:
     flip: bool = False
     jitter: int = 0
 
+    def __post_init__(self) -> None:
+        if type(self.jitter) is not int or self.jitter < 0:
+            raise ConfigError("Augmentation", expected="jitter ≥ 0", got=repr(self.jitter), fix="give a whole number")
+
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images → as many others.
+        """Flip and shift each image independently.
 
         Args:
-            images: with shape ``(batch, channels, height, width)``, of any dtype, on any device.
-            generator: on the CPU; what it draws decides, each image for itself.
+            images: the images, with shape ``(batch, channels, height, width)``, of any dtype, on any device.
+            generator: the random number generator, on the CPU.
 
         Returns:
-            The images, with the same shape.
+            The augmented images, with the same shape.
 
         Raises:
-            ShapeError: the rows are no images.
+            ShapeError: the rows are not images.
         """
         if not (self.flip or self.jitter):
             return images
@@ -162,17 +171,16 @@ class Augmentation:
                 "Augmentation",
                 expected="images with shape (batch, channels, height, width)",
                 got=f"{tuple(images.shape)}",
-                fix="leave training.flip and training.jitter out",
+                fix="leave flip and jitter out",
             )
         batch, _, height, width = images.shape
         rows, columns = (torch.arange(size).expand(batch, size) for size in (height, width))
         if self.jitter:
-            moves = torch.randint(-self.jitter, self.jitter + 1, (2, batch, 1), generator=generator)
-            rows, columns = (rows + moves[0]).clamp(0, height - 1), (columns + moves[1]).clamp(0, width - 1)
+            shifts = torch.randint(-self.jitter, self.jitter + 1, (2, batch, 1), generator=generator)
+            rows, columns = (rows + shifts[0]).clamp(0, height - 1), (columns + shifts[1]).clamp(0, width - 1)
         if self.flip:
-            mirrored = torch.rand(batch, 1, generator=generator) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        which = torch.arange(batch)[:, None, None]
-        index = (part.to(images.device) for part in (which, rows[:, :, None], columns[:, None, :]))
-        one, row, column = index
-        return images.movedim(1, -1)[one, row, column].movedim(-1, 1)
+            flipped = torch.rand(batch, 1, generator=generator) < 0.5
+            columns = torch.where(flipped, columns.flip(1), columns)
+        image = torch.arange(batch)[:, None, None]
+        index = tuple(part.to(images.device) for part in (image, rows[:, :, None], columns[:, None, :]))
+        return images.movedim(1, -1)[index].movedim(-1, 1)

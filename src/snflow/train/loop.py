@@ -195,7 +195,7 @@ class TrainingLoop:
         flow.to(fabric.device, torch.float64 if options.precision == "64-true" else torch.float32)
         changed = Augmentation(options.flip, options.jitter)
         rows = near(in_dtype_of(flow, dataset.train), fabric.device)
-        self._batches = Batches(rows, options.batch_size, options.seed, changed)
+        self._batches = Batches(rows, options.batch_size, seed=options.seed, augmentation=changed)
         self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
         self._check = DivergenceCheck(flow, options, recipe.optimizer)
         self._model, self._optimizer, self._steps = set_up(
