@@ -20,7 +20,7 @@ demo: env
 	$(BIN)/snflow fit digits_conv --out runs/demo --compare exact
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # The short form; --full measures every row, and the peers where they are installed.
 bench: env

@@ -23,7 +23,7 @@ for _ in range(20):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-KEEP = "from snflow.train.allocator import keep_freed_memory; assert keep_freed_memory() is {granted}"
+KEEP = "from snflow.cli.main import keep_freed_memory; assert keep_freed_memory() is {granted}"
 PAGES = 20 * 8 * 1024
 """Pages of 4 KiB that the steps ask for altogether."""
 

@@ -82,6 +82,7 @@ class Recipe:
         try:
             checked = _checked(content)
             parser = _shared_parser(*_names(checked))
+            _refuse_nulls(checked, parser)
             try:
                 return cls.from_namespace(parser.parse_object(checked))
             except ArgumentError as error:
@@ -164,7 +165,7 @@ class Recipe:
 
     def _call(self, section: str) -> tuple[str, dict[str, Any]]:
         """The name and the arguments of a section, objects such as a tracking strategy built anew."""
-        built = _shared_parser(self.data["name"], self.flow["name"]).instantiate_classes(self._parsed.clone())
+        built = _shared_parser(self.data["name"], self.flow["name"]).instantiate(self._parsed.clone())
         options = vars(built[section])
         return options.get("name", ""), {key: value for key, value in options.items() if key != "name"}
 
@@ -239,6 +240,16 @@ def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
         if key != "description" and not isinstance(value, Mapping):
             raise ConfigError(key, expected="a mapping of options", got=repr(value), fix=f"write `{key}:` above it")
     return {key: value for key, value in content.items() if value != {}}
+
+
+def _refuse_nulls(content: Mapping[str, Any], parser: ArgumentParser) -> None:
+    """Refuse null where an option has no such value; jsonargparse takes it as unset."""
+    hints = _types(parser)
+    for section, options in content.items():
+        for key, value in options.items() if isinstance(options, Mapping) else ():
+            hint = hints.get(f"{section}.{key}")
+            if value is None and hint is not None and type(None) not in (hint, *get_args(hint)):
+                raise ConfigError(f"{section}.{key}", expected=_in_words(hint), got="null")
 
 
 def explained(error: Exception, parser: ArgumentParser) -> ConfigError:
