@@ -13,7 +13,7 @@ from snflow.nets import VelocityNet
 
 def layer(**options):
     torch.manual_seed(0)
-    net = VelocityNet((3,), 8, context_features=2 if "context_shape" in options else 0)
+    net = VelocityNet((3,), width=8, context_shape=2 if "context_shape" in options else None)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.4 * torch.randn_like(parameter))
@@ -127,7 +127,7 @@ def test_bad_options_are_refused():
 
 
 def test_the_ready_flow_takes_vectors_images_and_contexts():
-    vectors = flows.ffjord(3, context_features=2, width=8).eval()
+    vectors = flows.ffjord(3, context_shape=2, width=8).eval()
     assert vectors.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape == (4,)
     images = flows.ffjord((1, 4, 4), quantized=17, scales=2, width=4).eval()
     x = torch.randint(17, (2, 1, 4, 4))
@@ -137,7 +137,7 @@ def test_the_ready_flow_takes_vectors_images_and_contexts():
 
 def test_a_velocity_begins_at_full_strength():
     """At t = 0 every gain is one: half-open gates would make three layers an eighth as strong."""
-    net, x = VelocityNet((3,), 8), torch.randn(5, 3)
+    net, x = VelocityNet((3,), width=8), torch.randn(5, 3)
     with torch.no_grad():
         net.maps[-1].weight.normal_()
         plain = net.maps[2](torch.tanh(net.maps[1](torch.tanh(net.maps[0](x)))))

@@ -37,7 +37,7 @@ def matrix_of(layer, shape):
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 def test_autoregressive_matrix_is_triangular_in_rows_columns_channels(order, kernel):
     shape = (3, 3, 4)
-    layer = shaken(AutoregressiveConv2d(3, kernel, order))
+    layer = shaken(AutoregressiveConv2d(3, kernel, order=order))
     matrix = matrix_of(layer, shape)
     ordering = torch.arange(36).view(shape).permute(1, 2, 0).flatten()
     matrix = matrix[ordering][:, ordering]
@@ -183,7 +183,7 @@ def test_log_det_in_training_is_that_of_evaluation(build):
     ("build", "kind", "message"),
     [
         (lambda: AutoregressiveConv2d(2, 2), ConfigError, "odd kernel_size"),
-        (lambda: AutoregressiveConv2d(2, 3, "sideways"), ConfigError, "order to be one of"),
+        (lambda: AutoregressiveConv2d(2, 3, order="sideways"), ConfigError, "order to be one of"),
         (lambda: EmergingConv2d(0), ConfigError, "channels ≥ 1"),
         (lambda: PeriodicConv2d(2, 4), ConfigError, "odd kernel_size"),
         (lambda: ConvExponential(2, train_terms=0), ConfigError, "train_terms ≥ 1"),

@@ -15,7 +15,7 @@ def moved(density, scale=0.5):
 
 
 @pytest.mark.parametrize(
-    "build", [lambda: NormalMixture((2,), 4), lambda: FoldedDensity(StandardNormal((2,)))], ids=["mixture", "folded"]
+    "build", [lambda: NormalMixture((2,), components=4), lambda: FoldedDensity(StandardNormal((2,)))], ids=["mixture", "folded"]
 )
 def test_mass_is_one_and_samples_lie_where_the_density_is(build):
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def test_a_fold_is_three_to_one_and_its_gate_knows_only_what_reaches():
 
 def test_every_parameter_of_a_density_with_branches_learns():
     torch.manual_seed(0)
-    for density in (moved(NormalMixture((2,), 3)), moved(FoldedDensity(StandardNormal((2,))))):
+    for density in (moved(NormalMixture((2,), components=3)), moved(FoldedDensity(StandardNormal((2,))))):
         density.log_prob(2 * torch.randn(50, 2)).sum().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in density.parameters())
 

@@ -18,7 +18,7 @@ from snflow.flows.options import FLOWS, ConvOptions, DenseOptions
 from snflow.selfnorm.layers import SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.selfnorm.options import LearnedInverse, LearnedInverseArguments
 
-FIXED = {"event_shape", "features", "context_features", "quantized", "preprocessing"}
+FIXED = {"event_shape", "features", "context_shape", "quantized", "preprocessing"}
 
 
 def kinds(flow):
@@ -103,7 +103,7 @@ def test_activation_by_name(word, kind):
 
 def test_build_standardises_continuous_data_and_keeps_their_likelihood():
     train = 5 + 100 * torch.randn(400, 3, dtype=torch.float32)
-    dataset = Dataset(name="x", train=train, validation=train, test=train, levels=None)
+    dataset = Dataset(name="x", train=train, validation=train, test=train, num_values=None)
     flow = flows.build(DenseOptions(layers=1), dataset).float().eval()
     with torch.no_grad():
         flow.bijection[2].weight.copy_(torch.eye(3))
@@ -116,9 +116,9 @@ def test_build_standardises_continuous_data_and_keeps_their_likelihood():
 
 def test_build_gives_levels_their_dequantization():
     images = torch.zeros(9, 1, 4, 4, dtype=torch.uint8)
-    dataset = Dataset(name="x", train=images, validation=images, test=images, levels=17)
+    dataset = Dataset(name="x", train=images, validation=images, test=images, num_values=17)
     flow = flows.build(ConvOptions(blocks=2, layers_per_block=1), dataset)
-    assert flow.dequantization.levels == 17
+    assert flow.dequantization.num_values == 17
     assert flow.sample(2).shape == (2, 1, 4, 4)
 
 

@@ -25,7 +25,7 @@ def made(name, features=2):
     """The flow with random weights, so that nothing is near the identity any more."""
     torch.manual_seed(1)
     if name == "generalized sylvester":
-        layers = [GeneralizedSylvester(features, 3, 16), Permutation.reversed(features), GeneralizedSylvester(features)]
+        layers = [GeneralizedSylvester(features, units=3, width=16), Permutation.reversed(features), GeneralizedSylvester(features)]
         return moved(Flow(Chain(layers), StandardNormal((features,))), 0.15)
     if name == "gdn":
         return moved(Flow(Chain([GDN(features, vectors=True)]), StandardNormal((features,))), 0.3)

@@ -21,7 +21,7 @@ def transformer(draw):
             b.AffineTransformer(draw.choice([0.5, 2.0, 5.0])),
             b.AdditiveTransformer(),
             b.GatedTransformer(draw.uniform(-1, 2)),
-            b.RationalQuadraticTransformer(draw.randint(1, 12), draw.choice([1.0, 3.0, 10.0])),
+            b.RationalQuadraticTransformer(draw.randint(1, 12), tail_bound=draw.choice([1.0, 3.0, 10.0])),
         ]
     )
 
@@ -65,7 +65,7 @@ def coupling(draw):
     count = what.parameters_per_element * (size - kept)
 
     def build():
-        return b.Coupling(mask, what, nets.MLP(kept, count, width, depth, residual=residual, activation="tanh"))
+        return b.Coupling(mask, what, nets.MLP(kept, count, width=width, depth=depth, residual=residual, activation="tanh"))
 
     return build, (size,)
 
@@ -75,10 +75,10 @@ def autoregressive(draw):
     options = {
         "width": draw.randint(1, 16),
         "depth": draw.randint(1, 3),
-        "context_features": draw.choice([0, 0, 2]),
+        "context_shape": draw.choice([None, None, 2]),
         "residual": draw.random() < 0.5,
         "activation": draw.choice(["silu", "tanh"]),
-        "inverse_by": draw.choice(["auto", "steps", "jacobi"]),
+        "solver": draw.choice(["auto", "steps", "jacobi"]),
     }
     return lambda: b.Autoregressive(size, what, **options), (size,)
 
@@ -92,7 +92,7 @@ def elementwise(draw):
 def spline(draw):
     shape = tuple(draw.randint(1, 4) for _ in range(draw.randint(1, 3)))
     bins, bound = draw.randint(1, 20), draw.choice([0.5, 3.0, 10.0])
-    return lambda: b.RationalQuadraticSpline(shape, bins, bound), shape
+    return lambda: b.RationalQuadraticSpline(shape, bins=bins, tail_bound=bound), shape
 
 
 def factored(draw):

@@ -69,7 +69,7 @@ def linear_gaussian(n):
 @pytest.fixture(scope="module")
 def posterior():
     torch.manual_seed(0)
-    flow = flows.maf(2, layers=3, width=32, context_features=2).float()
+    flow = flows.maf(2, layers=3, width=32, context_shape=2).float()
     return fitted(flow, linear_gaussian, 600, 5e-3)
 
 

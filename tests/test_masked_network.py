@@ -11,16 +11,16 @@ from snflow.nets import MaskedMLP
 
 
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("context_features", [0, 3])
+@pytest.mark.parametrize("context_shape", [None, 3])
 @pytest.mark.parametrize("input_bound", [None, 0.5])
 @pytest.mark.parametrize("width", [5, 17])
 def test_a_walk_and_steps_say_what_one_pass_says(
-    residual: bool, context_features: int, input_bound: float | None, width: int
+    residual: bool, context_shape: int, input_bound: float | None, width: int
 ) -> None:
     torch.manual_seed(0)
-    net = MaskedMLP(5, 3, width, 3, context_features, residual, "silu", input_bound)
+    net = MaskedMLP(5, 3, width=width, depth=3, context_shape=context_shape, residual=residual, activation="silu", input_bound=input_bound)
     x = torch.randn(4, 5)
-    context = torch.randn(4, context_features) if context_features else None
+    context = torch.randn(4, context_shape) if context_shape else None
     whole = net(x, context)
     walk, seen = net.walk(x, context), net.begin(4, context)
     for index in range(5):
@@ -31,7 +31,7 @@ def test_a_walk_and_steps_say_what_one_pass_says(
 
 def test_the_inverse_without_gradients_is_the_one_with() -> None:
     torch.manual_seed(0)
-    layer = snflow.Autoregressive(6, snflow.AffineTransformer(), 16, context_features=2)
+    layer = snflow.Autoregressive(6, snflow.AffineTransformer(), width=16, context_shape=2)
     z, context = torch.randn(7, 6), torch.randn(7, 2)
     x, log_det = layer.inverse(z, context)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def test_the_inverse_without_gradients_is_the_one_with() -> None:
 
 def test_many_networks_at_once_go_back_without_gradients() -> None:
     torch.manual_seed(0)
-    layers = [snflow.Inverse(snflow.Autoregressive(4, snflow.AffineTransformer(), 8)) for _ in range(3)]
+    layers = [snflow.Inverse(snflow.Autoregressive(4, snflow.AffineTransformer(), width=8)) for _ in range(3)]
     parameters, buffers = stack_module_state(layers)
     z = torch.randn(5, 4)
     with torch.no_grad():

@@ -10,10 +10,10 @@ from snflow.nets import CLipSwish, LipschitzDenseNet, LipschitzNet, LipSwish, Sp
 from snflow.numerics.jacobian import jacobian, jacobian_log_det, roulette_weights, series_log_det
 
 NETS = {
-    "vectors": lambda: (LipschitzNet((3,), 16, 2), (3,)),
-    "images": lambda: (LipschitzNet((2, 5, 4), 6, 2), (2, 5, 4)),
-    "dense vectors": lambda: (LipschitzDenseNet((3,), 8), (3,)),
-    "dense images": lambda: (LipschitzDenseNet((2, 5, 4), 4), (2, 5, 4)),
+    "vectors": lambda: (LipschitzNet((3,), width=16, depth=2), (3,)),
+    "images": lambda: (LipschitzNet((2, 5, 4), width=6, depth=2), (2, 5, 4)),
+    "dense vectors": lambda: (LipschitzDenseNet((3,), growth=8), (3,)),
+    "dense images": lambda: (LipschitzDenseNet((2, 5, 4), growth=4), (2, 5, 4)),
 }
 
 
@@ -48,7 +48,7 @@ def test_the_lipschitz_bound_holds_after_training(name):
     assert float(stretch.max()) > 0.5  # it did stretch: the bound was put to the test
 
 
-@pytest.mark.parametrize("layer", [SpectralLinear(4, 6, 0.8), SpectralConv2d(2, 3, (5, 4), 3, 0.8)])
+@pytest.mark.parametrize("layer", [SpectralLinear(4, 6, bound=0.8), SpectralConv2d(2, 3, (5, 4), kernel_size=3, bound=0.8)])
 def test_a_spectral_layer_has_the_norm_that_it_states(layer):
     layer = layer.double().eval()
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_a_spectral_layer_has_the_norm_that_it_states(layer):
 
 
 def test_a_weight_within_its_bound_is_left_alone():
-    layer = SpectralLinear(3, 3, 1.0).eval()
+    layer = SpectralLinear(3, 3, bound=1.0).eval()
     with torch.no_grad():
         layer.weight.copy_(0.1 * torch.eye(3))
     x = torch.randn(4, 3)
@@ -93,7 +93,7 @@ def test_roulette_counts_terms_by_how_seldom_they_come():
 def test_the_truncated_series_has_the_gradient_of_its_mean():
     """With all D probes √D·eᵢ the mean over probes is the trace: value and gradient against autograd, to rounding."""
     torch.manual_seed(1)
-    net = LipschitzNet((3,), 8, lipschitz=0.8).eval()
+    net = LipschitzNet((3,), width=8, lipschitz=0.8).eval()
     x = torch.randn(4, 3)
     probes = 3**0.5 * torch.eye(3)[:, None].expand(3, 4, 3)
     weights = [1.0] * 6
@@ -136,7 +136,7 @@ def test_estimates_have_the_mean_of_the_exact_log_det_and_say_how_they_spread():
 
 def test_the_neumann_gradient_has_the_mean_of_the_exact_one():
     torch.manual_seed(3)
-    net = LipschitzNet((4,), 8, lipschitz=0.8)
+    net = LipschitzNet((4,), width=8, lipschitz=0.8)
     layer = InvertibleResidual(net, (4,), log_det="unbiased").eval()
     x = torch.randn(5, 4)
     weight = net.layers[0].weight
@@ -147,13 +147,13 @@ def test_the_neumann_gradient_has_the_mean_of_the_exact_one():
 
 
 def test_training_estimates_and_evaluation_is_exact():
-    layer = InvertibleResidual(LipschitzNet((5,), 16), (5,))
+    layer = InvertibleResidual(LipschitzNet((5,), width=16), (5,))
     x = torch.randn(3, 5)
     assert not torch.equal(layer(x)[1], layer(x)[1])
     layer.eval()
     assert torch.equal(layer(x)[1], layer(x)[1])
     assert layer.log_det_kind == "exact"
-    large = InvertibleResidual(LipschitzNet((5,), 16), (5,), exact_dimensions=4)
+    large = InvertibleResidual(LipschitzNet((5,), width=16), (5,), exact_dimensions=4)
     assert large.log_det_kind == "estimate"
     large.eval()
     assert not torch.equal(large(x)[1], large(x)[1])
@@ -181,7 +181,7 @@ def test_bad_options_are_refused():
 def test_ready_flows_take_vectors_images_and_contexts():
     for name, size in (("residual", "width"), ("densenet", "growth")):
         function = getattr(flows, name)
-        vectors = function(3, layers=2, context_features=2)
+        vectors = function(3, layers=2, context_shape=2)
         assert vectors.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape == (4,)
         images = function((1, 8, 8), quantized=17, layers=2, scales=2, **{size: 4}).eval()
         x = torch.randint(17, (2, 1, 8, 8))

@@ -87,7 +87,7 @@ def test_samples_come_back_and_have_their_density(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_context_changes_the_density_and_gets_a_gradient(name):
-    flow = made(name, features=3, context_features=2)
+    flow = made(name, features=3, context_shape=2)
     x, context = torch.randn(5, 3), torch.randn(5, 2, requires_grad=True)
     log_prob = flow.log_prob(x, context)
     assert not torch.allclose(log_prob, flow.log_prob(x, context.flip(0)))
@@ -122,7 +122,7 @@ def test_whole_flows_compile(name):
 
 def test_outputs_see_earlier_inputs_alone():
     torch.manual_seed(0)
-    net = nets.MaskedMLP(5, 2, width=20, depth=3, residual=True, context_features=3)
+    net = nets.MaskedMLP(5, 2, width=20, depth=3, residual=True, context_shape=3)
     torch.nn.init.normal_(net.last.weight)
     x, context = torch.randn(1, 5), torch.randn(1, 3)
     jacobian = torch.autograd.functional.jacobian(lambda v: net(v, context)[0], x)[:, :, 0]
@@ -130,17 +130,17 @@ def test_outputs_see_earlier_inputs_alone():
     assert torch.equal(seen, torch.ones(5, 5).tril(-1).bool())
 
 
-@pytest.mark.parametrize("context_features", [0, 3])
+@pytest.mark.parametrize("context_shape", [None, 3])
 @pytest.mark.parametrize(
     ("features", "width", "depth", "residual"), [(1, 4, 1, False), (5, 5, 2, True), (7, 30, 3, False)]
 )
-def test_steps_are_the_whole_pass(features, width, depth, residual, context_features):
+def test_steps_are_the_whole_pass(features, width, depth, residual, context_shape):
     torch.manual_seed(0)
-    net = nets.MaskedMLP(features, 3, width, depth, context_features, residual)
+    net = nets.MaskedMLP(features, 3, width=width, depth=depth, context_shape=context_shape, residual=residual)
     torch.nn.init.normal_(net.last.weight)
     torch.nn.init.normal_(net.last.bias)
     x = torch.randn(4, features)
-    context = torch.randn(4, context_features) if context_features else None
+    context = torch.randn(4, context_shape) if context_shape else None
     seen = net.begin(4, context)
     steps = torch.stack([net.step(i, x[:, :i], seen) for i in range(features)], 2)
     torch.testing.assert_close(steps, net(x, context), rtol=0, atol=1e-12)
@@ -148,14 +148,14 @@ def test_steps_are_the_whole_pass(features, width, depth, residual, context_feat
 
 def test_jacobi_is_the_inverse_by_steps_with_its_gradients():
     torch.manual_seed(0)
-    layer = Autoregressive(6, AffineTransformer(), 24)
+    layer = Autoregressive(6, AffineTransformer(), width=24)
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     z = torch.randn(5, 6)
     found = []
     for way in ("steps", "jacobi"):
-        layer.inverse_by = way
+        layer.solver = way
         start = z.clone().requires_grad_()
         x, log_det = layer.inverse(start)
         (x.square().sum() + log_det.sum()).backward()
@@ -166,17 +166,17 @@ def test_jacobi_is_the_inverse_by_steps_with_its_gradients():
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("context_features", [0, 3])
-def test_passes_that_settle_are_the_steps(context_features):
+@pytest.mark.parametrize("context_shape", [None, 3])
+def test_passes_that_settle_are_the_steps(context_shape):
     torch.manual_seed(0)
-    shaping = {"context_features": context_features, "residual": True, "input_bound": 2.0}
-    layer = Autoregressive(40, AffineTransformer(), 40, depth=3, **shaping)
-    z, context = torch.randn(7, 40), torch.randn(7, 3) if context_features else None
+    shaping = {"context_shape": context_shape, "residual": True, "input_bound": 2.0}
+    layer = Autoregressive(40, AffineTransformer(), width=40, depth=3, **shaping)
+    z, context = torch.randn(7, 40), torch.randn(7, 3) if context_shape else None
     calls = counted(layer)
     with torch.no_grad():
         by_passes = layer.inverse(z, context)
         assert (calls["frozen"], calls["walk"]) == (1, 0)
-        layer.inverse_by = "steps"
+        layer.solver = "steps"
         by_steps = layer.inverse(z, context)
     assert (calls["frozen"], calls["walk"]) == (1, 1)
     torch.testing.assert_close(by_passes, by_steps, rtol=0, atol=1e-12)
@@ -185,12 +185,12 @@ def test_passes_that_settle_are_the_steps(context_features):
 @pytest.mark.parametrize("kind", [AffineTransformer, RationalQuadraticTransformer])
 def test_passes_come_as_near_as_the_steps_in_single_precision(kind):
     torch.manual_seed(0)
-    layer = Autoregressive(40, kind(), 40, input_bound=5.0).float()
+    layer = Autoregressive(40, kind(), width=40, input_bound=5.0).float()
     x = torch.randn(20, 40, dtype=torch.float32)
     with torch.no_grad():
         z = layer(x)[0]
         by_passes = layer.decode(z)
-        layer.inverse_by = "steps"
+        layer.solver = "steps"
         by_steps = layer.decode(z)
     torch.testing.assert_close(by_passes, x, rtol=0, atol=1e-4)
     torch.testing.assert_close(by_passes, by_steps, rtol=0, atol=1e-4)
@@ -198,7 +198,7 @@ def test_passes_come_as_near_as_the_steps_in_single_precision(kind):
 
 def test_passes_that_do_not_settle_give_way_to_the_steps():
     torch.manual_seed(0)
-    layer = Autoregressive(40, AffineTransformer(), 40)
+    layer = Autoregressive(40, AffineTransformer(), width=40)
     # Each element leans on the one before it: a pass gets one more element right, and no other.
     chained = lambda x: torch.stack([0 * x, torch.cat([0 * x[:, :1], 5 * x[:, :-1]], 1)], 1)  # noqa: E731
     layer.net.frozen = lambda context: chained
@@ -213,14 +213,14 @@ def test_passes_that_do_not_settle_give_way_to_the_steps():
 
 def test_wide_networks_few_elements_and_gradients_take_the_steps():
     for layer, rows in (
-        (Autoregressive(40, AffineTransformer(), 400), 100),
-        (Autoregressive(12, AffineTransformer(), 16), 5),
+        (Autoregressive(40, AffineTransformer(), width=400), 100),
+        (Autoregressive(12, AffineTransformer(), width=16), 5),
     ):
         calls = counted(layer)
         with torch.no_grad():
             layer.inverse(torch.randn(rows, layer.features))
         assert (calls["frozen"], calls["walk"]) == (0, 1)
-    layer = Autoregressive(40, AffineTransformer(), 40)
+    layer = Autoregressive(40, AffineTransformer(), width=40)
     calls = counted(layer)
     assert layer.inverse(torch.randn(5, 40))[0].requires_grad
     assert (calls["frozen"], calls["walk"]) == (0, 0)
@@ -245,8 +245,8 @@ def counted(layer):
 def test_a_coupling_keeps_what_its_mask_says():
     x = torch.randn(3, 4, 6, 6)
     for mask, net in [
-        (halves(4, 1), nets.ConvNet(2, 8, 4)),
-        (checkerboard(6, 6, 1), nets.ConvNet(4, 8, 8)),
+        (halves(4, 1), nets.ConvNet(2, 4, width=8)),
+        (checkerboard(6, 6, 1), nets.ConvNet(4, 8, width=8)),
     ]:
         layer = Coupling(mask, AffineTransformer(), net, image=mask.dim() == 1)
         for parameter in net.parameters():
@@ -270,7 +270,7 @@ def test_a_mask_or_network_that_cannot_work_is_refused():
     with pytest.raises(ConfigError, match="each index"):
         Permutation([0, 2, 2])
     with pytest.raises(ShapeError, match="vectors, or images without a context"):
-        flows.realnvp((1, 4, 4), context_features=2)
+        flows.realnvp((1, 4, 4), context_shape=2)
     with pytest.raises(ConfigError, match="two layers or more"):
         flows.circular_spline(2, layers=1)
 
@@ -289,7 +289,7 @@ def test_batch_norm_in_training_normalises_and_follows():
 def test_a_circle_has_no_seam():
     torch.manual_seed(0)
     for features in (1, 3):
-        flow = flows.circular_spline(features, width=16, bins=4, context_features=0)
+        flow = flows.circular_spline(features, width=16, bins=4, context_shape=None)
         with torch.no_grad():
             for parameter in flow.parameters():
                 parameter.add_(0.3 * torch.randn_like(parameter))

@@ -80,7 +80,7 @@ def test_gdn_reaches_all_of_space_or_says_that_it_does_not():
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_jacobian_of_a_masked_convolution_is_triangular(reverse):
     torch.manual_seed(2)
-    layer = MaskedResidualConv2d(2, 3, reverse=reverse).eval()
+    layer = MaskedResidualConv2d(2, groups=3, reverse=reverse).eval()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -98,7 +98,7 @@ def test_the_jacobian_of_a_masked_convolution_is_triangular(reverse):
 
 def test_the_way_back_through_steep_masked_convolutions_converges():
     torch.manual_seed(3)
-    layer = MaskedResidualConv2d(2, 8).eval()
+    layer = MaskedResidualConv2d(2, groups=8).eval()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -107,7 +107,7 @@ def test_the_way_back_through_steep_masked_convolutions_converges():
 
 
 def test_mintnet_takes_vectors_images_and_contexts():
-    vectors = flows.mintnet(3, layers=2, context_features=2).eval()
+    vectors = flows.mintnet(3, layers=2, context_shape=2).eval()
     assert vectors.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape == (4,)
     images = flows.mintnet((1, 4, 4), quantized=17, layers=2, groups=3).eval()
     x = torch.randint(17, (2, 1, 4, 4))

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection
+from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.base import Transformer
-from snflow.errors import check_choice, check_count
+from snflow.errors import check_choice, check_context_shape, check_context_vector, check_count
 from snflow.nets.masked import MaskedMLP
 from snflow.nets.mlp import Activation
 from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.transforms import under_transform
 
-InverseBy = Literal["auto", "steps", "jacobi"]
+InverseSolver = Literal["auto", "steps", "jacobi"]
 """Element after element, all elements at once until nothing moves, or what seems faster of the two."""
 
 _LEAST_PASSES, _PATIENCE = 16, 3
@@ -46,18 +46,18 @@ class Autoregressive(Bijection):
         transformer: τ.
         width: features inside of the network.
         depth: hidden layers of it.
-        context_features: size of a context that every hᵢ sees; 0 for none.
+        context_shape: C, the size of a context vector that every hᵢ sees; ``None`` for no context.
         residual: whether the hidden layers add up.
         activation: what stands between them, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         input_bound: the masked network sees x clamped to ±this; ``None`` for no bound.
         zero_start: whether what it says is zero at first.
-        inverse_by: how the inverse is found.
+        solver: how the inverse is found.
 
     Shapes:
-        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a count below one, or an unknown ``inverse_by``.
+        ConfigError: a count below one, or an unknown ``solver``.
 
     References:
         Germain et al. (2015), MADE; Papamakarios et al. (2017), Masked autoregressive flow, eq. 3-6; Kingma et al.
@@ -75,31 +75,32 @@ class Autoregressive(Bijection):
         self,
         features: int,
         transformer: Transformer,
+        *,
         width: int = 64,
         depth: int = 2,
-        context_features: int = 0,
+        context_shape: int | Shape | None = None,
         residual: bool = False,
         activation: Activation = "relu",
         input_bound: float | None = None,
         zero_start: bool = False,
-        inverse_by: InverseBy = "auto",
+        solver: InverseSolver = "auto",
     ) -> None:
         super().__init__()
-        check_choice("Autoregressive", "inverse_by", inverse_by, InverseBy)
+        check_choice("Autoregressive", "solver", solver, InverseSolver)
         self.event_shape = (features,)
-        self.context_shape = (context_features,) if context_features else None
-        self.features, self.inverse_by = features, inverse_by
+        self.context_shape = check_context_shape("Autoregressive", context_shape)
+        self.features, self.solver = features, solver
         self.transformer = transformer
         self.net = MaskedMLP(
             features,
             transformer.parameters_per_element,
-            width,
-            depth,
-            context_features,
-            residual,
-            activation,
-            input_bound,
-            zero_start,
+            width=width,
+            depth=depth,
+            context_shape=context_shape,
+            residual=residual,
+            activation=activation,
+            input_bound=input_bound,
+            zero_start=zero_start,
         )
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -110,7 +111,7 @@ class Autoregressive(Bijection):
         if not (torch.is_grad_enabled() or under_transform()):
             x = self._found(z, context)
             return x, self.transformer.inverse(z, self._said(x, context))[1].sum(1)
-        if self.inverse_by == "jacobi":
+        if self.solver == "jacobi":
             # A pass carries a gradient one element further, as it does a value: with gradients there are D more passes.
             return self._passes(z, self._settled(z, context, self.features)[0], context)
         known, slopes = z.new_zeros(z.shape[0], 0), []
@@ -129,9 +130,9 @@ class Autoregressive(Bijection):
 
     def _found(self, z: Tensor, context: Tensor | None) -> Tensor:
         """X alone, without gradients."""
-        if self.inverse_by == "jacobi":
+        if self.solver == "jacobi":
             return self._settled(z, context, self.features)[0]
-        if self.inverse_by == "auto" and self._passes_are_cheap(z):
+        if self.solver == "auto" and self._passes_are_cheap(z):
             x, settled = self._settled(z, context, max(_LEAST_PASSES, self.features // _PATIENCE))
             if settled:
                 return x
@@ -172,7 +173,7 @@ class Autoregressive(Bijection):
 
     def extra_repr(self) -> str:
         """Show how the inverse is found."""
-        return f"{self.features}, inverse_by={self.inverse_by}"
+        return f"{self.features}, solver={self.solver}"
 
 
 _SPREAD = 2.0
@@ -196,10 +197,10 @@ class BlockAutoregressive(Bijection):
         features: D.
         block: B.
         depth: hidden layers.
-        context_features: size of a context that the first layer sees; 0 for none.
+        context_shape: C, the size of a context vector that the first layer sees; ``None`` for no context.
 
     Shapes:
-        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one.
@@ -215,19 +216,22 @@ class BlockAutoregressive(Bijection):
         True
     """
 
-    def __init__(self, features: int, block: int = 8, depth: int = 1, context_features: int = 0) -> None:
+    def __init__(
+        self, features: int, *, block: int = 8, depth: int = 1, context_shape: int | Shape | None = None
+    ) -> None:
         super().__init__()
         for option, count in (("features", features), ("block", block), ("depth", depth)):
             check_count("BlockAutoregressive", option, count)
         self.event_shape = (features,)
-        self.context_shape = (context_features,) if context_features else None
+        told = check_context_vector("BlockAutoregressive", context_shape)
+        self.context_shape = (told,) if told else None
         self.features = features
         sizes = [1, *[block] * depth, 1]
         last = len(sizes) - 2
         self.layers = nn.ModuleList(
             _Blocks(features, i, o, hidden=number < last) for number, (i, o) in enumerate(pairwise(sizes))
         )
-        self.context = nn.Linear(context_features, features * block, bias=False) if context_features else None
+        self.context = nn.Linear(told, features * block, bias=False) if told else None
         self.gate = nn.Parameter(torch.zeros(features))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.errors import ConfigError, ConvergenceError, ShapeError, check_choice, check_count, check_weight
+from snflow.errors import (
+    ConfigError,
+    ConvergenceError,
+    ShapeError,
+    check_choice,
+    check_context_shape,
+    check_count,
+    check_weight,
+)
 from snflow.numerics.jacobian import jacobian_of
 from snflow.numerics.probes import ProbeName, draw_probes, sum_event
 from snflow.numerics.transforms import refuse_transforms, stands_for_many, under_transform
@@ -130,7 +138,7 @@ class ContinuousFlow(Bijection):
     Args:
         net: v, from (x, t) or (x, t, context) to the shape of x: see :class:`~snflow.nets.VelocityNet`.
         event_shape: the shape of one event.
-        context_shape: the shape of one sample's context, ``None`` for none.
+        context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         trace: ``"exact"``, ``"hutchinson"``, or ``"auto"``: exact for D ≤ 3.
         solver: an adaptive one, ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, whose steps a batch
             shares, so that rows depend on each other within the tolerance; or one of fixed steps, ``"rk4"``,
@@ -170,7 +178,7 @@ class ContinuousFlow(Bijection):
         net: nn.Module,
         event_shape: Shape,
         *,
-        context_shape: Shape | None = None,
+        context_shape: int | Shape | None = None,
         trace: TraceName = "auto",
         solver: SolverName = "dopri5",
         tolerance: float = 1e-5,
@@ -187,12 +195,13 @@ class ContinuousFlow(Bijection):
         check_choice("ContinuousFlow", "probe", probe, ProbeName)
         check_count("ContinuousFlow", "steps", steps)
         check_count("ContinuousFlow", "exact_dimensions", exact_dimensions)
-        check_weight("ContinuousFlow", "kinetic_weight", kinetic_weight)
-        check_weight("ContinuousFlow", "jacobian_weight", jacobian_weight)
+        check_weight("ContinuousFlow", "kinetic_weight", kinetic_weight, fix="0 turns the penalty off")
+        check_weight("ContinuousFlow", "jacobian_weight", jacobian_weight, fix="0 turns the penalty off")
         if not 0 < tolerance < 1:
             raise ConfigError("ContinuousFlow", expected="0 < tolerance < 1", got=str(tolerance), fix="use 1e-5")
         self.net = net
-        self.event_shape, self.context_shape = tuple(event_shape), context_shape
+        self.event_shape = tuple(event_shape)
+        self.context_shape = check_context_shape("ContinuousFlow", context_shape)
         size = math.prod(event_shape)
         self.trace: TraceName = ("exact" if size <= _SMALL else "hutchinson") if trace == "auto" else trace
         self.solver, self.tolerance, self.steps = solver, tolerance, steps

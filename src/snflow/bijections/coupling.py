@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.base import Transformer
-from snflow.errors import ConfigError, ShapeError
+from snflow.errors import ConfigError, ShapeError, check_context_shape
 from snflow.nets.convnet import ConvNet
 from snflow.numerics.probes import sum_event
 
@@ -80,7 +80,7 @@ class Coupling(Bijection):
         conditioner: the network, called with what is kept, and with the context if there is one. For a mask of D
             elements with K kept: ``(batch, K, …)`` → ``(batch, P·(D − K), …)``, the first parameter of all elements
             first; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
-        context_features: size of a context, or its shape; 0 for none.
+        context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         image: whether a mask of one dimension is that of channels.
 
     Shapes:
@@ -111,7 +111,8 @@ class Coupling(Bijection):
         mask: Tensor,
         transformer: Transformer,
         conditioner: nn.Module,
-        context_features: int | Shape = 0,
+        *,
+        context_shape: int | Shape | None = None,
         image: bool = False,
     ) -> None:
         super().__init__()
@@ -130,8 +131,7 @@ class Coupling(Bijection):
             self.event_shape = tuple(None if size == 1 else size for size in mask.shape)
         else:
             self.event_shape = (len(mask), None, None) if image else (len(mask),)
-        shape = (context_features,) if isinstance(context_features, int) else tuple(context_features)
-        self.context_shape = None if shape == (0,) else shape
+        self.context_shape = check_context_shape("Coupling", context_shape)
         self.transformer, self.conditioner = transformer, conditioner
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -209,7 +209,7 @@ class AffineCoupling(Bijection):
         True
     """
 
-    def __init__(self, channels: int, width: int = 512, conditioner: nn.Module | None = None) -> None:
+    def __init__(self, channels: int, *, width: int = 512, conditioner: nn.Module | None = None) -> None:
         super().__init__()
         if channels < 2:
             raise ConfigError(
@@ -217,7 +217,9 @@ class AffineCoupling(Bijection):
             )
         self.event_shape = (channels, None, None)
         self.kept = channels // 2
-        self.conditioner = ConvNet(self.kept, width, 2 * (channels - self.kept)) if conditioner is None else conditioner
+        self.conditioner = (
+            ConvNet(self.kept, 2 * (channels - self.kept), width=width) if conditioner is None else conditioner
+        )
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         a, c = x.tensor_split((self.kept,), 1)

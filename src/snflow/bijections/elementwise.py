@@ -456,6 +456,7 @@ class RationalQuadraticSpline(Bijection):
     def __init__(
         self,
         event_shape: Shape,
+        *,
         bins: int = 5,
         tail_bound: float = 10.0,
         min_bin_width: float = 1e-3,

@@ -91,7 +91,7 @@ class TriangularLinear(FactoredLinear):
         True
     """
 
-    def __init__(self, features: int, upper: bool = False, bias: bool = True) -> None:
+    def __init__(self, features: int, *, upper: bool = False, bias: bool = True) -> None:
         super().__init__(features, bias)
         self.upper = upper
         self.weight = nn.Parameter(torch.zeros(features, features))
@@ -139,7 +139,7 @@ class HouseholderLinear(FactoredLinear):
         (5.0, 0.0)
     """
 
-    def __init__(self, features: int, reflections: int | None = None, bias: bool = True) -> None:
+    def __init__(self, features: int, *, reflections: int | None = None, bias: bool = True) -> None:
         super().__init__(features, bias)
         count = features if reflections is None else reflections
         check_count("HouseholderLinear", "reflections", count)
@@ -182,7 +182,7 @@ class OrthogonalLinear(FactoredLinear):
         True
     """
 
-    def __init__(self, features: int, bias: bool = True) -> None:
+    def __init__(self, features: int, *, bias: bool = True) -> None:
         super().__init__(features, bias)
         self.skew = nn.Parameter(torch.zeros(features, features))
 
@@ -232,7 +232,7 @@ class LULinear(FactoredLinear):
     permutation: Tensor
     sign: Tensor
 
-    def __init__(self, features: int, bias: bool = True, identity: bool = False) -> None:
+    def __init__(self, features: int, *, bias: bool = True, identity: bool = False) -> None:
         super().__init__(features, bias)
         first = torch.eye(features)
         if not identity:
@@ -289,7 +289,7 @@ class QRLinear(FactoredLinear):
         True
     """
 
-    def __init__(self, features: int, reflections: int | None = None, bias: bool = True) -> None:
+    def __init__(self, features: int, *, reflections: int | None = None, bias: bool = True) -> None:
         super().__init__(features, bias)
         count = features if reflections is None else reflections
         check_count("QRLinear", "reflections", count)
@@ -339,7 +339,7 @@ class SVDLinear(FactoredLinear):
         True
     """
 
-    def __init__(self, features: int, reflections: int | None = None, bias: bool = True) -> None:
+    def __init__(self, features: int, *, reflections: int | None = None, bias: bool = True) -> None:
         super().__init__(features, bias)
         count = features if reflections is None else reflections
         check_count("SVDLinear", "reflections", count)

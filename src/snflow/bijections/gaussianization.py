@@ -60,7 +60,7 @@ class Gaussianization(Bijection):
     initialized: Tensor
     turn: Tensor
 
-    def __init__(self, features: int, bins: int = 32, rotation: RotationName = "random") -> None:
+    def __init__(self, features: int, *, bins: int = 32, rotation: RotationName = "random") -> None:
         super().__init__()
         check_count("Gaussianization", "features", features)
         check_choice("Gaussianization", "rotation", rotation, RotationName)
@@ -70,7 +70,14 @@ class Gaussianization(Bijection):
         self.bins, self.rotation = bins, rotation
         self.mean = nn.Parameter(torch.zeros(features))
         self.log_deviation = nn.Parameter(torch.zeros(features))
-        self.spline = RationalQuadraticSpline((features,), bins, _BOX, _LEAST_SHARE, _LEAST_SHARE, _LEAST_SLOPE)
+        self.spline = RationalQuadraticSpline(
+            (features,),
+            bins=bins,
+            tail_bound=_BOX,
+            min_bin_width=_LEAST_SHARE,
+            min_bin_height=_LEAST_SHARE,
+            min_derivative=_LEAST_SLOPE,
+        )
         turn = torch.linalg.qr(torch.randn(features, features))[0] if rotation == "random" else torch.eye(features)
         self.register_buffer("turn", turn)
         self.register_buffer("initialized", torch.tensor(False))

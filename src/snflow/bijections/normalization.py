@@ -150,7 +150,7 @@ class BatchNorm(Bijection):
     running_mean: Tensor
     running_variance: Tensor
 
-    def __init__(self, features: int, image: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, features: int, *, image: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
         if features < 1 or not 0 < momentum <= 1 or not eps > 0:
             raise ConfigError(

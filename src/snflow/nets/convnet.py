@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.errors import ConfigError, check_count, check_kernel
+from snflow.errors import ConfigError, check_context_shape, check_count, check_kernel
 
 
 @final
@@ -35,12 +35,12 @@ class ConvNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> ConvNet(2, 8, 6)(torch.randn(5, 2, 4, 4)).abs().sum()
+        >>> ConvNet(2, 6, width=8)(torch.randn(5, 2, 4, 4)).abs().sum()
         tensor(0., grad_fn=<SumBackward0>)
     """
 
     def __init__(
-        self, in_channels: int, width: int, out_channels: int, kernel_sizes: Sequence[int] = (3, 1, 3)
+        self, in_channels: int, out_channels: int, *, width: int, kernel_sizes: Sequence[int] = (3, 1, 3)
     ) -> None:
         super().__init__()
         for option, count in (("in_channels", in_channels), ("width", width), ("out_channels", out_channels)):
@@ -83,11 +83,11 @@ class ResidualConvNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> ResidualConvNet(2, 8, 6)(torch.randn(5, 2, 4, 4)).shape
+        >>> ResidualConvNet(2, 6, width=8)(torch.randn(5, 2, 4, 4)).shape
         torch.Size([5, 6, 4, 4])
     """
 
-    def __init__(self, in_channels: int, width: int, out_channels: int, blocks: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, width: int, blocks: int = 2) -> None:
         super().__init__()
         counts = {"in_channels": in_channels, "width": width, "out_channels": out_channels, "blocks": blocks}
         for option, count in counts.items():
@@ -127,10 +127,10 @@ class AttentionConvNet(nn.Module):
         out_channels: channels of y.
         size: (height, width) of the images: positions have learned codes.
         blocks: n.
-        context_channels: channels of an image that is seen beside a; 0 for none.
+        context_shape: the shape of an image that the network sees beside a, of the same size; ``None`` for no context.
 
     Shapes:
-        a: ``(batch, in_channels, height, width)``; context: ``(batch, context_channels, height, width)``; y:
+        a: ``(batch, in_channels, height, width)``; context: ``(batch, *context_shape)``; y:
         ``(batch, out_channels, height, width)``.
 
     Raises:
@@ -141,18 +141,19 @@ class AttentionConvNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> AttentionConvNet(2, 8, 6, (4, 4), 1)(torch.randn(5, 2, 4, 4)).abs().max().item()
+        >>> AttentionConvNet(2, 6, (4, 4), width=8, blocks=1)(torch.randn(5, 2, 4, 4)).abs().max().item()
         0.0
     """
 
     def __init__(
         self,
         in_channels: int,
-        width: int,
         out_channels: int,
         size: tuple[int, int],
+        *,
+        width: int,
         blocks: int = 10,
-        context_channels: int = 0,
+        context_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         counts = {"in_channels": in_channels, "width": width, "out_channels": out_channels, "blocks": blocks}
@@ -160,7 +161,15 @@ class AttentionConvNet(nn.Module):
             check_count("AttentionConvNet", option, count)
         if width % _HEADS:
             raise ConfigError("AttentionConvNet", expected=f"a width that {_HEADS} divides", got=str(width))
-        self.first = nn.Conv2d(in_channels + context_channels, width, 3, padding=1)
+        image = check_context_shape("AttentionConvNet", context_shape)
+        if image is not None and (len(image) != 3 or image[1:] != tuple(size)):
+            raise ConfigError(
+                "AttentionConvNet",
+                expected=f"context_shape=(channels, {size[0]}, {size[1]}): images of the size of a",
+                got=f"context_shape={image}",
+            )
+        seen = in_channels + (image[0] if image else 0)
+        self.first = nn.Conv2d(seen, width, 3, padding=1)
         self.blocks = nn.ModuleList(_Block(width, size) for _ in range(blocks))
         self.last = nn.Conv2d(width, out_channels, 3, padding=1)
         for parameter in self.last.parameters():

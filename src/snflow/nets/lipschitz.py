@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.errors import ConfigError, check_choice, check_count
+from snflow.errors import ConfigError, check_choice, check_context_vector, check_count
 from snflow.nets.mlp import LipschitzActivation
 from snflow.nets.spectral_norm import spectral_layer
 
@@ -102,11 +102,11 @@ class LipschitzNet(nn.Module):
         kernel_sizes: for images, the side of each of the n kernels, odd; by default 3 for the first and the last and 1
             between them.
         lipschitz: L, in (0, 1).
-        context_features: size of a context that adds a bias to the first layer; 0 for none.
+        context_shape: C, the size of a context vector that adds a bias to the first layer; ``None`` for no context.
         activation: φ, ``"lipswish"`` or ``"clipswish"``.
 
     Shapes:
-        x, g(x): ``(batch, *event_shape)``; context: ``(batch, context_features)``.
+        x, g(x): ``(batch, *event_shape)``; context: ``(batch, C)``.
 
     Raises:
         ConfigError: a count below one, a bound out of its range, or as many kernels as there are no layers.
@@ -125,11 +125,12 @@ class LipschitzNet(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
+        *,
         width: int = 64,
         depth: int = 2,
         kernel_sizes: Sequence[int] | None = None,
         lipschitz: float = 0.97,
-        context_features: int = 0,
+        context_shape: int | tuple[int, ...] | None = None,
         activation: LipschitzActivation = "lipswish",
     ) -> None:
         super().__init__()
@@ -145,6 +146,7 @@ class LipschitzNet(nn.Module):
                 got=str(kernels),
                 fix="give a kernel for each hidden layer and for the last",
             )
+        told = check_context_vector("LipschitzNet", context_shape)
         self.lipschitz = lipschitz
         bound = lipschitz ** (1 / (depth + 1))
         inner = event_shape[1:]
@@ -155,7 +157,7 @@ class LipschitzNet(nn.Module):
             spectral_layer((size, *inner), out, kernel, bound)
             for size, out, kernel in zip(widths, outputs, kernels, strict=True)
         )
-        self.told = nn.Linear(context_features, width, bias=False) if context_features else None
+        self.told = nn.Linear(told, width, bias=False) if told else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """g(x, context)."""
@@ -181,11 +183,11 @@ class LipschitzDenseNet(nn.Module):
         depth: number n of layers that add some.
         kernel_size: for images, the side of their kernels, odd; the last layer has a 1×1 kernel.
         lipschitz: L, in (0, 1).
-        context_features: size of a context that adds a bias to the first layer; 0 for none.
+        context_shape: C, the size of a context vector that adds a bias to the first layer; ``None`` for no context.
         activation: φ, ``"clipswish"`` or ``"lipswish"``.
 
     Shapes:
-        x, g(x): ``(batch, *event_shape)``; context: ``(batch, context_features)``.
+        x, g(x): ``(batch, *event_shape)``; context: ``(batch, C)``.
 
     Raises:
         ConfigError: a count below one, or a bound out of its range.
@@ -202,11 +204,12 @@ class LipschitzDenseNet(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
+        *,
         growth: int = 32,
         depth: int = 3,
         kernel_size: int = 3,
         lipschitz: float = 0.97,
-        context_features: int = 0,
+        context_shape: int | tuple[int, ...] | None = None,
         activation: LipschitzActivation = "clipswish",
     ) -> None:
         super().__init__()
@@ -214,6 +217,7 @@ class LipschitzDenseNet(nn.Module):
             check_count("LipschitzDenseNet", option, count)
         if not 0 < lipschitz < 1:
             raise ConfigError("LipschitzDenseNet", expected="0 < lipschitz < 1", got=str(lipschitz), fix="use 0.97")
+        told = check_context_vector("LipschitzDenseNet", context_shape)
         self.lipschitz = lipschitz
         layers, activations = [], []
         channels, inner = event_shape[0], event_shape[1:]
@@ -224,7 +228,7 @@ class LipschitzDenseNet(nn.Module):
         self.layers, self.activations = nn.ModuleList(layers), nn.ModuleList(activations)
         self.last = spectral_layer((channels, *inner), event_shape[0], 1, lipschitz)
         self.shares = nn.Parameter(torch.full((depth, 2), 0.5413))  # softplus of it is one
-        self.told = nn.Linear(context_features, growth, bias=False) if context_features else None
+        self.told = nn.Linear(told, growth, bias=False) if told else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """g(x, context)."""

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import check_count
+from snflow.errors import check_context_vector, check_count
 from snflow.nets.mlp import Activation, activation_module
 
 
@@ -26,7 +26,7 @@ class MaskedMLP(nn.Module):
         outputs: P, outputs for each input.
         width: features inside, D or more.
         depth: number of hidden layers.
-        context_features: size of a context that every unit sees; 0 for none.
+        context_shape: C, the size of a context vector that every unit sees; ``None`` for no context.
         residual: whether each hidden layer behind the first adds to the one before it.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         input_bound: the network sees x clamped to ±this, so that points far outside get what the nearest point inside
@@ -34,7 +34,7 @@ class MaskedMLP(nn.Module):
         zero_start: whether the outputs are zero at first, whatever x is.
 
     Shapes:
-        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, P, D)``.
+        x: ``(batch, D)``; context: ``(batch, C)``; y: ``(batch, P, D)``.
 
     Raises:
         ConfigError: a count below one, or an unknown activation.
@@ -53,9 +53,10 @@ class MaskedMLP(nn.Module):
         self,
         features: int,
         outputs: int,
+        *,
         width: int = 64,
         depth: int = 2,
-        context_features: int = 0,
+        context_shape: int | tuple[int, ...] | None = None,
         residual: bool = False,
         activation: Activation = "relu",
         input_bound: float | None = None,
@@ -65,11 +66,12 @@ class MaskedMLP(nn.Module):
         for option, count in (("features", features), ("outputs", outputs), ("width", width), ("depth", depth)):
             check_count("MaskedMLP", option, count)
         self.activation = activation_module("MaskedMLP", activation)
+        told = check_context_vector("MaskedMLP", context_shape)
         width = max(width, features)
         self.features, self.outputs, self.residual = features, outputs, residual
         self.input_bound = input_bound
         # Without a context units that see no input at all would be constants: a bias is enough for that.
-        lowest = 0 if context_features or features == 1 else 1
+        lowest = 0 if told or features == 1 else 1
         degrees = lowest + torch.arange(width) * (features - lowest) // width
         inputs = torch.arange(features)
         self.bounds: tuple[int, ...] = tuple(int((degrees <= m).sum()) for m in range(-1, features))
@@ -77,7 +79,7 @@ class MaskedMLP(nn.Module):
         self.first = _Masked(degrees[:, None] > inputs)
         self.hidden = nn.ModuleList(_Masked(degrees[:, None] >= degrees) for _ in range(depth - 1))
         self.last = _Masked((inputs[:, None] >= degrees).repeat_interleave(outputs, 0))
-        self.context = nn.Linear(context_features, width, bias=False) if context_features else None
+        self.context = nn.Linear(told, width, bias=False) if told else None
         if zero_start:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
@@ -168,7 +170,7 @@ class MaskedWalk:
     Args:
         net: the network.
         like: a tensor with the batch, the dtype and the device of the inputs, with shape ``(batch, D)``.
-        context: with shape ``(batch, context_features)``.
+        context: with shape ``(batch, C)``.
     """
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import check_choice, check_count
+from snflow.errors import check_choice, check_context_vector, check_count
 
 Activation = Literal["relu", "silu", "elu", "tanh"]
 """What stands between hidden layers: relu fits edges soonest; the others are smooth, and so are the densities."""
@@ -46,14 +46,14 @@ class MLP(nn.Module):
         outputs: O of y.
         width: features inside.
         depth: number n + 1 of hidden layers.
-        context_features: size of a context that is seen beside x; 0 for none.
+        context_shape: C, the size of a context vector that the network sees beside x; ``None`` for no context.
         residual: whether each hidden layer behind the first adds to the one before it.
         activation: φ, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         input_bound: the network sees x clamped to ±this, so that points far outside get what the nearest point inside
             gets: a network of ReLUs would tell them ever larger numbers. ``None`` for no bound.
 
     Shapes:
-        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, O)``.
+        x: ``(batch, D)``; context: ``(batch, C)``; y: ``(batch, O)``.
 
     Raises:
         ConfigError: a count below one, or an unknown activation.
@@ -68,9 +68,10 @@ class MLP(nn.Module):
         self,
         features: int,
         outputs: int,
+        *,
         width: int = 64,
         depth: int = 2,
-        context_features: int = 0,
+        context_shape: int | tuple[int, ...] | None = None,
         residual: bool = False,
         activation: Activation = "relu",
         input_bound: float | None = None,
@@ -78,7 +79,7 @@ class MLP(nn.Module):
         super().__init__()
         for option, count in (("features", features), ("outputs", outputs), ("width", width), ("depth", depth)):
             check_count("MLP", option, count)
-        self.first = nn.Linear(features + context_features, width)
+        self.first = nn.Linear(features + check_context_vector("MLP", context_shape), width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
         self.last = nn.Linear(width, outputs)
         self.activation = activation_module("MLP", activation)
@@ -104,10 +105,10 @@ class ResidualMLP(nn.Module):
         features: D of x and y.
         width: features inside.
         blocks: number of residual blocks.
-        context_features: size of a context that is seen beside x; 0 for none.
+        context_shape: C, the size of a context vector that the network sees beside x; ``None`` for no context.
 
     Shapes:
-        x, y: ``(batch, *event)`` with D elements in each event; context: ``(batch, context_features)``.
+        x, y: ``(batch, *event)`` with D elements in each event; context: ``(batch, C)``.
 
     Raises:
         ConfigError: a count below one.
@@ -117,16 +118,23 @@ class ResidualMLP(nn.Module):
 
     Example:
         >>> import torch
-        >>> net, x = ResidualMLP(3, 8, 2), torch.randn(4, 3)
+        >>> net, x = ResidualMLP(3, width=8), torch.randn(4, 3)
         >>> bool((net(x) - x).abs().max() < 0.1)
         True
     """
 
-    def __init__(self, features: int, width: int = 256, blocks: int = 2, context_features: int = 0) -> None:
+    def __init__(
+        self,
+        features: int,
+        *,
+        width: int = 256,
+        blocks: int = 2,
+        context_shape: int | tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
         for option, count in (("features", features), ("width", width), ("blocks", blocks)):
             check_count("ResidualMLP", option, count)
-        self.first = nn.Linear(features + context_features, width)
+        self.first = nn.Linear(features + check_context_vector("ResidualMLP", context_shape), width)
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(blocks)
         )
@@ -155,11 +163,11 @@ class PeriodicMLP(nn.Module):
         outputs: O of y.
         width: features inside.
         depth: number of hidden layers.
-        context_features: size of a context that is seen beside x; 0 for none.
+        context_shape: C, the size of a context vector that the network sees beside x; ``None`` for no context.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
 
     Shapes:
-        x: ``(batch, D)``; context: ``(batch, context_features)``; y: ``(batch, O)``.
+        x: ``(batch, D)``; context: ``(batch, C)``; y: ``(batch, O)``.
 
     Raises:
         ConfigError: a count below one, or an unknown activation.
@@ -174,13 +182,16 @@ class PeriodicMLP(nn.Module):
         self,
         features: int,
         outputs: int,
+        *,
         width: int = 64,
         depth: int = 2,
-        context_features: int = 0,
+        context_shape: int | tuple[int, ...] | None = None,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        self.net = MLP(2 * features, outputs, width, depth, context_features, activation=activation)
+        self.net = MLP(
+            2 * features, outputs, width=width, depth=depth, context_shape=context_shape, activation=activation
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = net(x, context)."""

@@ -133,7 +133,7 @@ class SpectralLinear(_Spectral):
         0.9
     """
 
-    def __init__(self, features: int, outputs: int, bound: float = 1.0) -> None:
+    def __init__(self, features: int, outputs: int, *, bound: float = 1.0) -> None:
         for option, count in (("features", features), ("outputs", outputs)):
             check_count("SpectralLinear", option, count)
         weight = nn.init.orthogonal_(torch.empty(outputs, features))
@@ -183,7 +183,7 @@ class SpectralConv2d(_Spectral):
     """
 
     def __init__(
-        self, channels: int, outputs: int, image_size: tuple[int, int], kernel_size: int = 3, bound: float = 1.0
+        self, channels: int, outputs: int, image_size: tuple[int, int], *, kernel_size: int = 3, bound: float = 1.0
     ) -> None:
         for option, count in (("channels", channels), ("outputs", outputs), ("image_size", min(image_size))):
             check_count("SpectralConv2d", option, count)
@@ -208,6 +208,6 @@ def spectral_layer(
         'SpectralLinear'
     """
     if len(event_shape) == 1:
-        return SpectralLinear(event_shape[0], outputs, bound)
+        return SpectralLinear(event_shape[0], outputs, bound=bound)
     channels, height, width = event_shape
-    return SpectralConv2d(channels, outputs, (height, width), kernel_size, bound)
+    return SpectralConv2d(channels, outputs, (height, width), kernel_size=kernel_size, bound=bound)

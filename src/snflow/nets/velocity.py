@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import check_count, check_kernel
+from snflow.errors import check_context_vector, check_count, check_kernel
 from snflow.nets.mlp import Activation, activation_module
 
 
@@ -25,11 +25,11 @@ class VelocityNet(nn.Module):
         width: features, or channels, inside.
         depth: hidden layers.
         kernel_size: for images, the side of the kernels, odd.
-        context_features: size of a context; 0 for none.
+        context_shape: C, the size of a context vector; ``None`` for no context.
         activation: φ, smooth: ``"tanh"``, ``"silu"`` or ``"elu"``; a ``"relu"`` makes adaptive solvers slow.
 
     Shapes:
-        x, y: ``(batch, *event_shape)``; t: a scalar; context: ``(batch, context_features)``.
+        x, y: ``(batch, *event_shape)``; t: a scalar; context: ``(batch, C)``.
 
     Raises:
         ConfigError: a count below one, an even kernel, or an unknown activation.
@@ -46,24 +46,26 @@ class VelocityNet(nn.Module):
     def __init__(
         self,
         event_shape: tuple[int, ...],
+        *,
         width: int = 64,
         depth: int = 2,
         kernel_size: int = 3,
-        context_features: int = 0,
+        context_shape: int | tuple[int, ...] | None = None,
         activation: Activation = "tanh",
     ) -> None:
         super().__init__()
         for option, count in (("width", width), ("depth", depth)):
             check_count("VelocityNet", option, count)
         check_kernel("VelocityNet", kernel_size)
+        seen = 1 + check_context_vector("VelocityNet", context_shape)  # the time and the context
         sizes = [event_shape[0], *[width] * depth, event_shape[0]]
         pairs = list(itertools.pairwise(sizes))
         if len(event_shape) == 1:
             self.maps = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
         else:
             self.maps = nn.ModuleList(nn.Conv2d(a, b, kernel_size, padding=kernel_size // 2) for a, b in pairs)
-        self.gains = nn.ModuleList(nn.Linear(1 + context_features, b) for _, b in pairs)
-        self.shifts = nn.ModuleList(nn.Linear(1 + context_features, b, bias=False) for _, b in pairs)
+        self.gains = nn.ModuleList(nn.Linear(seen, b) for _, b in pairs)
+        self.shifts = nn.ModuleList(nn.Linear(seen, b, bias=False) for _, b in pairs)
         self.activation = activation_module("VelocityNet", activation)
         for last in (*self.maps[-1].parameters(), *self.shifts[-1].parameters()):
             nn.init.zeros_(last)

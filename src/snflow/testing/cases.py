@@ -133,25 +133,25 @@ def perturbed(build: Callable[[], Bijection], scale: float = 0.1) -> Callable[[]
 
 
 _AUTOREGRESSIVE = {
-    "Autoregressive (affine)": Case(perturbed(lambda: Autoregressive(4, AffineTransformer(), 12)), (4,)),
+    "Autoregressive (affine)": Case(perturbed(lambda: Autoregressive(4, AffineTransformer(), width=12)), (4,)),
     "Autoregressive (affine, context)": Case(
-        perturbed(lambda: Autoregressive(3, AffineTransformer(), 8, context_features=2)), (3,)
+        perturbed(lambda: Autoregressive(3, AffineTransformer(), width=8, context_shape=2)), (3,)
     ),
     "Autoregressive (affine, Jacobi)": Case(
-        perturbed(lambda: Autoregressive(4, AffineTransformer(), 12, inverse_by="jacobi")), (4,)
+        perturbed(lambda: Autoregressive(4, AffineTransformer(), width=12, solver="jacobi")), (4,)
     ),
     "Autoregressive (gated, residual, context)": Case(
-        perturbed(lambda: Autoregressive(3, GatedTransformer(), 8, 3, context_features=2, residual=True)), (3,)
+        perturbed(lambda: Autoregressive(3, GatedTransformer(), width=8, depth=3, context_shape=2, residual=True)), (3,)
     ),
     "Autoregressive (spline)": Case(
-        perturbed(lambda: Autoregressive(3, RationalQuadraticTransformer(4), 12, residual=True), 0.3), (3,)
+        perturbed(lambda: Autoregressive(3, RationalQuadraticTransformer(4), width=12, residual=True), 0.3), (3,)
     ),
-    "Autoregressive (one feature)": Case(perturbed(lambda: Autoregressive(1, AffineTransformer(), 4)), (1,)),
+    "Autoregressive (one feature)": Case(perturbed(lambda: Autoregressive(1, AffineTransformer(), width=4)), (1,)),
 }
 
 
 def _fitted(rotation: RotationName) -> Bijection:
-    layer = Gaussianization(3, 6, rotation)
+    layer = Gaussianization(3, bins=6, rotation=rotation)
     return layer.fit(torch.randn(400, 3) @ torch.randn(3, 3) + torch.rand(400, 3).exp())
 
 
@@ -179,7 +179,8 @@ def _mixed() -> Bijection:
 _BASIC: dict[str, Case] = {
     "Reversible": Case(perturbed(lambda: Reversible([Dense(3), SmoothLeakyReLU(), Dense(3)])), (3,)),
     "Reversible (context)": Case(
-        perturbed(lambda: Reversible([Planar(2, 2), SmoothLeakyReLU(), Planar(2, 2)]), 0.3), (2,)
+        perturbed(lambda: Reversible([Planar(2, context_shape=2), SmoothLeakyReLU(), Planar(2, context_shape=2)]), 0.3),
+        (2,),
     ),
     "GDN": Case(perturbed(lambda: GDN(2)), (2, 2, 1)),
     "GDN (vectors)": Case(perturbed(lambda: GDN(3, vectors=True, alpha=1.5, epsilon=0.5)), (3,)),
@@ -213,12 +214,12 @@ _BASIC: dict[str, Case] = {
 _CONVOLUTIONS: dict[str, Case] = {
     "AutoregressiveConv2d": Case(perturbed(lambda: AutoregressiveConv2d(3)), (3, 4, 5)),
     "AutoregressiveConv2d (backward, 5×5 on 2×3)": Case(
-        perturbed(lambda: AutoregressiveConv2d(2, 5, "backward", bias=False)), (2, 2, 3)
+        perturbed(lambda: AutoregressiveConv2d(2, 5, order="backward", bias=False)), (2, 2, 3)
     ),
     "AutoregressiveConv2d (1×1)": Case(perturbed(lambda: AutoregressiveConv2d(3, 1)), (3, 2, 2)),
-    "MaskedResidualConv2d": Case(perturbed(lambda: MaskedResidualConv2d(2, 2), 0.2), (2, 2, 3)),
+    "MaskedResidualConv2d": Case(perturbed(lambda: MaskedResidualConv2d(2, groups=2), 0.2), (2, 2, 3)),
     "MaskedResidualConv2d (reverse, context)": Case(
-        perturbed(lambda: MaskedResidualConv2d(1, 3, reverse=True, context_features=2), 0.2), (1, 3, 2)
+        perturbed(lambda: MaskedResidualConv2d(1, groups=3, reverse=True, context_shape=2), 0.2), (1, 3, 2)
     ),
     "ConvExponential": Case(perturbed(lambda: ConvExponential(2), 0.05), (2, 4, 5)),
     "ConvExponential (5×5 on 2×3)": Case(perturbed(lambda: ConvExponential(2, 5), 0.03), (2, 2, 3)),
@@ -226,7 +227,7 @@ _CONVOLUTIONS: dict[str, Case] = {
     "PLUConv2d": Case(perturbed(lambda: PLUConv2d(3)), (3, 2, 4)),
     "PLUConv2d (one channel)": Case(perturbed(lambda: PLUConv2d(1)), (1, 1, 1)),
     "PeriodicConv2d": Case(perturbed(lambda: PeriodicConv2d(2), 0.05), (2, 4, 6)),
-    "PeriodicConv2d (odd sides, no bias)": Case(perturbed(lambda: PeriodicConv2d(2, 3, False), 0.05), (2, 3, 5)),
+    "PeriodicConv2d (odd sides, no bias)": Case(perturbed(lambda: PeriodicConv2d(2, 3, bias=False), 0.05), (2, 3, 5)),
     "PeriodicConv2d (larger than the image)": Case(perturbed(lambda: PeriodicConv2d(1, 5), 0.05), (1, 2, 1)),
     "Woodbury": Case(perturbed(lambda: Woodbury((3, 4, 2), 2, 3)), (3, 4, 2)),
     "Woodbury (full rank)": Case(perturbed(lambda: Woodbury((2, 2, 2)), 0.05), (2, 2, 2)),
@@ -238,13 +239,13 @@ def _levels() -> Bijection:
     """Three levels of scale on a 1×8×8 image: each split holds the next."""
     third = Split((4, 2, 2), Conv2d(2, 1))
     second = Chain([Squeeze(), Conv2d(8, 1), Split((8, 2, 2), third)])
-    return Chain([Squeeze(), AffineCoupling(4, 3), Split((4, 4, 4), second)])
+    return Chain([Squeeze(), AffineCoupling(4, width=3), Split((4, 4, 4), second)])
 
 
 _GLOW: dict[str, Case] = {
     "ActNorm": Case(perturbed(lambda: ActNorm(3)), (3, 4, 2)),
     "ActNorm (vectors)": Case(perturbed(lambda: ActNorm(4, vectors=True)), (4,)),
-    "AffineCoupling": Case(perturbed(lambda: AffineCoupling(4, 5), 0.3), (4, 3, 4)),
+    "AffineCoupling": Case(perturbed(lambda: AffineCoupling(4, width=5), 0.3), (4, 3, 4)),
     "AffineCoupling (odd, another network)": Case(
         perturbed(lambda: AffineCoupling(3, conditioner=torch.nn.Conv2d(1, 4, 3, padding=1)), 0.3), (3, 1, 2)
     ),
@@ -257,11 +258,13 @@ _GLOW: dict[str, Case] = {
 
 _LINEAR_FACTORED = {
     "HouseholderLinear": Case(perturbed(lambda: HouseholderLinear(4)), (4,)),
-    "HouseholderLinear (2 reflections, no bias)": Case(perturbed(lambda: HouseholderLinear(4, 2, bias=False)), (4,)),
+    "HouseholderLinear (2 reflections, no bias)": Case(
+        perturbed(lambda: HouseholderLinear(4, reflections=2, bias=False)), (4,)
+    ),
     "OrthogonalLinear": Case(perturbed(lambda: OrthogonalLinear(4)), (4,)),
     "LULinear": Case(perturbed(lambda: LULinear(4)), (4,)),
     "LULinear (identity first, no bias)": Case(perturbed(lambda: LULinear(3, bias=False, identity=True)), (3,)),
-    "QRLinear": Case(perturbed(lambda: QRLinear(4, 3)), (4,)),
+    "QRLinear": Case(perturbed(lambda: QRLinear(4, reflections=3)), (4,)),
     "SVDLinear": Case(perturbed(lambda: SVDLinear(4)), (4,)),
     "TriangularLinear": Case(perturbed(lambda: TriangularLinear(4)), (4,)),
     "TriangularLinear (upper)": Case(perturbed(lambda: TriangularLinear(4, upper=True, bias=False)), (4,)),
@@ -273,8 +276,8 @@ _LINEAR_FACTORED = {
 _MONOTONE = {
     "CDF (normal)": Case(lambda: CDF(torch.distributions.Normal, loc=torch.tensor([0.5, -1.0]), scale=2.0), (2,)),
     "CDF (Laplace)": Case(lambda: CDF(torch.distributions.Laplace, loc=0.0, scale=1.0), (2, 2)),
-    "BlockAutoregressive": Case(perturbed(lambda: BlockAutoregressive(3, 4, 2), 0.3), (3,)),
-    "BlockAutoregressive (context)": Case(perturbed(lambda: BlockAutoregressive(2, 3, context_features=2)), (2,)),
+    "BlockAutoregressive": Case(perturbed(lambda: BlockAutoregressive(3, block=4, depth=2), 0.3), (3,)),
+    "BlockAutoregressive (context)": Case(perturbed(lambda: BlockAutoregressive(2, block=3, context_shape=2)), (2,)),
     "Elementwise (linear spline)": Case(perturbed(lambda: Elementwise(LinearSplineTransformer(6), (3,)), 0.5), (3,)),
     "Elementwise (quadratic spline)": Case(
         perturbed(lambda: Elementwise(QuadraticSplineTransformer(6), (2, 2)), 0.5), (2, 2)
@@ -284,17 +287,19 @@ _MONOTONE = {
         perturbed(lambda: Elementwise(LogisticMixtureTransformer(4), (2, 2)), 0.5), (2, 2)
     ),
     "Elementwise (sigmoidal)": Case(perturbed(lambda: Elementwise(SigmoidalTransformer(4), (3,)), 0.5), (3,)),
-    "Elementwise (integral)": Case(perturbed(lambda: Elementwise(IntegralTransformer(3, 6), (3,)), 0.3), (3,)),
+    "Elementwise (integral)": Case(perturbed(lambda: Elementwise(IntegralTransformer(3, width=6), (3,)), 0.3), (3,)),
     "Elementwise (sum of squares)": Case(perturbed(lambda: Elementwise(SumOfSquaresTransformer(), (3,)), 0.5), (3,)),
     "Autoregressive (sigmoidal)": Case(
-        perturbed(lambda: Autoregressive(3, SigmoidalTransformer(3, 2), 8, context_features=2)), (3,)
+        perturbed(lambda: Autoregressive(3, SigmoidalTransformer(3, layers=2), width=8, context_shape=2)), (3,)
     ),
-    "Autoregressive (integral)": Case(perturbed(lambda: Autoregressive(3, IntegralTransformer(2, 6), 8)), (3,)),
+    "Autoregressive (integral)": Case(
+        perturbed(lambda: Autoregressive(3, IntegralTransformer(2, width=6), width=8)), (3,)
+    ),
     "Autoregressive (sum of squares)": Case(
-        perturbed(lambda: Autoregressive(3, SumOfSquaresTransformer(2, 2), 8)), (3,)
+        perturbed(lambda: Autoregressive(3, SumOfSquaresTransformer(2, 2), width=8)), (3,)
     ),
     "Coupling (logistic mixture)": Case(
-        perturbed(lambda: Coupling(halves(3), LogisticMixtureTransformer(2), MLP(1, 16, 6))), (3,)
+        perturbed(lambda: Coupling(halves(3), LogisticMixtureTransformer(2), MLP(1, 16, width=6))), (3,)
     ),
 }
 
@@ -318,7 +323,10 @@ def _images() -> Bijection:
 
 _NETWORKS: dict[str, Case] = {
     "SelfNormalizing": Case(
-        perturbed(lambda: SelfNormalizing(ResidualMLP(3, 8, 1), ResidualMLP(3, 8, 1), (3,)), 0.05), (3,)
+        perturbed(
+            lambda: SelfNormalizing(ResidualMLP(3, width=8, blocks=1), ResidualMLP(3, width=8, blocks=1), (3,)), 0.05
+        ),
+        (3,),
     ),
     "SelfNormalizing (images, another activation)": Case(perturbed(_images, 0.02), (1, 3, 4)),
     "SelfNormalizing (linear)": Case(
@@ -329,35 +337,42 @@ _NETWORKS: dict[str, Case] = {
 
 
 _RESIDUAL = {
-    "GeneralizedSylvester": Case(perturbed(lambda: GeneralizedSylvester(3, 2, 6, 1, activation="tanh"), 0.3), (3,)),
-    "GeneralizedSylvester (context)": Case(
-        perturbed(lambda: GeneralizedSylvester(2, 2, 6, 1, 2, activation="tanh"), 0.3), (2,)
+    "GeneralizedSylvester": Case(
+        perturbed(lambda: GeneralizedSylvester(3, units=2, width=6, depth=1, activation="tanh"), 0.3), (3,)
     ),
-    "InvertibleResidual": Case(perturbed(lambda: InvertibleResidual(LipschitzNet((3,), 4), (3,)), 0.3), (3,)),
+    "GeneralizedSylvester (context)": Case(
+        perturbed(lambda: GeneralizedSylvester(2, units=2, width=6, depth=1, context_shape=2, activation="tanh"), 0.3),
+        (2,),
+    ),
+    "InvertibleResidual": Case(perturbed(lambda: InvertibleResidual(LipschitzNet((3,), width=4), (3,)), 0.3), (3,)),
     "InvertibleResidual (context)": Case(
-        perturbed(lambda: InvertibleResidual(LipschitzNet((2,), 4, context_features=2), (2,), context_shape=(2,)), 0.3),
+        perturbed(
+            lambda: InvertibleResidual(LipschitzNet((2,), width=4, context_shape=2), (2,), context_shape=(2,)), 0.3
+        ),
         (2,),
     ),
     "InvertibleResidual (dense)": Case(
-        perturbed(lambda: InvertibleResidual(LipschitzDenseNet((2,), 2, 2), (2,))), (2,)
+        perturbed(lambda: InvertibleResidual(LipschitzDenseNet((2,), growth=2, depth=2), (2,))), (2,)
     ),
     "InvertibleResidual (dense images)": Case(
-        perturbed(lambda: InvertibleResidual(LipschitzDenseNet((1, 3, 2), 1, 1), (1, 3, 2))), (1, 3, 2)
+        perturbed(lambda: InvertibleResidual(LipschitzDenseNet((1, 3, 2), growth=1, depth=1), (1, 3, 2))), (1, 3, 2)
     ),
     "InvertibleResidual (images)": Case(
-        perturbed(lambda: InvertibleResidual(LipschitzNet((2, 2, 2), 2, 1), (2, 2, 2))), (2, 2, 2)
+        perturbed(lambda: InvertibleResidual(LipschitzNet((2, 2, 2), width=2, depth=1), (2, 2, 2))), (2, 2, 2)
     ),
     "Planar": Case(perturbed(lambda: Planar(3), 0.5), (3,)),
-    "Planar (context)": Case(perturbed(lambda: Planar(3, 2), 0.5), (3,)),
+    "Planar (context)": Case(perturbed(lambda: Planar(3, context_shape=2), 0.5), (3,)),
     "Planar (one feature)": Case(perturbed(lambda: Planar(1), 0.5), (1,)),
     "Radial": Case(perturbed(lambda: Radial(3), 0.5), (3,)),
-    "Radial (context)": Case(perturbed(lambda: Radial(3, 2), 0.5), (3,)),
-    "Sylvester (Householder)": Case(perturbed(lambda: Sylvester(4, 3), 0.3), (4,)),
-    "Sylvester (orthogonal)": Case(perturbed(lambda: Sylvester(4, 2, "orthogonal"), 0.3), (4,)),
-    "Sylvester (triangular, context)": Case(perturbed(lambda: Sylvester(3, None, "triangular", 2), 0.3), (3,)),
+    "Radial (context)": Case(perturbed(lambda: Radial(3, context_shape=2), 0.5), (3,)),
+    "Sylvester (Householder)": Case(perturbed(lambda: Sylvester(4, units=3), 0.3), (4,)),
+    "Sylvester (orthogonal)": Case(perturbed(lambda: Sylvester(4, units=2, basis="orthogonal"), 0.3), (4,)),
+    "Sylvester (triangular, context)": Case(
+        perturbed(lambda: Sylvester(3, units=None, basis="triangular", context_shape=2), 0.3), (3,)
+    ),
     # steps of its own choice are no differentiable function: tests/test_continuous.py has its gradients
     "ContinuousFlow (adaptive, adjoint)": Case(
-        perturbed(lambda: ContinuousFlow(VelocityNet((2,), 4), (2,), tolerance=1e-9), 0.3),
+        perturbed(lambda: ContinuousFlow(VelocityNet((2,), width=4), (2,), tolerance=1e-9), 0.3),
         (2,),
         round_trip=1e-7,
         log_det=1e-7,
@@ -368,7 +383,11 @@ _RESIDUAL = {
     "ContinuousFlow (context)": Case(
         perturbed(
             lambda: ContinuousFlow(
-                VelocityNet((2,), 4, 1, context_features=2), (2,), context_shape=(2,), solver="rk4", adjoint=False
+                VelocityNet((2,), width=4, depth=1, context_shape=2),
+                (2,),
+                context_shape=(2,),
+                solver="rk4",
+                adjoint=False,
             ),
             0.3,
         ),
@@ -378,7 +397,10 @@ _RESIDUAL = {
         transforms=False,
     ),
     "ContinuousFlow (images)": Case(
-        perturbed(lambda: ContinuousFlow(VelocityNet((1, 2, 2), 2, 1), (1, 2, 2), solver="rk4", adjoint=False), 0.3),
+        perturbed(
+            lambda: ContinuousFlow(VelocityNet((1, 2, 2), width=2, depth=1), (1, 2, 2), solver="rk4", adjoint=False),
+            0.3,
+        ),
         (1, 2, 2),
         round_trip=1e-5,
         log_det=1e-5,
@@ -435,23 +457,32 @@ _TRANSFORMED = {
     "Scaling": Case(perturbed(lambda: Scaling((2, 2))), (2, 2)),
     "BatchNorm": Case(perturbed(lambda: BatchNorm(3)), (3,)),
     "BatchNorm (channels)": Case(perturbed(lambda: BatchNorm(3, image=True)), (3, 2, 2)),
-    "Coupling (features)": Case(perturbed(lambda: Coupling(alternating(5), AffineTransformer(), MLP(3, 4, 8))), (5,)),
+    "Coupling (features)": Case(
+        perturbed(lambda: Coupling(alternating(5), AffineTransformer(), MLP(3, 4, width=8))), (5,)
+    ),
     "Coupling (features, context)": Case(
         perturbed(
-            lambda: Coupling(halves(4, 1), AdditiveTransformer(), MLP(2, 2, 8, 3, 2, residual=True), context_features=2)
+            lambda: Coupling(
+                halves(4, 1),
+                AdditiveTransformer(),
+                MLP(2, 2, width=8, depth=3, context_shape=2, residual=True),
+                context_shape=2,
+            )
         ),
         (4,),
     ),
     "Coupling (spline)": Case(
-        perturbed(lambda: Coupling(halves(3), RationalQuadraticTransformer(4), MLP(1, 22, 8)), 0.3), (3,)
+        perturbed(lambda: Coupling(halves(3), RationalQuadraticTransformer(4), MLP(1, 22, width=8)), 0.3), (3,)
     ),
     "Coupling (channels)": Case(
-        perturbed(lambda: Coupling(halves(3), AffineTransformer(), ConvNet(1, 4, 4), image=True)),
+        perturbed(lambda: Coupling(halves(3), AffineTransformer(), ConvNet(1, 4, width=4), image=True)),
         (3, 4, 4),
         smooth=False,
     ),
     "Coupling (checkerboard)": Case(
-        perturbed(lambda: Coupling(checkerboard(4, 4), AffineTransformer(), ConvNet(2, 4, 4))), (2, 4, 4), smooth=False
+        perturbed(lambda: Coupling(checkerboard(4, 4), AffineTransformer(), ConvNet(2, 4, width=4))),
+        (2, 4, 4),
+        smooth=False,
     ),
 }
 

@@ -50,7 +50,7 @@ class AutoregressiveConv2d(Bijection):
 
     mask: Tensor
 
-    def __init__(self, channels: int, kernel_size: int = 3, order: Order = "forward", bias: bool = True) -> None:
+    def __init__(self, channels: int, kernel_size: int = 3, *, order: Order = "forward", bias: bool = True) -> None:
         super().__init__()
         check_count("AutoregressiveConv2d", "channels", channels)
         check_kernel("AutoregressiveConv2d", kernel_size)
@@ -162,8 +162,8 @@ class EmergingConv2d(Bijection):
         self.layers = Chain(
             [
                 Conv2d(channels, 1, bias=False),
-                AutoregressiveConv2d(channels, kernel_size, "forward", bias=False),
-                AutoregressiveConv2d(channels, kernel_size, "backward"),
+                AutoregressiveConv2d(channels, kernel_size, order="forward", bias=False),
+                AutoregressiveConv2d(channels, kernel_size, order="backward"),
             ]
         )
 

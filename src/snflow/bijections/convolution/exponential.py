@@ -58,6 +58,7 @@ class ConvExponential(Bijection):
         self,
         channels: int,
         kernel_size: int = 3,
+        *,
         train_terms: int = 6,
         eval_terms: int = 13,
         spectral_coefficient: float = 0.9,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection
-from snflow.errors import check_count, check_kernel
+from snflow.bijections.base import Bijection, Shape
+from snflow.errors import check_context_vector, check_count, check_kernel
 from snflow.numerics.fixed_point import picard
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import pulled
@@ -38,10 +38,10 @@ class MaskedResidualConv2d(Bijection):
         groups: K.
         kernel_size: side of the kernels, odd.
         reverse: whether the order runs from the last pixel and channel to the first.
-        context_features: size of a context that adds a bias inside; 0 for none.
+        context_shape: C, the size of a context vector that adds a bias; ``None`` for no context.
 
     Shapes:
-        x, z: ``(batch, C, height, width)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, C, height, width)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one, or an even kernel.
@@ -65,17 +65,19 @@ class MaskedResidualConv2d(Bijection):
     def __init__(
         self,
         channels: int,
+        *,
         groups: int = 16,
         kernel_size: int = 3,
         reverse: bool = False,
-        context_features: int = 0,
+        context_shape: int | Shape | None = None,
     ) -> None:
         super().__init__()
         for option, count in (("channels", channels), ("groups", groups)):
             check_count("MaskedResidualConv2d", option, count)
         check_kernel("MaskedResidualConv2d", kernel_size)
         self.event_shape = (channels, None, None)
-        self.context_shape = (context_features,) if context_features else None
+        told = check_context_vector("MaskedResidualConv2d", context_shape)
+        self.context_shape = (told,) if told else None
         self.channels, self.groups, self.reverse = channels, groups, reverse
         inner = groups * channels
         fans = ((inner, channels), (inner, inner), (channels, inner))
@@ -88,7 +90,7 @@ class MaskedResidualConv2d(Bijection):
         )
         self.biases = nn.ParameterList(torch.randn(inner) for _ in range(2))
         self.raw_scale = nn.Parameter(torch.full((channels,), 0.5413))  # softplus of it is one
-        self.told = nn.Linear(context_features, inner, bias=False) if context_features else None
+        self.told = nn.Linear(told, inner, bias=False) if told else None
         before = torch.zeros(channels, channels, kernel_size * kernel_size)
         middle = kernel_size * kernel_size // 2
         before[:, :, :middle] = 1

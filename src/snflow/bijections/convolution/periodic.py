@@ -42,7 +42,7 @@ class PeriodicConv2d(Bijection):
         True
     """
 
-    def __init__(self, channels: int, kernel_size: int = 3, bias: bool = True) -> None:
+    def __init__(self, channels: int, kernel_size: int = 3, *, bias: bool = True) -> None:
         super().__init__()
         check_count("PeriodicConv2d", "channels", channels)
         check_kernel("PeriodicConv2d", kernel_size)

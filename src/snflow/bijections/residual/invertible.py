@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.errors import ConfigError, ShapeError, check_choice, check_count
+from snflow.errors import ConfigError, ShapeError, check_choice, check_context_shape, check_count
 from snflow.numerics.fixed_point import implicit_fixed_point
 from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of, roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
@@ -41,7 +41,7 @@ class InvertibleResidual(Bijection):
         net: g, from ``(batch, *event)`` to the same shape; with a context g(x, context). Its Lipschitz constant must be
             below one: see :class:`~snflow.nets.LipschitzNet`.
         event_shape: the shape of one event.
-        context_shape: the shape of one sample's context, ``None`` for none.
+        context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         log_det: ``"unbiased"``, ``"truncated"`` or ``"exact"``, in training; ``"auto"`` is exact for D ≤ 3 and unbiased
             above.
         terms: of the truncated series, or those that the unbiased one always has.
@@ -72,7 +72,7 @@ class InvertibleResidual(Bijection):
         net: nn.Module,
         event_shape: Shape,
         *,
-        context_shape: Shape | None = None,
+        context_shape: int | Shape | None = None,
         log_det: SeriesName = "auto",
         terms: int = 2,
         probes: int = 1,
@@ -88,7 +88,8 @@ class InvertibleResidual(Bijection):
                 "InvertibleResidual", expected="a network with a bound below one", got=str(bound), fix="use 0.97"
             )
         self.net = net
-        self.event_shape, self.context_shape = tuple(event_shape), context_shape
+        self.event_shape = tuple(event_shape)
+        self.context_shape = check_context_shape("InvertibleResidual", context_shape)
         size = math.prod(event_shape)
         self.series: SeriesName = ("exact" if size <= _SMALL else "unbiased") if log_det == "auto" else log_det
         self.terms, self.probes = terms, probes

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snflow.bijections.base import Bijection
+from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.residual.sylvester import ToldParameters
 from snflow.errors import check_count
 from snflow.numerics.root_finding import implicit_inverse
@@ -23,10 +23,10 @@ class Planar(Bijection):
 
     Args:
         features: D.
-        context_features: size of a context that tells u, w and b by a linear map; 0 for none.
+        context_shape: C, the size of a context vector that moves u, w and b by a linear map; ``None`` for no context.
 
     Shapes:
-        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one.
@@ -43,13 +43,13 @@ class Planar(Bijection):
         True
     """
 
-    def __init__(self, features: int, context_features: int = 0) -> None:
+    def __init__(self, features: int, *, context_shape: int | Shape | None = None) -> None:
         super().__init__()
         check_count("Planar", "features", features)
         self.event_shape = (features,)
-        self.context_shape = (context_features,) if context_features else None
         self.features = features
-        self.parameters_told = ToldParameters("Planar", 2 * features + 1, context_features)
+        self.parameters_told = ToldParameters("Planar", 2 * features + 1, context_shape=context_shape)
+        self.context_shape = self.parameters_told.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         u, w, b, along = self._told(context)
@@ -86,10 +86,10 @@ class Radial(Bijection):
 
     Args:
         features: D.
-        context_features: size of a context that tells x₀, α and β by a linear map; 0 for none.
+        context_shape: C, the size of a context vector that moves x₀, α and β by a linear map; ``None`` for no context.
 
     Shapes:
-        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one.
@@ -105,13 +105,13 @@ class Radial(Bijection):
         True
     """
 
-    def __init__(self, features: int, context_features: int = 0) -> None:
+    def __init__(self, features: int, *, context_shape: int | Shape | None = None) -> None:
         super().__init__()
         check_count("Radial", "features", features)
         self.event_shape = (features,)
-        self.context_shape = (context_features,) if context_features else None
         self.features = features
-        self.parameters_told = ToldParameters("Radial", features + 2, context_features)
+        self.parameters_told = ToldParameters("Radial", features + 2, context_shape=context_shape)
+        self.context_shape = self.parameters_told.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         centre, alpha, beta = self._told(context)

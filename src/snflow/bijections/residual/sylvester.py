@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.autoregressive import Autoregressive
-from snflow.bijections.base import Bijection
+from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.affine import TanhTransformer
-from snflow.errors import ConfigError, check_choice, check_count
+from snflow.errors import ConfigError, check_choice, check_context_vector, check_count
 from snflow.nets.mlp import Activation
 from snflow.numerics.factorization import reflect
 from snflow.numerics.root_finding import implicit_inverse
@@ -23,10 +23,10 @@ class ToldParameters(nn.Module):
     Args:
         where: the layer, for errors.
         count: P.
-        context_features: size of the context c; 0 for none.
+        context_shape: C, the size of the context vector c; ``None`` for no context.
 
     Shapes:
-        context: ``(batch, context_features)``; p: ``(1, P)`` without a context, ``(batch, P)`` with one.
+        context: ``(batch, C)``; p: ``(1, P)`` without a context, ``(batch, P)`` with one.
 
     Raises:
         ConfigError: a count below one, or a negative size of the context.
@@ -37,11 +37,13 @@ class ToldParameters(nn.Module):
         torch.Size([1, 3])
     """
 
-    def __init__(self, where: str, count: int, context_features: int = 0) -> None:
+    def __init__(self, where: str, count: int, *, context_shape: int | Shape | None = None) -> None:
         super().__init__()
         check_count(where, "parameters", count)
+        told = check_context_vector(where, context_shape)
+        self.context_shape = (told,) if told else None
         self.own = nn.Parameter(torch.randn(count) / count**0.5)
-        self.told = nn.Linear(context_features, count, bias=False) if context_features else None
+        self.told = nn.Linear(told, count, bias=False) if told else None
 
     def forward(self, context: Tensor | None) -> Tensor:
         """p."""
@@ -66,10 +68,11 @@ class Sylvester(Bijection):
         units: M, D at most; D of them when ``None``.
         basis: Q: ``"householder"`` by M reflections, ``"orthogonal"`` by the QR factors of a free matrix,
             ``"triangular"`` for the first M features in their order: let a permutation stand between two layers.
-        context_features: size of a context that tells R, R̃ and b by a linear map; 0 for none. Q is the same for all.
+        context_shape: C, the size of a context vector that moves R, R̃ and b by a linear map; ``None`` for no
+            context. Q is the same for all.
 
     Shapes:
-        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one, more units than features, or an unknown basis.
@@ -89,9 +92,10 @@ class Sylvester(Bijection):
     def __init__(
         self,
         features: int,
+        *,
         units: int | None = None,
         basis: Basis = "householder",
-        context_features: int = 0,
+        context_shape: int | Shape | None = None,
     ) -> None:
         super().__init__()
         units = features if units is None else units
@@ -103,11 +107,11 @@ class Sylvester(Bijection):
                 "Sylvester", expected=f"{features} units at most", got=str(units), fix="Q has orthonormal columns"
             )
         self.event_shape = (features,)
-        self.context_shape = (context_features,) if context_features else None
         self.features, self.units, self.basis = features, units, basis
         shape = {"householder": (units, features), "orthogonal": (features, units), "triangular": (0,)}[basis]
         self.directions = nn.Parameter(torch.randn(shape)) if basis != "triangular" else None
-        self.parameters_told = ToldParameters("Sylvester", 2 * units * units + units, context_features)
+        self.parameters_told = ToldParameters("Sylvester", 2 * units * units + units, context_shape=context_shape)
+        self.context_shape = self.parameters_told.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         outer, inner, bias = self._told(context)
@@ -186,11 +190,11 @@ class GeneralizedSylvester(Bijection):
         units: bends of each fᵢ.
         width: features inside of the masked network.
         depth: hidden layers of it.
-        context_features: size of a context that the network sees; 0 for none.
+        context_shape: C, the size of a context vector that the network sees; ``None`` for no context.
         activation: what stands between its layers.
 
     Shapes:
-        x, z: ``(batch, D)``; context: ``(batch, context_features)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one.
@@ -211,15 +215,21 @@ class GeneralizedSylvester(Bijection):
     def __init__(
         self,
         features: int,
+        *,
         units: int = 4,
         width: int = 64,
         depth: int = 2,
-        context_features: int = 0,
+        context_shape: int | Shape | None = None,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.triangular = Autoregressive(
-            features, TanhTransformer(units), width, depth, context_features, activation=activation
+            features,
+            TanhTransformer(units),
+            width=width,
+            depth=depth,
+            context_shape=context_shape,
+            activation=activation,
         )
         self.event_shape, self.context_shape = (features,), self.triangular.context_shape
         self.directions = nn.Parameter(torch.randn(features, features))

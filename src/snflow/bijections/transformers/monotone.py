@@ -91,7 +91,7 @@ class SigmoidalTransformer(Transformer):
 
     spread: Tensor
 
-    def __init__(self, units: int = 8, layers: int = 2) -> None:
+    def __init__(self, units: int = 8, *, layers: int = 2) -> None:
         super().__init__()
         check_count("SigmoidalTransformer", "units", units)
         check_count("SigmoidalTransformer", "layers", layers)
@@ -151,7 +151,7 @@ class IntegralTransformer(Transformer):
         0.0
     """
 
-    def __init__(self, embedding: int = 8, width: int = 32, nodes: int = 24, bound: float = 5.0) -> None:
+    def __init__(self, embedding: int = 8, *, width: int = 32, nodes: int = 24, bound: float = 5.0) -> None:
         super().__init__()
         for option, count in (("embedding", embedding), ("width", width), ("nodes", nodes)):
             check_count("IntegralTransformer", option, count)
@@ -211,7 +211,7 @@ class SumOfSquaresTransformer(Transformer):
     first: Tensor
     units: Tensor
 
-    def __init__(self, polynomials: int = 3, degree: int = 3, bound: float = 5.0) -> None:
+    def __init__(self, polynomials: int = 3, degree: int = 3, *, bound: float = 5.0) -> None:
         super().__init__()
         check_count("SumOfSquaresTransformer", "polynomials", polynomials)
         check_count("SumOfSquaresTransformer", "degree", degree)

@@ -43,7 +43,7 @@ class LinearSplineTransformer(Transformer):
         tensor([[0.5000]])
     """
 
-    def __init__(self, bins: int = 8, tail_bound: float = 5.0) -> None:
+    def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__()
         check_bins("LinearSplineTransformer", bins, tail_bound)
         self.bins, self.tail_bound = bins, tail_bound
@@ -77,7 +77,7 @@ class QuadraticSplineTransformer(Transformer):
         tensor([[0.5000]])
     """
 
-    def __init__(self, bins: int = 8, tail_bound: float = 5.0) -> None:
+    def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__()
         check_bins("QuadraticSplineTransformer", bins, tail_bound)
         self.bins, self.tail_bound = bins, tail_bound
@@ -115,7 +115,7 @@ class CubicSplineTransformer(Transformer):
         tensor([[0.5000]])
     """
 
-    def __init__(self, bins: int = 8, tail_bound: float = 5.0) -> None:
+    def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__()
         check_bins("CubicSplineTransformer", bins, tail_bound)
         self.bins, self.tail_bound = bins, tail_bound
@@ -162,7 +162,7 @@ class RationalQuadraticTransformer(Transformer):
         True
     """
 
-    def __init__(self, bins: int = 8, tail_bound: float = 5.0) -> None:
+    def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__()
         check_bins(type(self).__name__, bins, tail_bound)
         self.bins, self.tail_bound = bins, tail_bound
