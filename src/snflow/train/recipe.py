@@ -166,7 +166,7 @@ class Recipe:
     def _call(self, section: str) -> tuple[str, dict[str, Any]]:
         """The name and the arguments of a section, objects such as a tracking strategy built anew."""
         built = _shared_parser(self.data["name"], self.flow["name"]).instantiate(self._parsed.clone())
-        options = vars(built[section])
+        options = built[section].as_dict()
         return options.get("name", ""), {key: value for key, value in options.items() if key != "name"}
 
 
