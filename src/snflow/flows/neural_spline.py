@@ -192,6 +192,6 @@ def circular_spline(
         return [Coupling(mask, transformer, net, context_shape=context_shape)]
 
     def base(latent_shape: Shape) -> Uniform:
-        return Uniform(latent_shape, -math.pi, math.pi)
+        return Uniform(latent_shape, low=-math.pi, high=math.pi)
 
     return stacked("flows.circular_spline", shape, layer, layers=layers, base=base)
