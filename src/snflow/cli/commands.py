@@ -150,9 +150,10 @@ def recipes(recipe: str | None = None) -> None:
         print(read_text(find_recipe(recipe)), end="")
         return
     loaded = {name: read_yaml(read_text(path), name) for name, path in available_recipes().items()}
-    width = max(map(len, loaded), default=0)
-    for name, content in loaded.items():
-        print(f"{name:<{width}}  {content['data']['name']:<10} {content['flow']['name']:<15} {content['description']}")
+    rows = [(name, c["data"]["name"], c["flow"]["name"], c["description"]) for name, c in loaded.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    for *cells, description in rows:
+        print("  ".join([*(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)), description]))
 
 
 def _fit(argv: Sequence[str]) -> int:
