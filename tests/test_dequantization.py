@@ -1,4 +1,4 @@
-"""Dequantization: levels come back exactly, the noise is uniform, and bits per dimension count the levels."""
+"""Dequantization: integers are recovered exactly, and a uniform model costs log2(L) bits per dimension."""
 
 import math
 
@@ -7,14 +7,15 @@ import scipy.stats
 import torch
 
 from snflow.bijections.chain import Chain
+from snflow.bijections.elementwise import Affine
 from snflow.distributions.base import Uniform
-from snflow.distributions.dequantization import Dequantization, UniformDequantization
+from snflow.distributions.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from snflow.distributions.flow import Flow, bits_per_dim, mean_nll
 from snflow.errors import ConfigError, DataError, DivergenceError, DtypeError
 
 
 class AlmostOne(Dequantization):
-    """The largest noise below one that the dtype has: the worst case for the way back."""
+    """The largest noise below one that the dtype has: the worst case for quantize."""
 
     def _noise(self, k, generator):
         top = torch.nextafter(torch.ones((), dtype=k.dtype), torch.zeros((), dtype=k.dtype))
@@ -22,16 +23,16 @@ class AlmostOne(Dequantization):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("levels", [2, 17, 256, 65536])
+@pytest.mark.parametrize("num_values", [2, 17, 256, 65536])
 @pytest.mark.parametrize("kind", [UniformDequantization, AlmostOne])
-def test_levels_come_back(kind, levels, dtype):
-    k = torch.arange(levels).reshape(-1, 1)
-    x, log_q = kind(levels)(k, dtype=dtype)
+def test_integers_are_recovered(kind, num_values, dtype):
+    k = torch.arange(num_values).reshape(-1, 1)
+    x, log_q = kind(num_values)(k, dtype=dtype)
     assert x.dtype == dtype
     assert bool(((k <= x) & (x < k + 1)).all())
-    assert torch.equal(log_q, torch.zeros(levels, dtype=dtype))
-    back = kind(levels).quantize(x)
-    assert back.dtype == (torch.uint8 if levels <= 256 else torch.int64)
+    assert torch.equal(log_q, torch.zeros(num_values, dtype=dtype))
+    back = kind(num_values).quantize(x)
+    assert back.dtype == (torch.uint8 if num_values <= 256 else torch.int64)
     assert torch.equal(back.long(), k)
 
 
@@ -55,11 +56,11 @@ def test_quantize_clamps():
     assert UniformDequantization(17).quantize(x).tolist() == [0, 0, 4, 16, 16, 16]
 
 
-@pytest.mark.parametrize("levels", [17, 256])
-def test_uniform_model_costs_the_logarithm_of_the_levels(levels):
-    flow = Flow(Chain([]), Uniform((1, 4, 4), 0.0, float(levels)), UniformDequantization(levels))
-    images = torch.randint(levels, (50, 1, 4, 4), dtype=torch.uint8 if levels == 17 else torch.int64)
-    assert bits_per_dim(mean_nll(flow, images, batch_size=7), 16) == pytest.approx(math.log2(levels), abs=1e-12)
+@pytest.mark.parametrize("num_values", [17, 256])
+def test_uniform_model_costs_the_logarithm_of_the_number_of_values(num_values):
+    flow = Flow(Chain([]), Uniform((1, 4, 4), high=float(num_values)), UniformDequantization(num_values))
+    images = torch.randint(num_values, (50, 1, 4, 4), dtype=torch.uint8 if num_values == 17 else torch.int64)
+    assert bits_per_dim(mean_nll(flow, images, batch_size=7), 16) == pytest.approx(math.log2(num_values), abs=1e-12)
 
 
 def test_data_of_any_integer_dtype():
@@ -71,14 +72,22 @@ def test_data_of_any_integer_dtype():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda d: d(torch.ones(2, 2)), DtypeError, "integer dtype, got torch.float64; give the images as uint8"),
+        (lambda d: d(torch.ones(2, 2)), DtypeError, "integer dtype, got torch.float64; pass images as uint8"),
         (lambda d: d(torch.ones(2, 2, dtype=torch.bool)), DtypeError, "integer dtype, got torch.bool"),
-        (lambda d: d(torch.tensor([[17]])), DataError, "levels from 0 to 16, got values from 17 to 17"),
+        (lambda d: d(torch.tensor([[17]])), DataError, "values from 0 to 16, got values from 17 to 17"),
         (lambda d: d(torch.tensor([[17]], dtype=torch.uint8)), DataError, "got values from 17 to 17"),
-        (lambda d: d(torch.tensor([[-1, 3]])), DataError, "levels from 0 to 16, got values from -1 to 3"),
+        (lambda d: d(torch.tensor([[-1, 3]])), DataError, "values from 0 to 16, got values from -1 to 3"),
         (lambda d: d.quantize(torch.tensor([1.0, math.nan])), DivergenceError, "got 1 NaN of 2"),
-        (lambda d: UniformDequantization(1), ConfigError, "two levels or more, got 1"),
-        (lambda d: UniformDequantization(256.0), ConfigError, "two levels or more, got 256.0"),
+        (lambda d: UniformDequantization(1), ConfigError, "num_values ≥ 2, got 1"),
+        (lambda d: UniformDequantization(levels=256), ConfigError, "got levels=; known: num_values"),
+        (
+            lambda d: VariationalDequantization(256, Affine(0.0, 1.0)),
+            ConfigError,
+            "conditioned on the image, got Affine",
+        ),
+        (lambda d: VariationalDequantization(256, None), ConfigError, "conditioned on the image, got NoneType"),
+        (lambda d: d(torch.ones(2, 2, dtype=torch.int64).numpy()), DtypeError, "a torch.Tensor, got ndarray"),
+        (lambda d: UniformDequantization(256.0), ConfigError, "num_values ≥ 2, got 256.0"),
     ],
 )
 def test_misuse(call, error, message):

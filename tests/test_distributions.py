@@ -1,4 +1,4 @@
-"""Base densities: they integrate to one, agree with other libraries, sample what they say, and refuse misuse."""
+"""Base densities: they integrate to one, agree with other libraries, are sampled correctly, and refuse misuse."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,15 @@ import scipy.stats
 import torch
 from torch.distributions import Independent, Normal
 
-from snflow.distributions.base import BaseDensity, DiagonalNormal, Logistic, StandardNormal, Uniform
+from snflow.distributions.base import (
+    BaseDensity,
+    DiagonalNormal,
+    FoldedDensity,
+    Logistic,
+    NormalMixture,
+    StandardNormal,
+    Uniform,
+)
 from snflow.errors import ConfigError, DtypeError, ShapeError
 
 Build = Callable[[tuple[int, ...]], BaseDensity]
@@ -71,12 +79,12 @@ def test_samples_follow_the_density(build: Build, reference):
 
 
 @every_base
-def test_temperature_scales_the_deviation_about_the_mean(build: Build, reference):
+def test_temperature_scales_the_spread_about_the_mean(build: Build, reference):
     base, generator = build((3,)), torch.Generator()
     full = base.sample(50, generator=generator.manual_seed(1))
-    half = base.sample(50, 0.5, generator=generator.manual_seed(1))
+    half = base.sample(50, temperature=0.5, generator=generator.manual_seed(1))
     torch.testing.assert_close(half - reference.mean(), 0.5 * (full - reference.mean()))
-    torch.testing.assert_close(base.sample(2, 0.0), torch.full((2, 3), reference.mean()))
+    torch.testing.assert_close(base.sample(2, temperature=0.0), torch.full((2, 3), reference.mean()))
 
 
 @every_base
@@ -108,6 +116,18 @@ def test_gradient(build: Build, reference):
     # second derivatives at 0, where a logistic written with |z| has none
     zero = torch.zeros(1, 3, requires_grad=True)
     assert torch.autograd.gradgradcheck(build((3,)).log_prob, zero)
+
+
+@every_base
+def test_an_integer_is_the_shape_of_a_vector(build: Build, reference):
+    assert build(3).event_shape == (3,)
+    assert build([2, 3]).event_shape == (2, 3)
+    assert build(()).event_shape == ()
+
+
+def test_a_misspelt_keyword_is_also_a_type_error():
+    with pytest.raises(TypeError, match="did you mean 'event_shape'"):
+        StandardNormal(evnt_shape=3)
 
 
 def test_state_holds_parameters_only():
@@ -154,18 +174,29 @@ def test_uniform_edges():
         (
             lambda base: base.log_prob(torch.zeros(3, 2)),
             ShapeError,
-            r"StandardNormal: .*\(batch, \*\(4,\)\), got \(3, 2\)",
+            r"StandardNormal: expected latents with shape \(batch, 4\), got \(3, 2\)",
         ),
-        (lambda base: base.log_prob(torch.zeros(4)), ShapeError, r"got \(4,\); the first dimension is the batch"),
+        (lambda base: base.log_prob(torch.zeros(4)), ShapeError, r"got \(4,\); add a batch dimension"),
         (lambda base: base.log_prob(torch.zeros(3, 4, dtype=torch.float32)), DtypeError, "float64, got torch.float32"),
-        (lambda base: base.sample(-1), ConfigError, "0 or more, got -1"),
-        (lambda base: base.sample(2.0), ConfigError, "0 or more, got 2.0"),
-        (lambda base: base.sample(2, -0.5), ConfigError, "temperature, 0 or more, got -0.5"),
-        (lambda base: base.sample(2, math.nan), ConfigError, "temperature, 0 or more, got nan"),
-        (lambda base: StandardNormal(4), ConfigError, r"positive integers, got 4; write \(2,\)"),
-        (lambda base: StandardNormal((0,)), ConfigError, r"positive integers, got \(0,\)"),
-        (lambda base: Uniform((1,), 2.0, 2.0), ConfigError, "low < high, got low=2.0, high=2.0"),
-        (lambda base: DiagonalNormal((1,), 0.0), ConfigError, "positive log_scale_bound, got 0.0"),
+        (lambda base: base.sample(-1), ConfigError, "n ≥ 0, a number of samples, got -1"),
+        (lambda base: base.sample(2.0), ConfigError, "n ≥ 0, a number of samples, got 2.0"),
+        (lambda base: base.log_prob(torch.zeros(3, 4).numpy()), DtypeError, "a torch.Tensor, got ndarray"),
+        (lambda base: base.sample(2, temperature=-0.5), ConfigError, "temperature ≥ 0 and finite, got -0.5"),
+        (lambda base: base.sample(2, temperature=math.nan), ConfigError, "temperature ≥ 0 and finite, got nan"),
+        (lambda base: base.sample(2, temperature="hot"), ConfigError, "temperature ≥ 0 and finite, got 'hot'; use 1"),
+        (lambda base: StandardNormal(0), ConfigError, "a tuple of positive whole numbers, got 0"),
+        (lambda base: StandardNormal((0,)), ConfigError, r"a tuple of positive whole numbers, got \(0,\)"),
+        (lambda base: Uniform(1, low=2.0, high=2.0), ConfigError, "low < high, got low=2.0, high=2.0"),
+        (lambda base: Uniform(1, low="0"), ConfigError, "low < high, got low='0', high=1.0"),
+        (lambda base: Uniform(1, lo=0.0), ConfigError, "Uniform: .* got lo=; did you mean 'low'"),
+        (lambda base: DiagonalNormal(1, log_scale_bound=0.0), ConfigError, "log_scale_bound > 0 and finite, got 0.0"),
+        (lambda base: NormalMixture(1, components=0), ConfigError, "NormalMixture: expected components ≥ 1, got 0"),
+        (
+            lambda base: FoldedDensity(StandardNormal((1, 2))),
+            ConfigError,
+            r"density of vectors, got event shape \(1, 2\)",
+        ),
+        (lambda base: FoldedDensity(3), ConfigError, "density of vectors, got int"),
     ],
 )
 def test_misuse(call, error, message):

@@ -1,7 +1,7 @@
-"""What goes through torch.export: densities of flows without free matrices, and ways back, the learned one too.
+"""torch.export of densities and of inverses, including learned ones.
 
-An exported graph needs no snflow to run. The exact log-determinant of a free matrix looks whether its factors still
-hold, and a root is found in as many steps as it takes: neither has a graph.
+An exported graph runs without snflow. What depends on values has no graph: the exact log-determinant of a free matrix,
+which checks whether its cached factors are still valid, and iterative root finding.
 """
 
 import pytest
@@ -20,7 +20,7 @@ FLOWS = {
 
 
 class Decoder(nn.Module):
-    """z → x, as a module: what is exported is a forward."""
+    """z → x as a module, since torch.export takes the forward of one."""
 
     def __init__(self, flow, inverse=None):
         super().__init__()

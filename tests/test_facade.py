@@ -1,4 +1,4 @@
-"""Flows and bijections through torch.distributions: same numbers, torch's shapes."""
+"""Flows and bijections as objects of torch.distributions: our numbers, torch's shapes."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def standard(*shape):
     return Independent(Normal(torch.zeros(shape), torch.ones(shape)), len(shape))
 
 
-def test_distribution_is_one_of_torch():
+def test_distribution_is_a_torch_distribution():
     flow = Flow(image_bijection(), StandardNormal((4,)))
     distribution = flow.distribution()
     assert isinstance(distribution, Distribution)
@@ -50,7 +50,7 @@ def test_batch_shape_comes_from_the_context():
     z = (x - context @ flow.bijection.weight) * torch.exp(-context[..., :1])
     expected = standard(3).log_prob(z) - 3 * context[..., 0]
     torch.testing.assert_close(distribution.log_prob(x), expected)
-    # one value for all of the batch
+    # one value for the whole batch
     assert distribution.log_prob(torch.zeros(3)).shape == (4, 5)
     assert flow.distribution(context[0, 0]).sample((2,)).shape == (2, 3)
 
@@ -78,7 +78,7 @@ def test_expand():
     assert plain.rsample_and_log_prob((2,))[1].shape == (2, 6)
 
 
-def test_levels_are_the_support_of_a_dequantized_flow():
+def test_integers_are_the_support_of_a_dequantized_flow():
     flow = Flow(Affine(8.0, 4.0), StandardNormal((2,)), UniformDequantization(17))
     distribution = flow.distribution()
     x = distribution.sample((9,))
@@ -133,16 +133,21 @@ def test_transform_with_context():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: as_transform(LeakyReLU()), ConfigError, r"LeakyReLU leaves open, got none; pass event_shape=…"),
+        (lambda: as_transform(LeakyReLU()), ConfigError, r"LeakyReLU does not determine, got none; pass event_shape=…"),
         (lambda: as_transform(Dense(3), (4,)), ShapeError, r"Dense: expected event shape \(3,\), got \(4,\)"),
-        (lambda: as_transform(Dense(3))(torch.zeros(2, 4)), ShapeError, r"end in shape \(3,\), got \(2, 4\)"),
+        (
+            lambda: as_transform(Dense(3))(torch.zeros(2, 4)),
+            ShapeError,
+            r"values with shape \(\*batch, 3\), got \(2, 4\)",
+        ),
         (lambda: as_transform(Dense(3), context=torch.zeros(2)), ContextError, "Dense: expected no context, got one"),
-        (lambda: as_transform(ContextScale()), ContextError, r"\(\*batch, \*\(2,\)\), got none"),
+        (lambda: as_transform(ContextScale()), ContextError, r"a context with shape \(\*batch, 2\), got none"),
+        (lambda: as_transform(LeakyReLU(), 0), ConfigError, "as_transform: expected the shape of one event"),
         (lambda: as_transform(Dense(3)).forward_shape((2, 4)), ShapeError, r"ends in \(3,\), got \(2, 4\)"),
         (
             lambda: Flow(ContextScale(), StandardNormal((3,))).distribution(torch.zeros(4)),
             ShapeError,
-            r"\(\*batch, \*\(2,\)\), got \(4,\)",
+            r"ContextScale: expected a context with shape \(\*batch, 2\), got \(4,\)",
         ),
         (lambda: Flow(ContextScale(), StandardNormal((3,))).distribution(), ContextError, "got none; pass context"),
     ],

@@ -1,4 +1,4 @@
-"""Flow: densities against closed forms, the shapes of samples and contexts, the ways back, and reported likelihoods."""
+"""Flow: densities against closed forms, shapes of samples and contexts, inversion methods, reported likelihoods."""
 
 import copy
 import math
@@ -34,7 +34,7 @@ class Modes(Bijection):
 
 
 class RecordingNormal(BaseDensity):
-    """Records whether it is called under autocast, from which only the bijections guard themselves."""
+    """Records whether it is called under autocast, which only bijections switch off."""
 
     def _log_prob(self, z):
         self.autocast = torch.is_autocast_enabled("cpu")
@@ -45,14 +45,14 @@ class RecordingNormal(BaseDensity):
 
 
 class HalfNoise(Dequantization):
-    """u uniform on [0, ½) for every element, so that log q = D log 2."""
+    """u uniform on [0, ½), so that log q = D log 2."""
 
     def _noise(self, k, generator):
         return torch.rand(k.shape) / 2, torch.full((len(k),), k[0].numel() * math.log(2))
 
 
 class LaxShapes(Bijection):
-    """Claims four latents whatever it is asked."""
+    """Claims four latents for every event."""
 
     def _data_shape(self, latent_shape):
         return (4,)
@@ -107,10 +107,10 @@ def test_samples_have_the_moments_of_the_density():
     flow = dense_flow()
     x = flow.sample(20_000)
     inverse = torch.linalg.inv(flow.bijection.weight.detach())
-    deviation = (inverse @ inverse.T).diagonal().sqrt()
+    scale = (inverse @ inverse.T).diagonal().sqrt()
     mean = -inverse @ flow.bijection.bias.detach()
-    assert bool(((x.mean(0) - mean).abs() < 5 * deviation / math.sqrt(20_000)).all())
-    torch.testing.assert_close(x.T.cov(), inverse @ inverse.T, rtol=0, atol=0.05 * float(deviation.max() ** 2))
+    assert bool(((x.mean(0) - mean).abs() < 5 * scale / math.sqrt(20_000)).all())
+    torch.testing.assert_close(x.T.cov(), inverse @ inverse.T, rtol=0, atol=0.05 * float(scale.max() ** 2))
 
 
 def test_shapes_with_and_without_context():
@@ -124,7 +124,7 @@ def test_shapes_with_and_without_context():
     assert dense_flow().log_prob(torch.zeros(0, 3)).shape == (0,)
 
 
-def test_every_sample_belongs_to_its_row_of_context():
+def test_every_sample_is_conditioned_on_its_row_of_the_context():
     flow = Flow(ContextScale(), StandardNormal((3,)))
     context = torch.tensor([[0.0, 100.0], [0.0, -100.0]])
     x = flow.sample(6, context, temperature=0.0)
@@ -160,7 +160,7 @@ def test_encode_and_decode_are_inverse():
     torch.testing.assert_close(flow.decode(flow.encode(x)), x)
 
 
-def test_levels_in_and_levels_out():
+def test_integers_in_and_integers_out():
     flow = digits_flow()
     assert flow.event_shape == (1, 2, 2)
     images = torch.randint(17, (6, 1, 2, 2), dtype=torch.uint8)
@@ -174,14 +174,14 @@ def test_levels_in_and_levels_out():
     assert flow.rsample(5).is_floating_point()
 
 
-def test_density_of_the_noise_is_taken_off():
-    # noise on half of a level has twice the density, and log 2 per element comes off
-    flow = Flow(Chain([]), Uniform((5,), 0.0, 17.0), HalfNoise(17))
+def test_density_of_the_noise_is_subtracted():
+    # noise on half the unit interval has density 2: log 2 per element is subtracted
+    flow = Flow(Chain([]), Uniform(5, high=17.0), HalfNoise(17))
     images = torch.randint(17, (3, 5))
     torch.testing.assert_close(flow.log_prob(images), torch.full((3,), -5 * math.log(17) - 5 * math.log(2)))
 
 
-def test_levels_follow_the_dtype_of_the_flow():
+def test_integers_follow_the_dtype_of_the_flow():
     flow = digits_flow().to(torch.float32)
     images = torch.randint(17, (6, 1, 2, 2), dtype=torch.uint8)
     assert flow.log_prob(images).dtype == torch.float32
@@ -203,7 +203,9 @@ def test_the_inversion_method_is_an_argument():
     exact, learned = flow.decode(z, inverse="exact"), flow.decode(z, inverse="learned")
     torch.testing.assert_close(flow.encode(exact), z)
     torch.testing.assert_close(learned, (z - flow.bijection.bias) @ flow.bijection.inverse_matrix.T)
-    draws = [flow.sample(4, inverse=way, generator=torch.Generator().manual_seed(1)) for way in ("exact", "learned")]
+    draws = [
+        flow.sample(4, inverse=method, generator=torch.Generator().manual_seed(1)) for method in ("exact", "learned")
+    ]
     assert not torch.allclose(*draws)
     with pytest.raises(ConfigError, match="learned, exact, refined, got 'learnt'; did you mean 'learned'"):
         flow.sample(1, inverse="learnt")
@@ -234,9 +236,17 @@ def test_event_shape_of_an_empty_chain():
         (lambda: Flow(Dense(3), StandardNormal((4,))), ShapeError, r"Flow: .*latents of Dense, got event shape \(4,\)"),
         (lambda: Flow(Flatten((1, 2, 2)), StandardNormal((5,))), ShapeError, r"Flow: .*got event shape \(5,\)"),
         (lambda: Flow(LaxShapes(), StandardNormal((5,))), ShapeError, r"event shape \(4,\), .* got event shape \(5,\)"),
-        (lambda: Flow(StandardNormal((3,)), Dense(3)), ConfigError, r"Bijection, got StandardNormal; the order is"),
+        (
+            lambda: Flow(StandardNormal((3,)), Dense(3)),
+            ConfigError,
+            r"bijection to be a Bijection, got StandardNormal; the order is",
+        ),
         (lambda: Flow(Dense(3), StandardNormal((3,)), 256), ConfigError, "dequantization .* got int"),
-        (lambda: dense_flow().log_prob(torch.zeros(2, 4)), ShapeError, r"\(batch, \*\(3,\)\), got \(2, 4\)"),
+        (
+            lambda: dense_flow().log_prob(torch.zeros(2, 4)),
+            ShapeError,
+            r"Flow: expected data with shape \(batch, 3\), got \(2, 4\)",
+        ),
         (lambda: dense_flow().log_prob(torch.zeros(3)), ShapeError, r"got \(3,\); add a batch dimension: x\[None\]"),
         (
             lambda: dense_flow().log_prob(torch.zeros(2, 3, dtype=torch.float32)),
@@ -252,13 +262,27 @@ def test_event_shape_of_an_empty_chain():
         (
             lambda: Flow(ContextScale(), StandardNormal((3,))).sample(2, torch.zeros(5, 3)),
             ShapeError,
-            r"context shape \(m, \*\(2,\)\), got \(5, 3\)",
+            r"context with shape \(m, 2\), got \(5, 3\)",
         ),
         (lambda: Flow(OneWay(), StandardNormal((3,))).sample(2), NotInvertibleError, "has_inverse = False"),
-        (lambda: dense_flow().sample(-2), ConfigError, "0 or more, got -2"),
-        (lambda: mean_nll(dense_flow(), torch.zeros(0, 3)), DataError, "one row or more, got none"),
-        (lambda: mean_nll(dense_flow(), torch.zeros(2, 3), batch_size=0), ConfigError, "positive batch_size, got 0"),
-        (lambda: bits_per_dim(1.0, 0), ConfigError, "positive number of dimensions, got 0"),
+        (lambda: dense_flow().sample(-2), ConfigError, "Flow: expected n ≥ 0, a number of samples, got -2"),
+        (lambda: mean_nll(dense_flow(), torch.zeros(0, 3)), DataError, "at least one row, got none"),
+        (lambda: mean_nll(dense_flow(), torch.zeros(2, 3), batch_size=0), ConfigError, "batch_size ≥ 1, got 0"),
+        (
+            lambda: dense_flow().sample(2, temperature="hot"),
+            ConfigError,
+            "Flow: .*temperature ≥ 0 and finite, got 'hot'",
+        ),
+        (
+            lambda: Flow(ContextScale(), StandardNormal((3,))).sample("3", torch.zeros(5, 2)),
+            ConfigError,
+            "Flow: expected n ≥ 0, a number of samples, got '3'",
+        ),
+        (lambda: mean_nll(dense_flow(), torch.zeros(2, 3).numpy()), DtypeError, "mean_nll: .*Tensor, got ndarray; use"),
+        (lambda: mean_nll(dense_flow(), torch.tensor(1.0)), DataError, "at least one row, got none"),
+        (lambda: Flow(Dense(3), bsae=StandardNormal((3,))), ConfigError, "Flow: .* got bsae=; did you mean 'base'"),
+        (lambda: Flow(Dense(3), bsae=StandardNormal((3,))), TypeError, "Flow: .* got bsae=; did you mean 'base'"),
+        (lambda: bits_per_dim(1.0, 0), ConfigError, "bits_per_dim: expected dimensions ≥ 1, got 0"),
     ],
 )
 def test_misuse(call, error, message):
@@ -267,9 +291,9 @@ def test_misuse(call, error, message):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_mean_nll_is_the_mean_whatever_the_batches(batch_size):
+def test_mean_nll_does_not_depend_on_the_batches(batch_size):
     flow, x = dense_flow(), torch.randn(30, 3)
-    assert mean_nll(flow, x, batch_size) == pytest.approx(-flow.log_prob(x).mean().item(), abs=1e-12)
+    assert mean_nll(flow, x, batch_size=batch_size) == pytest.approx(-flow.log_prob(x).mean().item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -279,7 +303,7 @@ def test_mean_nll_sums_in_float64(batch_size):
     x = torch.full((4, 1), math.sqrt(2 * 2**24), dtype=torch.float32)
     x[1:] = math.sqrt(2)
     single = [-value for value in flow.log_prob(x).tolist()]
-    assert mean_nll(flow, x, batch_size) == math.fsum(single) / 4
+    assert mean_nll(flow, x, batch_size=batch_size) == math.fsum(single) / 4
 
 
 def test_mean_nll_evaluates_without_gradients_or_autocast_and_restores_every_mode():
@@ -299,7 +323,7 @@ def test_mean_nll_evaluates_without_gradients_or_autocast_and_restores_every_mod
 
 def test_mean_nll_with_a_seeded_generator_repeats():
     flow, images = digits_flow(), torch.randint(17, (20, 1, 2, 2), dtype=torch.uint8)
-    first, second = (mean_nll(flow, images, 6, torch.Generator().manual_seed(4)) for _ in range(2))
+    first, second = (mean_nll(flow, images, batch_size=6, generator=torch.Generator().manual_seed(4)) for _ in range(2))
     assert first == second
 
 
@@ -307,18 +331,18 @@ def test_bits_per_dim_of_tensors():
     torch.testing.assert_close(bits_per_dim(torch.tensor([math.log(2), 0.0]), 2), torch.tensor([0.5, 0.0]))
 
 
-NO_TENSORS = [torch.zeros(2, 3).numpy(), [[0.0, 0.0, 0.0]], None, 1.0, "data", torch.zeros(2, 3).to_sparse()]
+NOT_DENSE_TENSORS = [torch.zeros(2, 3).numpy(), [[0.0, 0.0, 0.0]], None, 1.0, "data", torch.zeros(2, 3).to_sparse()]
 
 
-@pytest.mark.parametrize("data", NO_TENSORS, ids=lambda data: type(data).__name__)
+@pytest.mark.parametrize("data", NOT_DENSE_TENSORS, ids=lambda data: type(data).__name__)
 @pytest.mark.parametrize("method", ["log_prob", "__call__", "encode", "decode"])
-def test_what_is_no_dense_tensor_gets_our_own_error(method, data):
+def test_data_that_are_not_a_dense_tensor_are_refused(method, data):
     with pytest.raises(DtypeError, match=r"torch\.as_tensor|to_dense"):
         getattr(dense_flow(), method)(data)
 
 
-@pytest.mark.parametrize("context", NO_TENSORS[:2] + NO_TENSORS[3:], ids=lambda data: type(data).__name__)
-def test_what_is_no_dense_context_gets_our_own_error(context):
+@pytest.mark.parametrize("context", NOT_DENSE_TENSORS[:2] + NOT_DENSE_TENSORS[3:], ids=lambda data: type(data).__name__)
+def test_a_context_that_is_not_a_dense_tensor_is_refused(context):
     flow = Flow(ContextScale(), StandardNormal((3,)))
     for call in (lambda: flow.log_prob(torch.zeros(2, 3), context), lambda: flow.sample(2, context)):
         with pytest.raises(DtypeError, match=r"torch\.as_tensor|to_dense"):
