@@ -85,7 +85,7 @@ def test_data_of_any_integer_dtype():
             ConfigError,
             "conditioned on the image, got Affine",
         ),
-        (lambda d: VariationalDequantization(256, None), ConfigError, "conditioned on the image, got NoneType"),
+        (lambda d: VariationalDequantization(256, None), ConfigError, "bijection to be a Bijection, got NoneType"),
         (lambda d: d(torch.ones(2, 2, dtype=torch.int64).numpy()), DtypeError, "a torch.Tensor, got ndarray"),
         (lambda d: UniformDequantization(256.0), ConfigError, "num_values ≥ 2, got 256.0"),
     ],

@@ -196,7 +196,7 @@ def test_uniform_edges():
             ConfigError,
             r"density of vectors, got event shape \(1, 2\)",
         ),
-        (lambda base: FoldedDensity(3), ConfigError, "density of vectors, got int"),
+        (lambda base: FoldedDensity(3), ConfigError, "base to be a BaseDensity, got int"),
     ],
 )
 def test_misuse(call, error, message):

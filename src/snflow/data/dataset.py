@@ -142,5 +142,5 @@ def datasets() -> dict[str, Callable[..., Dataset]]:
     """
     from snflow import data
 
-    public = {name: getattr(data, name) for name in sorted(data.__all__)}
+    public = {name: getattr(data, name) for name in sorted(dir(data))}
     return {name: f for name, f in public.items() if getattr(f, "__annotations__", {}).get("return") == "Dataset"}

@@ -201,6 +201,16 @@ def check_sampling(where: str, n: int, temperature: float = 1.0) -> None:
     check_weight(where, "temperature", temperature, fix="use 1 to sample from the density itself")
 
 
+def check_kind(where: str, option: str, value: object, kind: type[nn.Module], *, fix: str | None = None) -> None:
+    """Refuse an argument that is not an instance of a class.
+
+    Raises:
+        ConfigError: the argument has another type.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(where, expected=f"{option} to be a {kind.__name__}", got=type(value).__name__, fix=fix)
+
+
 _LOG_2PI = math.log(2 * math.pi)
 _LOG_SCALE_BOUND = 7.0
 """The largest |log σ| by default: σ runs from about 1/1100 to 1100."""
@@ -451,8 +461,9 @@ class FoldedDensity(BaseDensity):
     """
 
     def __init__(self, base: BaseDensity, *, width: int = 32, depth: int = 2) -> None:
-        if not isinstance(base, BaseDensity) or len(base.event_shape) != 1:
-            got = f"event shape {base.event_shape}" if isinstance(base, BaseDensity) else type(base).__name__
+        check_kind("FoldedDensity", "base", base, BaseDensity)
+        if len(base.event_shape) != 1:
+            got = f"event shape {base.event_shape}"
             raise ConfigError("FoldedDensity", expected="a base density of vectors", got=got, fix="flatten the event")
         super().__init__(base.event_shape)
         (features,) = base.event_shape

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from snflow.bijections.base import Bijection, check_tensor
-from snflow.distributions.base import standard_normal_log_prob
+from snflow.distributions.base import check_kind, standard_normal_log_prob
 from snflow.errors import CheckedConstructor, ConfigError, DataError, DivergenceError, DtypeError
 from snflow.numerics.probes import sum_event
 
@@ -178,13 +178,12 @@ class VariationalDequantization(Dequantization):
 
     def __init__(self, num_values: int, bijection: Bijection) -> None:
         super().__init__(num_values)
-        if not isinstance(bijection, Bijection) or bijection.context_shape is None:
+        check_kind("VariationalDequantization", "bijection", bijection, Bijection)
+        if bijection.context_shape is None:
             raise ConfigError(
                 "VariationalDequantization",
                 expected="a bijection conditioned on the image",
-                got=f"{bijection.label}, without a context"
-                if isinstance(bijection, Bijection)
-                else type(bijection).__name__,
+                got=f"{bijection.label}, without a context",
                 fix="build it with context_shape=image_shape",
             )
         self.bijection = bijection

@@ -11,10 +11,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape, check_tensor
-from snflow.distributions.base import BaseDensity, check_batch, check_sampling, leading_shape
+from snflow.distributions.base import BaseDensity, check_batch, check_kind, check_sampling, leading_shape
 from snflow.distributions.dequantization import Dequantization
 from snflow.distributions.torch_distribution import FlowDistribution
-from snflow.errors import CheckedConstructor, ConfigError, ContextError, DataError, ShapeError, check_count
+from snflow.errors import CheckedConstructor, ContextError, DataError, ShapeError, check_count
 
 
 @final
@@ -46,10 +46,11 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
 
     def __init__(self, bijection: Bijection, base: BaseDensity, dequantization: Dequantization | None = None) -> None:
         super().__init__()
-        _check_kind("bijection", bijection, Bijection)
-        _check_kind("base", base, BaseDensity)
+        order = "the order is Flow(bijection, base, dequantization)"
+        check_kind("Flow", "bijection", bijection, Bijection, fix=order)
+        check_kind("Flow", "base", base, BaseDensity, fix=order)
         if dequantization is not None:
-            _check_kind("dequantization", dequantization, Dequantization)
+            check_kind("Flow", "dequantization", dequantization, Dequantization, fix=order)
         self.bijection = bijection
         self.base = base
         self.dequantization = dequantization
@@ -236,16 +237,6 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
         (m,) = leading_shape("Flow", "context", context, shape, batch="m")
         z = self.base.rsample(n * m, temperature=temperature, generator=generator)
         return z, context.expand(n, *context.shape).flatten(0, 1), (n, m)
-
-
-def _check_kind(name: str, part: object, kind: type[nn.Module]) -> None:
-    if not isinstance(part, kind):
-        raise ConfigError(
-            "Flow",
-            expected=f"{name} to be a {kind.__name__}",
-            got=type(part).__name__,
-            fix="the order is Flow(bijection, base, dequantization)",
-        )
 
 
 def _data_shape(bijection: Bijection, base: BaseDensity) -> Shape:
