@@ -1,4 +1,4 @@
-"""What README says works: its Python runs, its commands exist, its links lead somewhere."""
+"""README and docs: the Python runs, the commands exist, the links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -10,25 +10,27 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_python_examples_run():
+def run_examples(page):
+    """Execute the Python blocks of a page in one namespace, and return it."""
     torch.set_default_dtype(torch.float32)
     namespace = {}
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert set(namespace["snflow"].testing.check(namespace["snflow"].SmoothLeakyReLU(), (5,)).values()) == {"ok"}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        exec(compile(block, page, "exec"), namespace)
+    return namespace
+
+
+def test_examples_of_the_first_page_run():
+    names = run_examples("README.md")
+    assert {"flow", "layer", "batch", "images"} <= names.keys()
+    assert set(names["snflow"].testing.check(names["snflow"].SmoothLeakyReLU(), (5,)).values()) == {"ok"}
 
 
 def test_examples_of_the_page_on_flows_run():
-    torch.set_default_dtype(torch.float32)
-    namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "flows.md").read_text(), re.DOTALL):
-        exec(compile(block, "docs/flows.md", "exec"), namespace)
-    assert namespace["score"].shape == (8, 5)
-    assert namespace["together"].shape == (3, 8)
-    assert set(namespace["report"].values()) == {"ok"}
-    assert set(namespace["snflow"].testing.check(namespace["foreign"], (5,)).values()) == {"ok"}
+    names = run_examples("docs/flows.md")
+    assert names["score"].shape == (8, 5)
+    assert names["together"].shape == (3, 8)
+    assert set(names["report"].values()) == {"ok"}
+    assert set(names["snflow"].testing.check(names["foreign"], (5,)).values()) == {"ok"}
 
 
 def test_make_targets_exist():
@@ -39,24 +41,41 @@ def test_make_targets_exist():
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-def test_command_lines_name_real_commands_recipes_and_options():
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/tracking.md", "docs/reproducing.md"])
+def test_commands_name_real_recipes_and_options(page):
     from snflow.cli.main import main
-    from snflow.train.recipe import load_recipe
-    from snflow.train.typed import field_types
+    from snflow.train import load_recipe
 
-    lines = re.findall(r"^snflow (\w+)(.*)$", README, re.MULTILINE)
-    assert {command for command, _ in lines} == {"recipes", "fit", "evaluate", "sample", "reproduce"}
-    for command, rest in lines:
+    for command, rest in re.findall(r"^(?:    )?snflow (\w+)(.*)$", (ROOT / page).read_text(), re.MULTILINE):
         assert main([command, "--help"]) == 0
-        words = rest.split()
-        if command == "fit" and words[0] != "--resume":
+        words = rest.split("  ")[0].split("#")[0].split()
+        if command == "fit" and words[0] not in ("--resume", "mine.yaml", "RECIPE"):
             recipe = load_recipe(words[0])
-            for option in re.findall(r"--(\w+)\.(\w+)", rest):
-                assert option[1] in field_types(type(recipe.sections()[option[0]]))
+            sections = recipe.to_dict()
+            for section, option in re.findall(r"--(\w+)\.(\w+)", rest):
+                assert option in sections[section]
+
+
+def test_the_first_page_shows_every_command():
+    assert {command for command, _ in re.findall(r"^snflow (\w+)(.*)$", README, re.MULTILINE)} == {
+        "recipes",
+        "fit",
+        "evaluate",
+        "sample",
+    }
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/flows.md"])
+def test_every_ready_flow_is_on_the_page(page):
+    from snflow.flows import ready_flows
+
+    text = (ROOT / page).read_text()
+    assert [name for name in ready_flows() if not re.search(rf"`(flows\.)?{name}\b", text)] == []
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "results/README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))],
 )
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
