@@ -1,4 +1,4 @@
-"""Angles to the exact gradient of log|det T(w)|: inverse kernels by least squares, with and without Neumann terms.
+"""Angle to the exact gradient of log|det T(w)|: inverse kernels by least squares, with and without Neumann terms.
 
 .venv/bin/python benchmarks/neumann.py > results/neumann/README.md
 """
@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from snflow import SelfNormalizingConv2d
+from snflow import Penalty, SelfNormalizingConv2d
 from snflow.numerics.operators.conv import ConvOperator
 
 EVENT = (4, 14, 14)
@@ -19,14 +19,14 @@ SIZES = (3, 5, 7)
 TERMS = (0, 1, 5, 20)
 PROBES = (8, 64)
 DRAWS = 5
-"""Kernels for each spread, of which the medians are shown."""
+"""Number of kernels for each spread; the page shows medians."""
 
-INTRODUCTION = f"""# The log-det gradient of a convolution whose inverse is no convolution
+INTRODUCTION = f"""# The log-det gradient of a convolution whose inverse is not a convolution
 
 Kernels w = identity + spread · Gaussian, 3×3, on images of {" × ".join(map(str, EVENT))}, zero padding; the inverse
-kernel r of each size is fitted by least squares. Shown is the angle in degrees between the gradient that the layer
-takes for log|det T(w)| and the exact one, by the dense matrix: medians over {DRAWS} kernels, in float64. K Neumann
-terms are estimated by 8 and by 64 Rademacher probes. The condition is that of the dense matrix, the residual
+kernel r of each size is fitted by least squares. Shown is the angle in degrees between the gradient of log|det T(w)|
+that the layer uses and the exact one from the dense matrix: medians over {DRAWS} kernels, in float64. K Neumann terms
+are estimated with 8 and with 64 Rademacher probes. The condition is that of the dense matrix, the residual is
 ‖I − A(r) A(w)‖/√D. Written by `benchmarks/neumann.py`.
 
 | spread | condition | r | residual | K = 0 | """
@@ -54,7 +54,7 @@ def angles(spread: float, size: int) -> list[float]:
     weight = torch.zeros(EVENT[0], EVENT[0], 3, 3)
     weight[range(EVENT[0]), range(EVENT[0]), 1, 1] = 1
     weight += spread * torch.randn_like(weight)
-    layer = SelfNormalizingConv2d(EVENT[0], 3, inverse_kernel_size=size, penalty_weight=0.0)
+    layer = SelfNormalizingConv2d(EVENT[0], 3, inverse_kernel_size=size, tracking=Penalty(0.0))
     layer.weight.data = weight
     layer.refresh_inverse(EVENT)
     matrix, exact = dense(weight)
@@ -66,7 +66,7 @@ def angles(spread: float, size: int) -> list[float]:
 
 
 def dense(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrix of the convolution, and the exact gradient of log|det| by the kernel."""
+    """The matrix of the convolution, and the exact gradient of log|det| with respect to the kernel."""
     kernel = weight.clone().requires_grad_()
     units = torch.eye(math.prod(EVENT)).view(-1, *EVENT)
     matrix = ConvOperator(3).product(kernel, units).flatten(1).mT
@@ -76,15 +76,12 @@ def dense(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gradient(layer: SelfNormalizingConv2d, terms: int, probes: int) -> Tensor:
-    """What the training forward carries for the kernel of ``layer`` with so many Neumann terms."""
+    """The gradient that a training forward of ``layer`` delivers for its kernel, with this many Neumann terms."""
     twin = SelfNormalizingConv2d(
         EVENT[0],
         3,
         inverse_kernel_size=layer.inverse_weight.shape[-1],
-        penalty_weight=0.0,
-        guard=False,
-        neumann_terms=terms,
-        neumann_probes=probes,
+        tracking=Penalty(0.0, guard=False, neumann_terms=terms, neumann_probes=probes),
     )
     twin.load_state_dict(layer.state_dict())
     twin(torch.zeros(1, *EVENT))[1].sum().backward()
@@ -93,7 +90,7 @@ def gradient(layer: SelfNormalizingConv2d, terms: int, probes: int) -> Tensor:
 
 
 def angle(one: Tensor, other: Tensor) -> float:
-    """Degrees between two gradients."""
+    """The angle between two gradients, in degrees."""
     one, other = (g.flatten() / g.norm() for g in (one, other))
     return 2 * math.degrees(math.atan2(float((one - other).norm()), float((one + other).norm())))
 

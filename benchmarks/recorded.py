@@ -114,9 +114,7 @@ def main() -> None:
     """Measure the recipes, and write runs.jsonl and README.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", default="mnist_dense_snf,mnist_dense_newton,mnist_conv_snf")
-    parser.add_argument(
-        "--modes", default=None, help="some of the modes above; by default all supported ones"
-    )
+    parser.add_argument("--modes", default=None, help="some of the modes above; by default all supported ones")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--seconds", type=float, default=0.5, help="length of each of the five turns")
     parser.add_argument("--threads", type=int, default=2)
