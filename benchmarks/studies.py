@@ -44,6 +44,7 @@ TRACKINGS = {
     "secant": SECANT,
 }
 NEUMANN, PULL = ("--flow.tracking.neumann_terms",), ("--flow.tracking.pull",)
+SAMPLES = ("--flow.tracking.samples",)
 INVERSE_SIZE = ("--flow.inverse_kernel_size",)
 CONSTANT_DENSE = ("--epochs", "6", "--schedule.decay", "constant", *ANGLE)
 GUARD_OFF = ("--flow.tracking.guard", "false")
@@ -207,9 +208,9 @@ STUDIES = {
     ),
     "lambda": Study(
         "The penalty weight, with and without the guard: two dense layers on MNIST",
-        """The recipe `mnist_dense_newton` with `Penalty`, 6 epochs at a constant rate of 1e-3, ten times the paper's, at
-        which the penalty alone lags or diverges. **Short runs**, one seed. With the guard, then without: a run that
-        diverges ends with exit code 3 and is listed with its error.""",
+        """The recipe `mnist_dense_newton` with `Penalty`, 6 epochs at a constant rate of 1e-3, ten times the paper's.
+        At this rate the penalty alone lags or diverges. **Short runs**, one seed. With the guard, then without: a run
+        that diverges ends with exit code 3 and is listed with its error.""",
         tuple(
             Run(
                 f"lambda{weight}{suffix}",
@@ -222,8 +223,8 @@ STUDIES = {
     ),
     "geco": Study(
         "GECO with a tolerance, from three initial λ: two dense layers on MNIST",
-        """The recipe `mnist_dense_newton` with `Penalty` and the guard, 4 epochs at a peak rate of 3e-4 with one epoch of
-        warm-up and cosine decay. λ is fixed, or adapted by GECO at a rate of 0.05 to a relative reconstruction error
+        """The recipe `mnist_dense_newton` with `Penalty` and the guard, 4 epochs at a peak rate of 3e-4 with one epoch
+        of warm-up and cosine decay. λ is fixed, or adapted by GECO at a rate of 0.05 to a relative reconstruction error
         ‖g(f(x)) − x‖ / ‖x‖ of 0.1. `both`: the penalty acts on w and r, as in the paper; `inverse`: on r alone
         (`on_inverse_only`). **Short runs**, one seed.""",
         tuple(
