@@ -6,9 +6,11 @@ import pickle
 import pytest
 import torch
 
+import snflow
 from snflow import (
     ActNorm,
-    AffineCoupling,
+    Coupling,
+    affine_coupling,
     Chain,
     Conv2d,
     PLUConv2d,
@@ -124,7 +126,7 @@ def test_actnorm_on_vectors_and_in_single_precision():
 
 
 def test_coupling_is_glows():
-    layer = AffineCoupling(5, width=7)
+    layer = affine_coupling(5, width=7)
     kernels = [m.kernel_size for m in layer.conditioner.layers if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [(3, 3), (1, 1), (3, 3)]
     with torch.no_grad():
@@ -139,12 +141,12 @@ def test_coupling_is_glows():
 
 
 def test_glow_keeps_width_512_by_default():
-    assert AffineCoupling(4).conditioner.layers[0].out_channels == 512
+    assert affine_coupling(4).conditioner.layers[0].out_channels == 512
 
 
 def test_a_conditioner_of_the_wrong_size_is_named():
     with pytest.raises(ShapeError, match="a conditioner that returns shape"):
-        AffineCoupling(4, conditioner=torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
+        affine_coupling(4, conditioner=torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
     with pytest.raises(ShapeError, match="a prior that returns shape"):
         Split((4, 3, 3), Chain([]), torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
 
@@ -152,9 +154,9 @@ def test_a_conditioner_of_the_wrong_size_is_named():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: AffineCoupling(1), "two channels or more, got 1"),
+        (lambda: affine_coupling(1), "two channels or more, got 1"),
         (lambda: Split((1, 4, 4), Chain([])), "two channels or more"),
-        (lambda: flows.glow((1, 8, 8), levels=0), "levels ≥ 1"),
+        (lambda: flows.glow((1, 8, 8), scales=0), "scales ≥ 1"),
         (lambda: flows.glow((1, 8, 8), mixing="fre"), "did you mean 'free'"),
         (lambda: flows.glow((1, 8, 8), log_det_rule="relative"), "log_det_rule to be one of"),
     ],
@@ -193,7 +195,7 @@ MIXINGS = ["free", "plu", "emerging", "exponential", "periodic", "woodbury"]
 def trained(**options):
     """A Glow a few steps away from its first weights."""
     torch.manual_seed(0)
-    flow = flows.glow((1, 8, 8), quantized=17, levels=2, steps=2, width=8, **options)
+    flow = snflow.dequantized(flows.glow((1, 8, 8), scales=2, layers=2, width=8, **options), 17)
     optimizer = torch.optim.Adam(flow.parameters(), lr=2e-3)
     for _ in range(5):
         optimizer.zero_grad()
@@ -230,20 +232,20 @@ def test_both_inverses_give_the_same_image():
 
 
 def test_glow_of_the_paper_has_its_layers():
-    flow = flows.glow((1, 28, 28), quantized=256, width=4)
+    flow = flows.glow((1, 28, 28), width=4)
     kinds = [type(m) for m in flow.modules()]
-    assert kinds.count(ActNorm) == kinds.count(AffineCoupling) == kinds.count(SelfNormalizingConv2d) == 32
+    assert kinds.count(ActNorm) == kinds.count(Coupling) == kinds.count(SelfNormalizingConv2d) == 32
     assert kinds.count(Split) == 1
     assert kinds.count(Squeeze) == 2
     assert flow.base.event_shape == (784,)
-    exact = flows.glow((3, 32, 32), quantized=256, levels=3, steps=1, width=4, log_det_rule="exact")
+    exact = flows.glow((3, 32, 32), scales=3, layers=1, width=4, log_det_rule="exact")
     assert [type(m) for m in exact.modules()].count(Conv2d) == 3
 
 
 # torch's own tracer instantiates the autograd functions that it traces
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_step_of_glow_compiles_whole_once_it_is_set():
-    chain = Chain([Squeeze(), ActNorm(4), PLUConv2d(4), SelfNormalizingConv2d(4, 1), AffineCoupling(4, width=8)])
+    chain = Chain([Squeeze(), ActNorm(4), PLUConv2d(4), SelfNormalizingConv2d(4, 1), affine_coupling(4, width=8)])
     x = torch.randn(3, 1, 4, 4)
     chain(x)
     wanted = chain(x)

@@ -65,7 +65,7 @@ def test_64_layers_of_3072_dimensions_keep_their_digits_in_single_precision():
             snflow.SelfNormalizingConv2d(3, 3),
             snflow.SmoothLeakyReLU(),
             snflow.ActNorm(3),
-            snflow.AffineCoupling(3, width=8),
+            snflow.affine_coupling(3, width=8),
         ]
     chain = snflow.Chain(layers).eval()
     with torch.no_grad():

@@ -53,7 +53,7 @@ from .bijections.convolution.emerging import (
 from .bijections.convolution.exponential import ConvExponential as ConvExponential
 from .bijections.convolution.masked_residual import MaskedResidualConv2d as MaskedResidualConv2d
 from .bijections.convolution.periodic import PeriodicConv2d as PeriodicConv2d
-from .bijections.coupling import AffineCoupling as AffineCoupling
+from .bijections.coupling import affine_coupling as affine_coupling
 from .bijections.coupling import Coupling as Coupling
 from .bijections.elementwise import (
     CDF as CDF,

@@ -1,4 +1,4 @@
-"""Coupling layers: one part of the event is transformed conditioned on the other part."""
+"""Coupling layers: one part of an event is transformed conditioned on the other part."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.transformers.affine import AffineTransformer
 from snflow.bijections.transformers.base import Transformer
 from snflow.errors import ConfigError, ShapeError, check_context_shape
 from snflow.nets.convnet import ConvNet
@@ -15,7 +16,7 @@ from snflow.numerics.probes import sum_event
 
 
 def alternating(features: int, first: int = 0) -> Tensor:
-    """mᵢ = (i + first) even: every second of D features is kept, with shape ``(D,)``.
+    """mᵢ = (i + first) even: keeps every second of D features, with shape ``(D,)``.
 
     Raises:
         ConfigError: fewer than two features.
@@ -29,7 +30,7 @@ def alternating(features: int, first: int = 0) -> Tensor:
 
 
 def halves(features: int, first: int = 0) -> Tensor:
-    """mᵢ = i < ⌊D/2⌋, or the other half for ``first=1``: features or channels, with shape ``(D,)``.
+    """mᵢ = i < ⌊D/2⌋, or the other half for ``first=1``: keeps one half of D features or channels, with shape ``(D,)``.
 
     Raises:
         ConfigError: fewer than two features.
@@ -44,7 +45,7 @@ def halves(features: int, first: int = 0) -> Tensor:
 
 
 def checkerboard(height: int, width: int, first: int = 0) -> Tensor:
-    """mᵢⱼ = (i + j + first) even: pixels, with shape ``(1, height, width)`` (Dinh et al. 2017, figure 3).
+    """mᵢⱼ = (i + j + first) even: keeps every second pixel, with shape ``(1, height, width)`` (Dinh et al. 2017).
 
     Raises:
         ConfigError: an image of one pixel.
@@ -61,7 +62,10 @@ def checkerboard(height: int, width: int, first: int = 0) -> Tensor:
 def _check_size(where: str, count: int) -> None:
     if count < 2:
         raise ConfigError(
-            where, expected="two elements or more", got=str(count), fix="a coupling needs one to keep and one to map"
+            where,
+            expected="two elements or more, so that a coupling keeps one and transforms one",
+            got=str(count),
+            fix="for one feature use Autoregressive(1, …), an element-wise map conditioned on the context",
         )
 
 
@@ -69,26 +73,26 @@ def _check_size(where: str, count: int) -> None:
 class Coupling(Bijection):
     """z_a = x_a, z_c = τ(x_c; h), h = net(x_a, context); log|det| = Σ log dz_c/dx_c.
 
-    Both directions cost one pass through the network, which may be anything. A mask along the first dimension of the
-    event takes the kept elements out: the network sees nothing else. A mask over pixels leaves them in their places,
-    the others set to zero.
+    Both directions cost one pass through the network, which may be any module. A mask along the first dimension of the
+    event selects the kept elements, and the network sees only these. A mask over pixels leaves the kept pixels in
+    place and sets the others to zero.
 
     Args:
-        mask: which elements are kept, of type bool: ``(D,)`` for features, or for the channels of an image; or an
-            event's shape, as ``(1, height, width)`` of :func:`~snflow.bijections.coupling.checkerboard`.
+        mask: which elements are kept, of type bool: ``(D,)`` for features or for the channels of an image; or a mask
+            over pixels such as the ``(1, height, width)`` of :func:`~snflow.bijections.coupling.checkerboard`.
         transformer: τ.
-        conditioner: the network, called with what is kept, and with the context if there is one. For a mask of D
-            elements with K kept: ``(batch, K, …)`` → ``(batch, P·(D − K), …)``, the first parameter of all elements
-            first; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
+        conditioner: the network, called with the kept elements, and with the context if the layer takes one. For a
+            mask of D elements with K kept: ``(batch, K, …)`` → ``(batch, P·(D − K), …)``, the first parameter of all
+            elements first; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
-        image: whether a mask of one dimension is that of channels.
+        image: whether a mask of one dimension selects channels.
 
     Shapes:
         x, z: ``(batch, D)`` or ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: the mask is not of type bool, or keeps everything or nothing.
-        ShapeError: the conditioner returns another shape; it shows at the first call.
+        ShapeError: the conditioner returns a wrong shape, raised at the first call.
 
     References:
         Dinh et al. (2015), NICE; Dinh et al. (2017), Density estimation using Real NVP; Durkan et al. (2019).
@@ -98,7 +102,7 @@ class Coupling(Bijection):
         >>> from snflow.bijections.coupling import alternating
         >>> layer = snflow.Coupling(alternating(3), snflow.AffineTransformer(), snflow.nets.MLP(2, 2))
         >>> x = torch.randn(4, 3)
-        >>> torch.equal(layer(x)[0][:, ::2], x[:, ::2])  # what the mask keeps
+        >>> torch.equal(layer(x)[0][:, ::2], x[:, ::2])  # the mask keeps these
         True
     """
 
@@ -116,10 +120,12 @@ class Coupling(Bijection):
         image: bool = False,
     ) -> None:
         super().__init__()
+        if mask.numel() == 1:
+            _check_size("Coupling", 1)
         if mask.dtype != torch.bool or mask.dim() not in (1, 3) or bool(mask.all()) or not bool(mask.any()):
             raise ConfigError(
                 "Coupling",
-                expected="a mask of type bool with one or three dimensions that keeps some elements",
+                expected="a mask of type bool with one or three dimensions that keeps some elements and not others",
                 got=f"{mask.dtype} of shape {tuple(mask.shape)}, {int(mask.sum())} kept",
                 fix="use alternating, halves or checkerboard of snflow.bijections.coupling",
             )
@@ -127,6 +133,8 @@ class Coupling(Bijection):
         self.register_buffer("mask", mask.clone(), persistent=False)
         self.register_buffer("kept", torch.nonzero(mask.flatten()).flatten(), persistent=False)
         self.register_buffer("mapped", torch.nonzero(~mask.flatten()).flatten(), persistent=False)
+        # a mask that keeps the first elements splits an event without copying it
+        self._cut = len(self.kept) if not self.by_pixel and bool(mask[: len(self.kept)].all()) else None
         if self.by_pixel:
             self.event_shape = tuple(None if size == 1 else size for size in mask.shape)
         else:
@@ -141,105 +149,100 @@ class Coupling(Bijection):
         return self._map(z, context, backwards=True)
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        if self.by_pixel:
-            h = self._said(torch.where(self.mask, z, 0.0), z, context)
-            return torch.where(self.mask, z, self.transformer.decode(z, h))
-        c = z.index_select(1, self.mapped)
-        x = self.transformer.decode(c, self._said(z.index_select(1, self.kept), c, context))
-        return z.index_copy(1, self.mapped, x)
+        kept, c = self._parts(z)
+        return self._joined(z, kept, self.transformer.decode(c, self._conditioned(kept, c, context)))
 
     def _map(self, x: Tensor, context: Tensor | None, *, backwards: bool) -> tuple[Tensor, Tensor]:
         direction = self.transformer.inverse if backwards else self.transformer
+        kept, c = self._parts(x)
+        y, log_slope = direction(c, self._conditioned(kept, c, context))
         if self.by_pixel:
-            h = self._said(torch.where(self.mask, x, 0.0), x, context)
-            y, log_slope = direction(x, h)
-            return torch.where(self.mask, x, y), sum_event(torch.where(self.mask, 0.0, log_slope))
-        c = x.index_select(1, self.mapped)
-        y, log_slope = direction(c, self._said(x.index_select(1, self.kept), c, context))
-        return x.index_copy(1, self.mapped, y), sum_event(log_slope)
+            log_slope = torch.where(self.mask, 0.0, log_slope)
+        return self._joined(x, kept, y), sum_event(log_slope)
 
-    def _said(self, seen: Tensor, mapped: Tensor, context: Tensor | None) -> Tensor:
-        said: Tensor = self.conditioner(seen) if self.context_shape is None else self.conditioner(seen, context)
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees, and what is transformed: with a mask over pixels all of x, of which half counts."""
+        if self.by_pixel:
+            return torch.where(self.mask, x, 0.0), x
+        if self._cut is not None:
+            kept, c = x.tensor_split((self._cut,), 1)
+            return kept, c
+        return x.index_select(1, self.kept), x.index_select(1, self.mapped)
+
+    def _joined(self, x: Tensor, kept: Tensor, y: Tensor) -> Tensor:
+        if self.by_pixel:
+            return torch.where(self.mask, x, y)
+        return torch.cat([kept, y], 1) if self._cut is not None else x.index_copy(1, self.mapped, y)
+
+    def _conditioned(self, kept: Tensor, c: Tensor, context: Tensor | None) -> Tensor:
+        """h for the elements c, ``(P, batch, …)``, from the network."""
+        h: Tensor = self.conditioner(kept) if self.context_shape is None else self.conditioner(kept, context)
         count = self.transformer.parameters_per_element
-        wanted = (mapped.shape[0], count * mapped.shape[1], *mapped.shape[2:])
-        if tuple(said.shape) != wanted:
+        expected = (c.shape[0], count * c.shape[1], *c.shape[2:])
+        if tuple(h.shape) != expected:
             raise ShapeError(
                 "Coupling",
-                expected=f"a conditioner that returns shape {wanted}",
-                got=f"{tuple(said.shape)}",
-                fix=f"it has to give {count} parameters for each element that is mapped",
+                expected=f"a conditioner that returns shape {expected}",
+                got=f"{tuple(h.shape)}",
+                fix=f"it must return {count} parameters for each transformed element",
             )
-        each: Tensor = said.unflatten(1, (count, mapped.shape[1]))
-        return each.transpose(0, 1)
+        by_parameter: Tensor = h.unflatten(1, (count, c.shape[1]))
+        return by_parameter.transpose(0, 1)
 
     def extra_repr(self) -> str:
-        """Show how much is kept."""
+        """Show how many elements are kept."""
         return f"kept={len(self.kept)} of {self.mask.numel()}"
 
 
-@final
-class AffineCoupling(Bijection):
-    """z = (a, exp(s) ⊙ c + t) for x = (a, c), s = 2 tanh(h/2), (h, t) = net(a); log|det| = Σ s.
+_LARGEST_LOG_SCALE = 2.0
 
-    a is the first half of the channels, the smaller one where their number is odd. Both directions cost one pass
-    through the network. The tanh keeps each factor within [e⁻², e²].
+
+def affine_coupling(
+    channels: int,
+    *,
+    width: int = 512,
+    conditioner: nn.Module | None = None,
+    context_shape: int | Shape | None = None,
+) -> Coupling:
+    """z = (a, exp(s) ⊙ c + t) for x = (a, c), s = 2 tanh(h/2), (h, t) = net(a): Glow's coupling, log|det| = Σ s.
+
+    A :class:`Coupling` of images with an affine transformer. a is the first half of the channels, the smaller one if
+    their number is odd. The bound s ∈ (−2, 2), ours, keeps each factor within [e⁻², e²].
 
     Args:
         channels: C, two or more.
-        width: channels inside of the network; 512 in Glow.
-        conditioner: another network for a ``(batch, ⌊C/2⌋, height, width)``, with twice the channels of c out: h first,
-            then t.
+        width: channels of the hidden layers of the network; 512 in Glow.
+        conditioner: another network for a ``(batch, ⌊C/2⌋, height, width)``, which returns twice the channels of c:
+            first h, then t.
+        context_shape: as in :class:`Coupling`; the default network takes no context.
 
-    Shapes:
-        x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
+    Returns:
+        A layer for x and z ``(batch, C, height, width)``, with log_det ``(batch,)`` in nats; the identity at first.
 
     Raises:
-        ConfigError: fewer than two channels.
-        ShapeError: the conditioner returns another shape; it shows at the first call.
+        ConfigError: fewer than two channels, or a context without a conditioner.
+        ShapeError: the conditioner returns a wrong shape, raised at the first call.
 
     References:
-        Dinh et al. (2017), Density estimation using Real NVP, eq. 7; Kingma & Dhariwal (2018), Glow, table 1; Keller
-        et al. (2021), Self Normalizing Flows, A.5, for the tanh.
+        Dinh et al. (2017), Density estimation using Real NVP, eq. 7; Kingma & Dhariwal (2018), Glow, table 1.
 
     Example:
         >>> import torch, snflow
-        >>> layer = snflow.AffineCoupling(4, width=8)
+        >>> layer = snflow.affine_coupling(4, width=8)
         >>> x = torch.randn(3, 4, 5, 5)
         >>> torch.equal(layer(x)[0], x)  # the network begins with zeros
         True
     """
-
-    def __init__(self, channels: int, *, width: int = 512, conditioner: nn.Module | None = None) -> None:
-        super().__init__()
-        if channels < 2:
-            raise ConfigError(
-                "AffineCoupling", expected="two channels or more", got=str(channels), fix="put a Squeeze before it"
-            )
-        self.event_shape = (channels, None, None)
-        self.kept = channels // 2
-        self.conditioner = (
-            ConvNet(self.kept, 2 * (channels - self.kept), width=width) if conditioner is None else conditioner
+    if channels < 2:
+        raise ConfigError(
+            "affine_coupling", expected="two channels or more", got=str(channels), fix="put a Squeeze before it"
         )
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        a, c = x.tensor_split((self.kept,), 1)
-        s, t = self._scale_and_shift(a, c)
-        return torch.cat([a, torch.addcmul(t, s.exp(), c)], 1), sum_event(s)
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        a, c = z.tensor_split((self.kept,), 1)
-        s, t = self._scale_and_shift(a, c)
-        return torch.cat([a, (c - t) * (-s).exp()], 1), -sum_event(s)
-
-    def _scale_and_shift(self, a: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        said = self.conditioner(a)
-        wanted = (c.shape[0], 2 * c.shape[1], *c.shape[2:])
-        if tuple(said.shape) != wanted:
-            raise ShapeError(
-                "AffineCoupling",
-                expected=f"a conditioner that returns shape {wanted}",
-                got=f"{tuple(said.shape)}",
-                fix="it has to give h and t, each with the shape of the channels that are mapped",
+    mask = halves(channels)
+    if conditioner is None:
+        if context_shape is not None:
+            raise ConfigError(
+                "affine_coupling", expected="a conditioner that takes the context", got="none", fix="pass conditioner="
             )
-        h, t = said.tensor_split(2, 1)
-        return 2 * torch.tanh(h / 2), t
+        kept = int(mask.sum())
+        conditioner = ConvNet(kept, 2 * (channels - kept), width=width)
+    return Coupling(mask, AffineTransformer(_LARGEST_LOG_SCALE), conditioner, context_shape=context_shape, image=True)

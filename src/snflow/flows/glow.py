@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Unpack
-
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
-from snflow.bijections.coupling import AffineCoupling
+from snflow.bijections.coupling import affine_coupling
 from snflow.bijections.normalization import ActNorm
 from snflow.bijections.reshaping import Flatten, Split, Squeeze
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import check_count
-from snflow.flows._composition import ConvMixing, ConvRule, check_image, mixing_convolution, ready_flow
-from snflow.selfnorm.options import LearnedInverseArguments
+from snflow.flows._composition import ConvMixing, ConvRule, check_image, image_network, mixing_convolution, ready_flow
+from snflow.nets.convnet import ConvNet
+from snflow.selfnorm.tracking import Tracking
 
 
 @ready_flow
 def glow(
     event_shape: Shape,
     *,
+    context_shape: int | Shape | None = None,
     layers: int = 16,
     scales: int = 2,
     width: int = 512,
@@ -27,7 +27,7 @@ def glow(
     kernel_size: int = 1,
     inverse_kernel_size: int | None = None,
     log_det_rule: ConvRule = "self_normalized",
-    **learned: Unpack[LearnedInverseArguments],
+    tracking: Tracking | None = None,
 ) -> Flow:
     """L scales of K steps, each an act-norm, a mixing convolution and an affine coupling.
 
@@ -36,6 +36,8 @@ def glow(
 
     Args:
         event_shape: Shape ``(channels, height, width)`` of one image, whose sides can be halved ``scales`` times.
+        context_shape: Shape of one sample's context, such as a one-hot label, an int for vectors; ``None`` for no
+            context. The couplings' networks see it at every pixel.
         layers: Number K of steps per scale.
         scales: Number L of scales.
         width: Channels in each layer of the couplings' networks.
@@ -46,7 +48,8 @@ def glow(
             ``kernel_size``.
         log_det_rule: Gradient of the log-determinant of free convolutions: ``"self_normalized"`` (from the learned
             inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (eliminated by rows of the image).
-        learned: Options of the learned inverses, the fields of :class:`~snflow.LearnedInverse`.
+        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
+            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -83,9 +86,9 @@ def glow(
                     kernel_size=kernel_size,
                     inverse_kernel_size=inverse_kernel_size,
                     log_det_rule=log_det_rule,
-                    **learned,
+                    tracking=tracking,
                 ),
-                AffineCoupling(squeezed[0], width=width),
+                _affine_coupling(squeezed[0], width, context_shape),
             ]
         kept = (squeezed[0] // 2, *squeezed[1:])
         chain.append(Split(squeezed, scale(kept, left - 1)) if left > 1 else Flatten(squeezed))
@@ -93,3 +96,11 @@ def glow(
 
     body = scale(shape, scales)
     return Flow(body, StandardNormal(body.latent_shape(shape)))
+
+
+def _affine_coupling(channels: int, width: int, context_shape: int | Shape | None) -> Bijection:
+    if context_shape is None:
+        return affine_coupling(channels, width=width)
+    kept = channels // 2
+    net = image_network(lambda seen: ConvNet(seen, 2 * (channels - kept), width=width), kept, context_shape)
+    return affine_coupling(channels, conditioner=net, context_shape=context_shape)

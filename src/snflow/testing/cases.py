@@ -23,7 +23,7 @@ from snflow.bijections.convolution.emerging import AutoregressiveConv2d, Emergin
 from snflow.bijections.convolution.exponential import ConvExponential
 from snflow.bijections.convolution.masked_residual import MaskedResidualConv2d
 from snflow.bijections.convolution.periodic import PeriodicConv2d
-from snflow.bijections.coupling import AffineCoupling, Coupling, alternating, checkerboard, halves
+from snflow.bijections.coupling import affine_coupling, Coupling, alternating, checkerboard, halves
 from snflow.bijections.elementwise import (
     CDF,
     Affine,
@@ -239,15 +239,15 @@ def _levels() -> Bijection:
     """Three levels of scale on a 1×8×8 image: each split holds the next."""
     third = Split((4, 2, 2), Conv2d(2, 1))
     second = Chain([Squeeze(), Conv2d(8, 1), Split((8, 2, 2), third)])
-    return Chain([Squeeze(), AffineCoupling(4, width=3), Split((4, 4, 4), second)])
+    return Chain([Squeeze(), affine_coupling(4, width=3), Split((4, 4, 4), second)])
 
 
 _GLOW: dict[str, Case] = {
     "ActNorm": Case(perturbed(lambda: ActNorm(3)), (3, 4, 2)),
     "ActNorm (vectors)": Case(perturbed(lambda: ActNorm(4, vectors=True)), (4,)),
-    "AffineCoupling": Case(perturbed(lambda: AffineCoupling(4, width=5), 0.3), (4, 3, 4)),
-    "AffineCoupling (odd, another network)": Case(
-        perturbed(lambda: AffineCoupling(3, conditioner=torch.nn.Conv2d(1, 4, 3, padding=1)), 0.3), (3, 1, 2)
+    "affine_coupling": Case(perturbed(lambda: affine_coupling(4, width=5), 0.3), (4, 3, 4)),
+    "affine_coupling (odd, another network)": Case(
+        perturbed(lambda: affine_coupling(3, conditioner=torch.nn.Conv2d(1, 4, 3, padding=1)), 0.3), (3, 1, 2)
     ),
     "Split": Case(perturbed(lambda: Split((4, 2, 3), Conv2d(2, 1)), 0.3), (4, 2, 3)),
     "Split (odd)": Case(perturbed(lambda: Split((3, 1, 2), LeakyReLU()), 0.3), (3, 1, 2)),
