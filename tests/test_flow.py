@@ -207,8 +207,18 @@ def test_the_inversion_method_is_an_argument():
         flow.sample(4, inverse=method, generator=torch.Generator().manual_seed(1)) for method in ("exact", "learned")
     ]
     assert not torch.allclose(*draws)
-    with pytest.raises(ConfigError, match="learned, exact, refined, got 'learnt'; did you mean 'learned'"):
-        flow.sample(1, inverse="learnt")
+    seeded = [torch.Generator().manual_seed(1) for _ in range(2)]
+    x, log_prob = flow.rsample_and_log_prob(4, inverse="learned", generator=seeded[0])
+    assert torch.equal(x, flow.rsample(4, inverse="learned", generator=seeded[1]))
+    assert log_prob.shape == (4,)
+    for call in (flow.sample, flow.rsample, flow.rsample_and_log_prob):
+        with pytest.raises(ConfigError, match="learned, exact, refined, got 'learnt'; did you mean 'learned'"):
+            call(1, inverse="learnt")
+
+
+def test_an_unknown_inversion_method_is_refused_by_every_flow():
+    with pytest.raises(ConfigError, match="got 'learnt'; did you mean 'learned'"):
+        dense_flow().sample(1, inverse="learnt")
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -381,7 +381,7 @@ def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet, compiled):
 
 
 def test_batches_must_fit_the_data(recipe, tmp_path, quiet):
-    with pytest.raises(ConfigError, match="a batch size from 1 to 120"):
+    with pytest.raises(ConfigError, match="batch_size ≤ 120"):
         fit(recipe(training__batch_size=121), tmp_path / "run", console=quiet)
 
 
