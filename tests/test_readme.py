@@ -81,3 +81,10 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+def test_the_page_on_reliability_names_tests_that_exist():
+    names = set(re.findall(r"`((?:testing|training)?/?\w+\.py)`", (ROOT / "docs" / "reliability.md").read_text()))
+    assert len(names) > 20
+    for name in names:
+        assert list(ROOT.glob(f"tests/**/{name}")) or list(ROOT.glob(f"src/**/{name}")), name
