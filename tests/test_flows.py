@@ -1,38 +1,121 @@
-"""The ready flows: their layers are the paper's, their options agree with the recipes', their gradients are whole."""
+"""Ready flows: the registry, the layers of the paper's models, options, gradients, contexts."""
 
 import inspect
-from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 import torch
 
+import snflow
 from snflow import flows, layer_diagnostics
 from snflow.bijections.convolution.conv2d import Conv2d
 from snflow.bijections.elementwise import Affine, LeakyReLU, Logit, RationalQuadraticSpline, SmoothLeakyReLU
 from snflow.bijections.linear import Dense
 from snflow.bijections.reshaping import Flatten, Squeeze
-from snflow.data import Dataset
-from snflow.distributions.base import DiagonalNormal, Logistic, StandardNormal
 from snflow.errors import ConfigError, ShapeError
-from snflow.flows.options import FLOWS, ConvOptions, DenseOptions
 from snflow.selfnorm.layers import SelfNormalizingConv2d, SelfNormalizingDense
-from snflow.selfnorm.options import LearnedInverse, LearnedInverseArguments
+from snflow.train.recipe import available_recipes, load_recipe
 
-FIXED = {"event_shape", "features", "context_shape", "quantized", "preprocessing"}
+READY = sorted(flows.ready_flows())
+RECIPES = available_recipes()
+DOCS = Path(__file__).parents[1] / "docs" / "flows.md"
 
 
 def kinds(flow):
     return [type(layer) for layer in flow.bijection]
 
 
+def events_of(function):
+    """What a ready flow takes, found by building it."""
+    try:
+        function(2)
+    except ShapeError:
+        return "images"
+    layers = function((1, 4, 4)).bijection
+    return "vectors" if isinstance(layers[0], Flatten) else "vectors, images"
+
+
+def overview():
+    """The table of docs/flows.md: each ready flow with its events, whether it takes a context, and its recipes."""
+    rows = ["| flow | events | context | recipes |", "|---|---|---|---|"]
+    uses = {name: load_recipe(name).flow["name"] for name in RECIPES}
+    for name, function in sorted(flows.ready_flows().items()):
+        context = "yes" if "context_shape" in inspect.signature(function).parameters else "no"
+        recipes = ", ".join(f"`{recipe}`" for recipe, flow in uses.items() if flow == name)
+        rows.append(f"| `{name}` | {events_of(function)} | {context} | {recipes or '—'} |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_the_docs_is_that_of_the_code():
+    table = overview()
+    assert table in DOCS.read_text(encoding="utf-8"), f"put this table into docs/flows.md:\n{table}"
+
+
+def test_the_registry_is_the_stub():
+    stub = Path(flows.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    exported = {line.rpartition(" ")[2] for line in stub.splitlines()}
+    assert exported == set(READY) | {"ready_flows"}
+
+
+@pytest.mark.parametrize("name", READY)
+def test_no_option_of_preprocessing_or_base_is_one_of_a_flow(name):
+    parameters = inspect.signature(flows.ready_flows()[name]).parameters
+    around = set(inspect.signature(snflow.preprocess).parameters) - {"flow"}
+    assert not around & set(parameters)
+    assert next(iter(parameters)) == "event_shape"
+    assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[1:])
+
+
+SMALL_IMAGES = {
+    "realnvp": {"width": 8, "depth": 1},
+    "glow": {"width": 8, "layers": 1},
+    "flowpp": {"width": 8, "depth": 1, "components": 2, "first_layers": 1, "channel_layers": 1, "last_layers": 1},
+    "residual": {"width": 8, "layers": 1},
+    "densenet": {"growth": 4, "layers": 1},
+    "ffjord": {"width": 8, "solver": "rk4", "steps": 4},
+    "mintnet": {"groups": 2, "layers": 2},
+}
+
+
+@pytest.mark.parametrize("name", SMALL_IMAGES)
+def test_images_may_be_conditioned_on_a_context(name):
+    torch.manual_seed(0)
+    flow = getattr(flows, name)((1, 4, 4), context_shape=3, **SMALL_IMAGES[name])
+    x, context = torch.randn(5, 1, 4, 4), torch.randn(5, 3)
+    with torch.no_grad():
+        flow.train().log_prob(x, context)  # initializes act-norms
+        for parameter in flow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    flow.eval()
+    assert not torch.allclose(flow.log_prob(x, context), flow.log_prob(x, context.flip(0)))
+    torch.testing.assert_close(flow.decode(flow.encode(x, context), context), x, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("context_shape", [None, 2])
+@pytest.mark.parametrize("name", [name for name in READY if name not in ("conv", "glow", "flowpp")])
+def test_a_single_feature_has_a_flow(name, context_shape):
+    function = flows.ready_flows()[name]
+    if context_shape is not None and "context_shape" not in inspect.signature(function).parameters:
+        return
+    torch.manual_seed(0)
+    flow = function(1) if context_shape is None else function(1, context_shape=context_shape)
+    x = torch.rand(30, 1)
+    context = None if context_shape is None else torch.randn(30, 2)
+    with torch.no_grad():
+        flow.train().log_prob(x, context)
+        flow.eval()
+        torch.testing.assert_close(flow.decode(flow.encode(x, context), context), x, rtol=0, atol=1e-3)
+        assert flow.log_prob(x, context).isfinite().all()
+
+
 def test_dense_is_the_papers_two_layer_model():
-    flow = flows.dense((1, 28, 28), quantized=256)
+    flow = snflow.dequantized(flows.dense((1, 28, 28)), 256)
     assert kinds(flow) == [Affine, Logit, Flatten, SelfNormalizingDense, SmoothLeakyReLU, SelfNormalizingDense]
     assert flow.event_shape == (1, 28, 28)
 
 
 def test_conv_is_the_papers_nine_layer_model():
-    flow = flows.conv((1, 28, 28), quantized=256)
+    flow = snflow.dequantized(flows.conv((1, 28, 28)), 256)
     c, s = SelfNormalizingConv2d, RationalQuadraticSpline
     wanted = [Affine, Logit, c, s, c, s, c, s, Squeeze, c, s, c, s, c, s, Squeeze, c, s, c, s, c]
     assert kinds(flow) == wanted
@@ -50,7 +133,7 @@ def test_conv_is_the_papers_nine_layer_model():
         (lambda rule: flows.conv((1, 4, 4), log_det_rule=rule), "self_normalized", SelfNormalizingConv2d),
     ],
 )
-def test_one_word_switches_the_rule_and_nothing_else(build, rule, kind):
+def test_log_det_rule_changes_nothing_else(build, rule, kind):
     torch.manual_seed(3)
     flow = build(rule)
     torch.manual_seed(3)
@@ -60,20 +143,9 @@ def test_one_word_switches_the_rule_and_nothing_else(build, rule, kind):
     torch.testing.assert_close(flow.eval()(x), other.eval()(x), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "function"), [(name, getattr(flows, name)) for name in FLOWS])
-def test_options_of_the_recipe_are_those_of_the_function(name, function):
-    parameters = inspect.signature(function).parameters
-    own = {k: p.default for k, p in parameters.items() if k not in FIXED}
-    if "learned" in own:  # the keyword arguments of a learned inverse, in one place for all
-        own |= asdict(LearnedInverse())
-        del own["learned"]
-    assert own == asdict(FLOWS[name]())
-    assert {f.name: f.type for f in fields(FLOWS[name])}.keys() == own.keys()
-
-
 @pytest.mark.parametrize("name", ["dense", "conv"])
 def test_every_parameter_gets_a_gradient(name):
-    flow = getattr(flows, name)((1, 8, 8), quantized=17)
+    flow = snflow.dequantized(getattr(flows, name)((1, 8, 8)), 17)
     (-flow(torch.randint(17, (6, 1, 8, 8))).mean()).backward()
     assert not [n for n, p in flow.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert all(0 <= d.inverse_residual < 0.1 for d in layer_diagnostics(flow).values())
@@ -82,18 +154,11 @@ def test_every_parameter_gets_a_gradient(name):
 
 @pytest.mark.parametrize("method", ["exact", "refined"])
 @pytest.mark.parametrize("name", ["dense", "conv"])
-def test_flows_come_back(name, method):
+def test_decode_inverts_encode(name, method):
     flow = getattr(flows, name)((1, 8, 8)).eval()
     x = torch.randn(3, 1, 8, 8)
     z = flow.encode(x)
     torch.testing.assert_close(flow.decode(z, inverse=method), x, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("word", "kind"), [("normal", StandardNormal), ("diagonal_normal", DiagonalNormal), ("logistic", Logistic)]
-)
-def test_base_by_name(word, kind):
-    assert isinstance(flows.dense((3,), base=word).base, kind)
 
 
 @pytest.mark.parametrize(("word", "kind"), [("leaky_relu", LeakyReLU), ("spline", RationalQuadraticSpline)])
@@ -101,32 +166,11 @@ def test_activation_by_name(word, kind):
     assert kind in kinds(flows.dense((3,), activation=word))
 
 
-def test_build_standardises_continuous_data_and_keeps_their_likelihood():
-    train = 5 + 100 * torch.randn(400, 3, dtype=torch.float32)
-    dataset = Dataset(name="x", train=train, validation=train, test=train, num_values=None)
-    flow = flows.build(DenseOptions(layers=1), dataset).float().eval()
-    with torch.no_grad():
-        flow.bijection[2].weight.copy_(torch.eye(3))
-        z = flow.encode(train)
-    assert z.mean().abs() < 1e-5
-    assert abs(z.std() - 1) < 0.01
-    gaussian = torch.distributions.Normal(train.mean(0), train.std(0, correction=0))
-    torch.testing.assert_close(flow(train), gaussian.log_prob(train).sum(1), rtol=0, atol=1e-3)
-
-
-def test_build_gives_levels_their_dequantization():
-    images = torch.zeros(9, 1, 4, 4, dtype=torch.uint8)
-    dataset = Dataset(name="x", train=images, validation=images, test=images, num_values=17)
-    flow = flows.build(ConvOptions(blocks=2, layers_per_block=1), dataset)
-    assert flow.dequantization.num_values == 17
-    assert flow.sample(2).shape == (2, 1, 4, 4)
-
-
 # torch's own tracer instantiates the autograd functions that it traces
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["dense", "conv"])
 def test_training_compiles_as_one_graph_once_the_log_dets_are_known(name):
-    flow = getattr(flows, name)((1, 4, 4), quantized=17, **({"blocks": 2} if name == "conv" else {}))
+    flow = snflow.dequantized(getattr(flows, name)((1, 4, 4), **({"scales": 2} if name == "conv" else {})), 17)
     x = torch.randint(17, (3, 1, 4, 4))
     torch.manual_seed(1)
     wanted = flow(x)
@@ -169,7 +213,9 @@ def test_density_in_two_dimensions_integrates_to_one():
         (lambda: flows.conv((1, 8, 8), log_det_rule="relative"), ConfigError, "log_det_rule to be one of"),
         (lambda: flows.dense((3,), layers=0), ConfigError, "layers ≥ 1"),
         (lambda: flows.dense((3,), activation="relu"), ConfigError, "did you mean 'leaky_relu'"),
-        (lambda: flows.dense((3,), base="gauss"), ConfigError, "base to be one of"),
+        (lambda: flows.dense((3,), layrs=2), ConfigError, "got layrs=; did you mean 'layers'"),
+        (lambda: flows.maf(3, contxt_shape=2), TypeError, "did you mean 'context_shape'"),
+        (lambda: flows.maf(), TypeError, "missing a required argument"),
     ],
 )
 def test_wrong_options_are_named(build, kind, message):
@@ -177,22 +223,18 @@ def test_wrong_options_are_named(build, kind, message):
         build()
 
 
-def test_arguments_of_a_learned_inverse_are_its_fields():
-    assert LearnedInverseArguments.__annotations__.keys() == {field.name for field in fields(LearnedInverse)}
-
-
 NO_SHAPES = [0, -1, 2.5, 4.0, "4", None, True, (), (0,), (3, 0, 8), (2.0,), torch.tensor(4), [None]]
 
 
 @pytest.mark.parametrize("shape", NO_SHAPES, ids=repr)
-@pytest.mark.parametrize("name", sorted(set(flows.__all__) & set(FLOWS)))
-def test_what_is_no_event_shape_gets_our_own_error(name, shape):
+@pytest.mark.parametrize("name", READY)
+def test_wrong_event_shapes_are_refused(name, shape):
     with pytest.raises((ConfigError, ShapeError), match=rf"flows\.{name}: expected .*got"):
         getattr(flows, name)(shape)
 
 
 @pytest.mark.parametrize("shape", [4, (4,), [4], torch.Size([4]), tuple(torch.tensor([4]).numpy())])
-def test_vectors_are_asked_for_by_a_number_or_a_shape(shape):
+def test_an_int_or_a_shape_for_vectors(shape):
     for flow in (flows.dense(shape), flows.maf(shape, layers=1, width=4), flows.realnvp(shape, layers=2, width=4)):
         assert flow.event_shape == (4,)
         assert flow.sample(3).shape == (3, 4)

@@ -1,9 +1,9 @@
-"""Residual, continuous, masked and Gaussianizing flows: they integrate to one and sample what they say."""
+"""Residual, continuous, masked and Gaussianizing flows: densities integrate to one and match the samples."""
 
 import pytest
 import torch
 
-from snflow import GDN, Chain, Flow, GeneralizedSylvester, Permutation, StandardNormal, flows
+from snflow import GDN, Chain, Flow, StandardNormal, flows
 
 SMALL = {
     "residual": {"layers": 3, "width": 16},
@@ -11,6 +11,7 @@ SMALL = {
     "ffjord": {"width": 16, "tolerance": 1e-6},
     "mintnet": {"layers": 3, "groups": 4},
     "gaussianization": {"layers": 3, "bins": 8},
+    "generalized_sylvester": {"layers": 2, "width": 16},
 }
 
 
@@ -22,17 +23,14 @@ def moved(flow, scale):
 
 
 def made(name, features=2):
-    """The flow with random weights, so that nothing is near the identity any more."""
+    """The flow with random weights, away from the identity."""
     torch.manual_seed(1)
-    if name == "generalized sylvester":
-        layers = [GeneralizedSylvester(features, units=3, width=16), Permutation.reversed(features), GeneralizedSylvester(features)]
-        return moved(Flow(Chain(layers), StandardNormal((features,))), 0.15)
     if name == "gdn":
         return moved(Flow(Chain([GDN(features, vectors=True)]), StandardNormal((features,))), 0.3)
     return moved(getattr(flows, name)(features, **SMALL[name]), 0.15)
 
 
-EVERY = [*SMALL, "generalized sylvester", "gdn"]
+EVERY = [*SMALL, "gdn"]
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -48,7 +46,7 @@ def test_a_density_in_the_plane_integrates_to_one(name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_samples_come_back_and_have_their_density(name):
+def test_samples_are_inverted_and_have_their_density(name):
     flow = made(name)
     with torch.no_grad():
         x, log_prob = flow.rsample_and_log_prob(300)
@@ -63,7 +61,7 @@ def test_a_few_steps_of_training_raise_the_likelihood(name):
     x = torch.randn(256, 2) @ torch.tensor([[1.5, 0.8], [0.0, 0.4]]) + 0.5
     optimizer = torch.optim.Adam(flow.parameters(), 5e-3)
     with torch.no_grad():
-        flow.train().log_prob(x)  # what the first batch sets
+        flow.train().log_prob(x)  # initializes act-norms
         before = float(flow.eval().log_prob(x).mean())
     flow.train()
     for _ in range(25):

@@ -9,14 +9,14 @@ import torch
 import snflow
 from snflow import (
     ActNorm,
-    Coupling,
-    affine_coupling,
     Chain,
     Conv2d,
+    Coupling,
     PLUConv2d,
     SelfNormalizingConv2d,
     Split,
     Squeeze,
+    affine_coupling,
     flows,
 )
 from snflow.errors import ConfigError, ShapeError

@@ -146,8 +146,8 @@ def test_actnorm_takes_its_first_batch_once_and_survives_a_constant_channel():
 def test_the_normaliser_is_a_layer_that_is_saved():
     """Means and deviations kept outside of the model are lost on saving, and their log-determinant with them."""
     data = 100 + 5 * torch.randn(200, 3)
-    flow = flows.maf(3, layers=1, width=8, preprocessing=[snflow.Affine.standardizing(data)])
-    twin = flows.maf(3, layers=1, width=8, preprocessing=[snflow.Affine(torch.zeros(3), torch.ones(3))])
+    flow = snflow.standardized(flows.maf(3, layers=1, width=8), data)
+    twin = snflow.standardized(flows.maf(3, layers=1, width=8), torch.randn(9, 3))
     twin.load_state_dict(flow.state_dict())
     torch.testing.assert_close(twin.log_prob(data), flow.log_prob(data))
     entropy = 3 * (0.5 * math.log(2 * math.pi * math.e) + math.log(5))

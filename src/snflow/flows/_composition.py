@@ -6,7 +6,10 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, ParamSpec, Unpack
+from typing import Literal, ParamSpec, final
+
+import torch
+from torch import Tensor, nn
 
 from snflow.bijections.autoregressive import Autoregressive
 from snflow.bijections.base import Bijection, Shape
@@ -23,10 +26,17 @@ from snflow.bijections.reshaping import Flatten, Squeeze
 from snflow.bijections.transformers.base import Transformer
 from snflow.distributions.base import BaseDensity, StandardNormal
 from snflow.distributions.flow import Flow
-from snflow.errors import ShapeError, check_arguments, check_choice, check_count, check_event_shape
+from snflow.errors import (
+    ShapeError,
+    check_arguments,
+    check_choice,
+    check_context_shape,
+    check_count,
+    check_event_shape,
+)
 from snflow.nets.mlp import MLP, Activation
 from snflow.selfnorm.layers import SelfNormalizingConv2d
-from snflow.selfnorm.options import LearnedInverseArguments
+from snflow.selfnorm.tracking import Tracking
 
 VectorMixing = Literal["reverse", "random", "lu", "none"]
 """What mixes the features between two layers: their reversal, a fixed permutation, a learned LU matrix, or nothing."""
@@ -201,6 +211,36 @@ def coupling(
     return Coupling(mask, transformer, net, context_shape=context_shape)
 
 
+def image_network(network: Callable[[int], nn.Module], channels: int, context_shape: int | Shape | None) -> nn.Module:
+    """Make a network of images with this many channels, which sees the context, if any, as further channels.
+
+    Args:
+        network: maps a number of input channels to a network.
+        channels: number of channels of the images.
+        context_shape: the shape of one sample's context, whose elements are repeated at each pixel.
+
+    Returns:
+        A network called with images ``(batch, channels, height, width)``, and with the context if there is one.
+    """
+    shape = check_context_shape("flows", context_shape)
+    return network(channels) if shape is None else _OnContext(network(channels + math.prod(shape)))
+
+
+@final
+class _OnContext(nn.Module):
+    """y = net(a, context), the context repeated at each pixel."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, a: Tensor, context: Tensor) -> Tensor:
+        """Map images ``(batch, channels, height, width)`` and the context ``(batch, *context_shape)``."""
+        everywhere = context.flatten(1)[:, :, None, None].expand(-1, -1, *a.shape[2:])
+        y: Tensor = self.net(torch.cat([a, everywhere], 1))
+        return y
+
+
 def mixing_convolution(
     where: str,
     name: ConvMixing,
@@ -209,7 +249,7 @@ def mixing_convolution(
     kernel_size: int,
     inverse_kernel_size: int | None,
     log_det_rule: ConvRule,
-    **learned: Unpack[LearnedInverseArguments],
+    tracking: Tracking | None,
 ) -> Bijection:
     """Make the linear layer of an image flow by its name; the rule and what follows it concern free convolutions.
 
@@ -221,7 +261,9 @@ def mixing_convolution(
     check_choice(where, "log_det_rule", log_det_rule, ConvRule)
     match name:
         case "free" if log_det_rule == "self_normalized":
-            return SelfNormalizingConv2d(channels, kernel_size, inverse_kernel_size=inverse_kernel_size, **learned)
+            return SelfNormalizingConv2d(
+                channels, kernel_size, inverse_kernel_size=inverse_kernel_size, tracking=tracking
+            )
         case "free":
             return Conv2d(channels, kernel_size, log_det_rule=log_det_rule)
         case "plu":

@@ -13,8 +13,8 @@ from snflow.bijections.reshaping import Flatten, Split, Squeeze
 from snflow.bijections.transformers.affine import AdditiveTransformer, AffineTransformer
 from snflow.distributions.base import Logistic, StandardNormal
 from snflow.distributions.flow import Flow
-from snflow.errors import ShapeError, check_count, check_event_shape
-from snflow.flows._composition import VectorMixing, coupling, ready_flow, stacked, vectors_or_images
+from snflow.errors import check_count, check_event_shape
+from snflow.flows._composition import VectorMixing, coupling, image_network, ready_flow, stacked, vectors_or_images
 from snflow.nets.convnet import ResidualConvNet
 from snflow.nets.mlp import Activation
 
@@ -113,7 +113,8 @@ def realnvp(
     Args:
         event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images whose sides
             can be halved ``scales − 1`` times.
-        context_shape: Shape of one sample's context, an int for vectors, ``None`` for no context; only for vectors.
+        context_shape: Shape of one sample's context, such as a one-hot label, an int for vectors; ``None`` for no
+            context. On images the networks see it at every pixel.
         layers: Number of couplings on vectors; images have six per scale and four at the last.
         scales: Number of scales of images, a squeeze between each two; unused by vectors.
         width: Hidden units, or channels, in each layer of a network.
@@ -127,7 +128,7 @@ def realnvp(
 
     Raises:
         ConfigError: an option is unknown or out of its range.
-        ShapeError: the event is neither a vector nor an image, a side cannot be halved, or images come with a context.
+        ShapeError: the event is neither a vector nor an image, or a side cannot be halved.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP.
@@ -141,14 +142,7 @@ def realnvp(
         check_count("flows.realnvp", option, count)
     shape = check_event_shape("flows.realnvp", event_shape)
     if vectors_or_images("flows.realnvp", shape):
-        if context_shape is not None:
-            raise ShapeError(
-                "flows.realnvp",
-                expected="vectors, or images without a context",
-                got=f"events of shape {shape} and a context",
-                fix="flatten the events, or leave the context out",
-            )
-        body = _scale(shape, scales, width, depth, batch_norm)
+        body = _scale(shape, scales, width, depth, batch_norm, context_shape)
         return Flow(body, StandardNormal(body.latent_shape(shape)))
 
     def layer(number: int, features: int) -> list[Bijection]:
@@ -166,11 +160,16 @@ def realnvp(
     return stacked("flows.realnvp", shape, layer, layers=layers)
 
 
-def _scale(shape: Shape, left: int, width: int, depth: int, batch_norm: bool) -> Chain:
+def _scale(
+    shape: Shape, left: int, width: int, depth: int, batch_norm: bool, context_shape: int | Shape | None
+) -> Chain:
     def affine(mask: Tensor, channels: int, by_channel: bool) -> list[Bijection]:
         kept, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)
-        net = ResidualConvNet(kept, 2 * mapped, width=width, blocks=depth)
-        layer = Coupling(mask, AffineTransformer(_LARGEST_LOG_SCALE), net, image=by_channel)
+        net = image_network(
+            lambda seen: ResidualConvNet(seen, 2 * mapped, width=width, blocks=depth), kept, context_shape
+        )
+        transformer = AffineTransformer(_LARGEST_LOG_SCALE)
+        layer = Coupling(mask, transformer, net, context_shape=context_shape, image=by_channel)
         return [layer, BatchNorm(channels, image=True)] if batch_norm else [layer]
 
     channels, height, wide = shape
@@ -185,4 +184,4 @@ def _scale(shape: Shape, left: int, width: int, depth: int, batch_norm: bool) ->
     for number in range(3):
         layers += affine(halves(squeezed[0], number), squeezed[0], True)
     kept = (squeezed[0] // 2, *squeezed[1:])
-    return Chain([*layers, Split(squeezed, _scale(kept, left - 1, width, depth, batch_norm))])
+    return Chain([*layers, Split(squeezed, _scale(kept, left - 1, width, depth, batch_norm, context_shape))])

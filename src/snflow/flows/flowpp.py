@@ -15,7 +15,7 @@ from snflow.bijections.transformers.monotone import LogisticMixtureTransformer
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import ShapeError, check_count
-from snflow.flows._composition import check_image, ready_flow
+from snflow.flows._composition import check_image, image_network, ready_flow
 from snflow.nets.convnet import AttentionConvNet
 
 
@@ -23,6 +23,7 @@ from snflow.nets.convnet import AttentionConvNet
 def flowpp(
     event_shape: Shape,
     *,
+    context_shape: int | Shape | None = None,
     first_layers: int = 4,
     channel_layers: int = 2,
     last_layers: int = 3,
@@ -37,6 +38,8 @@ def flowpp(
 
     Args:
         event_shape: Shape ``(channels, height, width)`` of one image with even sides.
+        context_shape: Shape of one sample's context, such as a one-hot label, an int for vectors; ``None`` for no
+            context. The networks see it at every pixel.
         first_layers: Number of checkerboard couplings before the squeeze.
         channel_layers: Number of channel couplings after the squeeze.
         last_layers: Number of checkerboard couplings after the channel couplings.
@@ -74,7 +77,8 @@ def flowpp(
         for number in range(count):
             mask = halves(shape[0], number) if by_channel else checkerboard(shape[1], shape[2], number)
             layers += [ActNorm(shape[0]), PLUConv2d(shape[0])]
-            layers.append(attention_coupling(mask, shape, LogisticMixtureTransformer(components), width, depth))
+            mixture = LogisticMixtureTransformer(components)
+            layers.append(attention_coupling(mask, shape, mixture, width, depth, context_shape=context_shape))
         return layers
 
     squeeze = Squeeze(2)
@@ -92,13 +96,23 @@ def flowpp(
 
 
 def attention_coupling(
-    mask: Tensor, shape: Shape, transformer: Transformer, width: int, depth: int, *, conditioned: bool = False
+    mask: Tensor,
+    shape: Shape,
+    transformer: Transformer,
+    width: int,
+    depth: int,
+    *,
+    context_shape: int | Shape | None = None,
 ) -> Coupling:
-    """Make a coupling with Flow++'s network, which sees an image of the event's shape where ``conditioned``."""
+    """Make a coupling on images with Flow++'s network; a context of the images' shape is seen pixel by pixel."""
     channels, height, wide = shape
     by_channel = mask.dim() == 1
     kept, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)
     outputs = transformer.parameters_per_element * mapped
-    context_shape = (channels, height, wide) if conditioned else None
-    net = AttentionConvNet(kept, outputs, (height, wide), width=width, blocks=depth, context_shape=context_shape)
+    of_pixels = shape if context_shape == shape else None
+
+    def network(seen: int) -> AttentionConvNet:
+        return AttentionConvNet(seen, outputs, (height, wide), width=width, blocks=depth, context_shape=of_pixels)
+
+    net = network(kept) if of_pixels else image_network(network, kept, context_shape)
     return Coupling(mask, transformer, net, context_shape=context_shape, image=by_channel)

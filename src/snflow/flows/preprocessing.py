@@ -247,7 +247,7 @@ def _noise_flow(event_shape: tuple[int, ...], layers: int, width: int, depth: in
             AffineTransformer(_LARGEST_LOG_SCALE),
             width,
             depth,
-            conditioned=True,
+            context_shape=event_shape,
         )
         for number in range(layers)
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Unpack
+from typing import Literal
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
-from snflow.bijections.elementwise import LeakyReLU, RationalQuadraticSpline, SmoothLeakyReLU
+from snflow.bijections.elementwise import LeakyReLU, SmoothLeakyReLU, rational_quadratic_spline
 from snflow.bijections.linear import Dense, Initialization
 from snflow.bijections.reshaping import Flatten, Squeeze
 from snflow.distributions.base import StandardNormal
@@ -17,8 +17,8 @@ from snflow.flows._composition import ConvMixing, ConvRule, check_image, mixing_
 from snflow.nets.mlp import ResidualMLP
 from snflow.numerics.probes import ProbeName
 from snflow.selfnorm.layers import SelfNormalizingDense
-from snflow.selfnorm.options import LearnedInverseArguments
 from snflow.selfnorm.pair import SelfNormalizing
+from snflow.selfnorm.tracking import Tracking
 
 DenseRule = Literal["self_normalized", "exact", "relative"]
 
@@ -36,7 +36,7 @@ def dense(
     tail_bound: float = 10.0,
     log_det_rule: DenseRule = "self_normalized",
     initialization: Initialization = "identity",
-    **learned: Unpack[LearnedInverseArguments],
+    tracking: Tracking | None = None,
 ) -> Flow:
     """z = Wₙ σ(… σ(W₁ x + b₁) …) + bₙ, W free D×D matrices: the paper's dense model, two layers by default.
 
@@ -51,7 +51,8 @@ def dense(
         log_det_rule: Gradient of each log-determinant: ``"self_normalized"`` (from the learned inverse), ``"exact"`` or
             ``"relative"`` (the relative gradient, which needs no inverse).
         initialization: Initial weights: ``"identity"`` plus small noise, or a random ``"orthogonal"`` matrix.
-        learned: Options of the learned inverses, the fields of :class:`~snflow.LearnedInverse`.
+        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
+            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
 
     Returns:
         A flow on events of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -78,7 +79,7 @@ def dense(
         if position > 0:
             chain.append(_elementwise("flows.dense", activation, (features,), alpha, bins, tail_bound))
         if log_det_rule == "self_normalized":
-            chain.append(SelfNormalizingDense(features, initialization=initialization, **learned))
+            chain.append(SelfNormalizingDense(features, initialization=initialization, tracking=tracking))
         else:
             chain.append(Dense(features, log_det_rule=log_det_rule, initialization=initialization))
     return Flow(Chain(chain), StandardNormal((features,)))
@@ -98,7 +99,7 @@ def conv(
     tail_bound: float = 10.0,
     alpha: float = 0.3,
     log_det_rule: ConvRule = "self_normalized",
-    **learned: Unpack[LearnedInverseArguments],
+    tracking: Tracking | None = None,
 ) -> Flow:
     """z = wₙ ⋆ σ(… σ(w₁ ⋆ x + b₁) …) + bₙ: the paper's convolutional model, nine layers at three scales by default.
 
@@ -118,7 +119,8 @@ def conv(
         alpha: Slope of the leaky activations for very negative inputs.
         log_det_rule: Gradient of the log-determinant of free convolutions: ``"self_normalized"`` (from the learned
             inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (eliminated by rows of the image).
-        learned: Options of the learned inverses, the fields of :class:`~snflow.LearnedInverse`.
+        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
+            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -155,7 +157,7 @@ def conv(
                 kernel_size=kernel_size,
                 inverse_kernel_size=inverse_kernel_size,
                 log_det_rule=log_det_rule,
-                **learned,
+                tracking=tracking,
             )
         )
     return Flow(Chain(chain), StandardNormal(shape))
@@ -240,4 +242,4 @@ def _elementwise(
         case "leaky_relu":
             return LeakyReLU(alpha)
         case "spline":
-            return RationalQuadraticSpline(event_shape, bins=bins, tail_bound=tail_bound)
+            return rational_quadratic_spline(event_shape, bins=bins, tail_bound=tail_bound)

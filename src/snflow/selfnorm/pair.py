@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape
-from snflow.errors import ConvergenceError, ShapeError, check_choice, check_count, check_weight
+from snflow.errors import ConvergenceError, ShapeError, check_choice, check_context_shape, check_count, check_weight
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
 from snflow.numerics.krylov import gmres
@@ -116,7 +116,7 @@ class SelfNormalizing(Bijection):
         forward_net: f, from ``(batch, *event)`` to the same shape, row by row; with a context f(x, context).
         inverse_net: g, likewise.
         event_shape: the shape of one event.
-        context_shape: the shape of one sample's context, ``None`` for none.
+        context_shape: the shape of one sample's context, an int for vectors; ``None`` for no context.
         penalty_weight: λ ≥ 0.
         jacobian_penalty: μ ≥ 0.
         penalty_spread: deviation of noise that is added to half of the points at which λ asks g to undo f. A penalty on
@@ -158,7 +158,7 @@ class SelfNormalizing(Bijection):
         inverse_net: nn.Module,
         event_shape: Shape,
         *,
-        context_shape: Shape | None = None,
+        context_shape: int | Shape | None = None,
         penalty_weight: float = 1.0,
         jacobian_penalty: float = 0.0,
         penalty_spread: float = 0.0,
@@ -174,7 +174,8 @@ class SelfNormalizing(Bijection):
         check_count("SelfNormalizing", "probes", probes)
         check_count("SelfNormalizing", "exact_dimensions", exact_dimensions)
         self.forward_net, self.inverse_net = forward_net, inverse_net
-        self.event_shape, self.context_shape = tuple(event_shape), context_shape
+        self.event_shape = tuple(event_shape)
+        self.context_shape = check_context_shape("SelfNormalizing", context_shape)
         self.jacobian_penalty, self.penalty_spread = jacobian_penalty, penalty_spread
         self.probe, self.probes = probe, probes
         self.small = math.prod(event_shape) <= exact_dimensions
