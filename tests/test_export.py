@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from snflow import flows
+from snflow import dequantized, flows
 
 FLOWS = {
     "maf": lambda: flows.maf(4),
@@ -46,8 +46,8 @@ def test_density_and_decoder_are_exported(name):
 LEARNED = {
     "dense": lambda: flows.dense((4,), activation="spline"),
     "conv": lambda: flows.conv((2, 4, 4)),
-    "bytes": lambda: flows.conv((1, 4, 4), quantized=256),
-    "glow": lambda: flows.glow((2, 4, 4), levels=1, steps=2, width=8),
+    "bytes": lambda: dequantized(flows.conv((1, 4, 4)), 256),
+    "glow": lambda: flows.glow((2, 4, 4), scales=1, layers=2, width=8),
 }
 
 
