@@ -92,7 +92,7 @@ def elementwise(draw):
 def spline(draw):
     shape = tuple(draw.randint(1, 4) for _ in range(draw.randint(1, 3)))
     bins, bound = draw.randint(1, 20), draw.choice([0.5, 3.0, 10.0])
-    return lambda: b.RationalQuadraticSpline(shape, bins=bins, tail_bound=bound), shape
+    return lambda: b.rational_quadratic_spline(shape, bins=bins, tail_bound=bound), shape
 
 
 def factored(draw):

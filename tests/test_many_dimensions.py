@@ -21,7 +21,7 @@ def wide(name):
         case "affine":
             return b.Affine(torch.linspace(-1, 1, D), torch.linspace(0.5, 2, D))
         case "spline":
-            return b.RationalQuadraticSpline((D,), bins=4)
+            return b.rational_quadratic_spline((D,), bins=4)
         case "permutation":
             return b.Permutation(torch.randperm(D))
         case "coupling":

@@ -53,8 +53,8 @@ from .bijections.convolution.emerging import (
 from .bijections.convolution.exponential import ConvExponential as ConvExponential
 from .bijections.convolution.masked_residual import MaskedResidualConv2d as MaskedResidualConv2d
 from .bijections.convolution.periodic import PeriodicConv2d as PeriodicConv2d
-from .bijections.coupling import affine_coupling as affine_coupling
 from .bijections.coupling import Coupling as Coupling
+from .bijections.coupling import affine_coupling as affine_coupling
 from .bijections.elementwise import (
     CDF as CDF,
 )
@@ -71,13 +71,13 @@ from .bijections.elementwise import (
     Logit as Logit,
 )
 from .bijections.elementwise import (
-    RationalQuadraticSpline as RationalQuadraticSpline,
-)
-from .bijections.elementwise import (
     Scaling as Scaling,
 )
 from .bijections.elementwise import (
     SmoothLeakyReLU as SmoothLeakyReLU,
+)
+from .bijections.elementwise import (
+    rational_quadratic_spline as rational_quadratic_spline,
 )
 from .bijections.factored_linear import (
     HouseholderLinear as HouseholderLinear,
@@ -207,7 +207,10 @@ from .selfnorm.layers import (
 from .selfnorm.layers import (
     SelfNormalizingStridedConv2d as SelfNormalizingStridedConv2d,
 )
-from .selfnorm.options import LearnedInverse as LearnedInverse
+from .selfnorm.newton import Newton as Newton
 from .selfnorm.pair import SelfNormalizing as SelfNormalizing
+from .selfnorm.penalty import Penalty as Penalty
+from .selfnorm.secant import Secant as Secant
+from .selfnorm.tracking import Tracking as Tracking
 
 __version__: str

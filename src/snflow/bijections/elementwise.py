@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Self, final
+from typing import Any, Self, final
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ from torch.distributions import Distribution
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.base import Transformer
-from snflow.errors import ConfigError, DataError
+from snflow.bijections.transformers.spline import RationalQuadraticTransformer
+from snflow.errors import ConfigError, DataError, check_event_shape
 from snflow.numerics.probes import sum_event
 from snflow.numerics.root_finding import invert_increasing
-from snflow.numerics.splines import SplineKnots, inverse_spline, inverse_spline_value, spline, spline_knots
 from snflow.numerics.transforms import under_transform
 
 
@@ -38,9 +38,8 @@ class Affine(Bijection):
         ConfigError: a scale is zero, a number is not finite, or the two shapes do not fit.
 
     Example:
-        >>> import torch
-        >>> from snflow.bijections import Affine
-        >>> z, log_det = Affine(1.0, 2.0)(torch.tensor([[3.0, 5.0]]))
+        >>> import torch, snflow
+        >>> z, log_det = snflow.Affine(1.0, 2.0)(torch.tensor([[3.0, 5.0]]))
         >>> z, log_det
         (tensor([[1., 2.]]), tensor([-1.3863]))
     """
@@ -82,9 +81,8 @@ class Affine(Bijection):
             DataError: there are no rows, or some are not finite.
 
         Example:
-            >>> import torch
-            >>> from snflow.bijections import Affine
-            >>> layer = Affine.standardizing(torch.tensor([[1.0, 7.0], [5.0, 7.0]]))
+            >>> import torch, snflow
+            >>> layer = snflow.Affine.standardizing(torch.tensor([[1.0, 7.0], [5.0, 7.0]]))
             >>> layer.shift.tolist(), layer.scale.tolist()
             ([3.0, 7.0], [2.0, 1.0])
         """
@@ -185,9 +183,8 @@ class Logit(Bijection):
         ConfigError: α is not in (0, 0.5).
 
     Example:
-        >>> import torch
-        >>> from snflow.bijections import Logit
-        >>> z, log_det = Logit(alpha=0.25)(torch.tensor([[0.5], [2.0]]))
+        >>> import torch, snflow
+        >>> z, log_det = snflow.Logit(alpha=0.25)(torch.tensor([[0.5], [2.0]]))
         >>> z, log_det
         (tensor([[0.0000], [1.0986]]), tensor([0.6931, -inf]))
     """
@@ -232,9 +229,8 @@ class LeakyReLU(Bijection):
         ConfigError: the slope is not a positive number.
 
     Example:
-        >>> import torch
-        >>> from snflow.bijections import LeakyReLU
-        >>> z, log_det = LeakyReLU(0.5)(torch.tensor([[-2.0, 3.0]]))
+        >>> import torch, snflow
+        >>> z, log_det = snflow.LeakyReLU(0.5)(torch.tensor([[-2.0, 3.0]]))
         >>> z, log_det
         (tensor([[-1., 3.]]), tensor([-0.6931]))
     """
@@ -276,9 +272,8 @@ class SmoothLeakyReLU(Bijection):
         ConfigError: the slope is not in (0, 1].
 
     Example:
-        >>> import torch
-        >>> from snflow.bijections import SmoothLeakyReLU
-        >>> layer, x = SmoothLeakyReLU(), torch.tensor([[-2.0, 0.0, 3.0]])
+        >>> import torch, snflow
+        >>> layer, x = snflow.SmoothLeakyReLU(), torch.tensor([[-2.0, 0.0, 3.0]])
         >>> z, log_det = layer(x)
         >>> torch.allclose(layer.decode(z), x, atol=1e-6)
         True
@@ -381,14 +376,21 @@ class CDF(Bijection):
 
 @final
 class Elementwise(Bijection):
-    """zᵢ = τ(xᵢ; hᵢ), log|det| = Σ log dzᵢ/dxᵢ, with learned hᵢ: any transformer as a layer of its own.
+    """zᵢ = τ(xᵢ; hᵢ), log|det| = Σ log dzᵢ/dxᵢ, with learned hᵢ: any transformer as a layer.
+
+    In ``eval()`` and without gradients what τ computes from h alone, as the knots of a spline, is kept between calls
+    until h changes.
 
     Args:
         transformer: τ.
-        event_shape: the shape of x and z without the batch.
+        event_shape: the shape of x and z without the batch; an int D for vectors ``(D,)``.
+        initial: h at first, with shape ``(P, *event)``; zeros by default.
 
     Attributes:
-        parameters_of_elements: h, with shape ``(P, *event)``; zeros at first.
+        parameters_of_elements: h, with shape ``(P, *event)``.
+
+    Raises:
+        ConfigError: a size below one, or initial parameters of another shape.
 
     Example:
         >>> import torch, snflow
@@ -397,140 +399,95 @@ class Elementwise(Bijection):
         tensor([[1., 1.]], grad_fn=<AddcmulBackward0>)
     """
 
-    def __init__(self, transformer: Transformer, event_shape: Shape) -> None:
+    def __init__(self, transformer: Transformer, event_shape: int | Shape, *, initial: Tensor | None = None) -> None:
         super().__init__()
-        self.event_shape = tuple(event_shape)
+        self.event_shape = check_event_shape("Elementwise", event_shape)
         self.transformer = transformer
-        self.parameters_of_elements = nn.Parameter(torch.zeros(transformer.parameters_per_element, *event_shape))
+        shape = (transformer.parameters_per_element, *self.event_shape)
+        if initial is not None and tuple(initial.shape) != shape:
+            raise ConfigError("Elementwise", expected=f"initial of shape {shape}", got=f"{tuple(initial.shape)}")
+        self.parameters_of_elements = nn.Parameter(torch.zeros(shape) if initial is None else initial.detach().clone())
+        self._kept: tuple[Tensor, Any] | None = None
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_slope = self.transformer(x, self.parameters_of_elements.unsqueeze(1))
+        z, log_slope = self.transformer(x, self._prepared())
         return z, sum_event(log_slope)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, log_slope = self.transformer.inverse(z, self.parameters_of_elements.unsqueeze(1))
+        x, log_slope = self.transformer.inverse(z, self._prepared())
         return x, sum_event(log_slope)
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        return self.transformer.decode(z, self.parameters_of_elements.unsqueeze(1))
+        return self.transformer.decode(z, self._prepared())
+
+    def _prepared(self) -> Any:
+        """What τ takes in place of h; without gradients that of the last call, while h is what it was then."""
+        h = self.parameters_of_elements.unsqueeze(1)
+        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or under_transform():
+            return self.transformer.prepare(h)
+        if self._kept is not None:
+            seen, prepared = self._kept
+            # values, not version counters: an edit of `.data` and a fused optimizer's step leave those alone
+            if seen.dtype == h.dtype and seen.device == h.device and torch.equal(seen, h):
+                return prepared
+        prepared = self.transformer.prepare(h)
+        if prepared is not h:
+            self._kept = h.clone(), prepared
+        return prepared
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave what is kept out of copies and pickles: it is computed again on demand."""
+        return {**self.__dict__, "_kept": None}
 
     def extra_repr(self) -> str:
         """Show the size."""
         return f"{tuple(self.event_shape or ())}, {math.prod(self.parameters_of_elements.shape)} parameters"
 
 
-@final
-class RationalQuadraticSpline(Bijection):
+def rational_quadratic_spline(
+    event_shape: int | Shape,
+    *,
+    bins: int = 5,
+    tail_bound: float = 10.0,
+    min_bin_width: float = 1e-3,
+    min_bin_height: float = 1e-3,
+    min_derivative: float = 1e-3,
+) -> Elementwise:
     """z = s(x), log|det| = Σ log s'(x): a learned monotone spline for each element of the event (Durkan et al. 2019).
 
-    Inside [−tail_bound, tail_bound] each element has its own ``bins`` rational-quadratic pieces, outside all are the
-    identity. Parameters start as N(0, 0.01²), which is close to the identity; zeros are the identity.
+    An :class:`Elementwise` layer with a :class:`~snflow.RationalQuadraticTransformer`. On [−tail_bound, tail_bound]
+    each element has its own ``bins`` rational-quadratic pieces, outside all are the identity. Parameters start as
+    N(0, 0.01²), close to the identity.
 
     Args:
-        event_shape: the shape of x and z without the batch.
+        event_shape: the shape of x and z without the batch; an int D for vectors ``(D,)``.
         bins: the number of pieces.
         tail_bound: half the side of the box, in the units of x.
         min_bin_width: the smallest share of the box's width that a bin takes.
         min_bin_height: the smallest share of the box's height that a bin takes.
         min_derivative: the smallest slope at a knot.
 
-    Attributes:
-        widths: unnormalised log-widths, with shape ``(*event, bins)``.
-        heights: unnormalised log-heights, with shape ``(*event, bins)``.
-        slopes: unconstrained slopes at the inner knots, with shape ``(*event, bins - 1)``.
+    Returns:
+        A layer for x and z ``(batch, *event)``, with log_det ``(batch,)`` in nats.
 
     Raises:
         ConfigError: fewer than one bin, a box without a size, or minimal sizes that leave the bins no room.
 
     Example:
-        >>> import torch
-        >>> from snflow.bijections import RationalQuadraticSpline
-        >>> layer = RationalQuadraticSpline((1, 8, 8))
+        >>> import torch, snflow
+        >>> layer = snflow.rational_quadratic_spline((1, 8, 8))
         >>> z, log_det = layer(torch.full((4, 1, 8, 8), 12.0))  # outside the box: the identity
         >>> z.unique().tolist(), log_det.tolist()
         ([12.0], [0.0, 0.0, 0.0, 0.0])
     """
-
-    event_shape: Shape
-
-    def __init__(
-        self,
-        event_shape: Shape,
-        *,
-        bins: int = 5,
-        tail_bound: float = 10.0,
-        min_bin_width: float = 1e-3,
-        min_bin_height: float = 1e-3,
-        min_derivative: float = 1e-3,
-    ) -> None:
-        super().__init__()
-        self.event_shape = tuple(event_shape)
-        self.bins, self.tail_bound = bins, tail_bound
-        self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
-        self._check_options()
-        self._kept: tuple[tuple[Tensor, ...], SplineKnots] | None = None
-        self.widths = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins))
-        self.heights = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins))
-        self.slopes = nn.Parameter(0.01 * torch.randn(*self.event_shape, bins - 1))
-
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_derivative = spline(x, self._knots())
-        return z, sum_event(log_derivative)
-
-    def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        x, log_derivative = inverse_spline(z, self._knots())
-        return x, sum_event(log_derivative)
-
-    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        return inverse_spline_value(z, self._knots())
-
-    def _knots(self) -> SplineKnots:
-        """The knots; without gradients those of the last time, while the parameters are what they were then."""
-        if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or under_transform():
-            return self._knots_of(self.widths, self.heights, self.slopes)
-        now = (self.widths.detach(), self.heights.detach(), self.slopes.detach())
-        if self._kept is not None:
-            seen, knots = self._kept
-            comparable = all(a.dtype == b.dtype and a.device == b.device for a, b in zip(seen, now, strict=True))
-            # values, not version counters: an edit of `.data` and a fused optimizer's step leave those alone
-            if comparable and all(torch.equal(a, b) for a, b in zip(seen, now, strict=True)):
-                return knots
-        knots = self._knots_of(*now)
-        self._kept = tuple(tensor.clone() for tensor in now), knots
-        return knots
-
-    def _knots_of(self, widths: Tensor, heights: Tensor, slopes: Tensor) -> SplineKnots:
-        return spline_knots(
-            widths,
-            heights,
-            slopes,
-            bound=self.tail_bound,
-            min_width=self.min_bin_width,
-            min_height=self.min_bin_height,
-            min_slope=self.min_derivative,
-        )
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the knots out of copies and pickles: they are made anew on demand."""
-        return {**self.__dict__, "_kept": None}
-
-    def _check_options(self) -> None:
-        smallest = max(self.min_bin_width, self.min_bin_height)
-        rules = [
-            (self.bins >= 1, "bins >= 1", f"{self.bins}", "the paper takes 5"),
-            (0 < self.tail_bound < float("inf"), "tail_bound > 0", f"{self.tail_bound}", "the paper takes 10"),
-            (
-                min(self.min_bin_width, self.min_bin_height) > 0 and smallest * self.bins < 1,
-                f"min_bin_width and min_bin_height between 0 and 1/bins = {1 / max(self.bins, 1):.3g}",
-                f"{self.min_bin_width} and {self.min_bin_height}",
-                "they are shares of the box",
-            ),
-            (0 < self.min_derivative < 1, "0 < min_derivative < 1", f"{self.min_derivative}", "the paper takes 1e-3"),
-        ]
-        for holds, expected, got, fix in rules:
-            if not holds:
-                raise ConfigError(self.label, expected=expected, got=got, fix=fix)
-
-    def extra_repr(self) -> str:
-        """Show the size of the spline."""
-        return f"{self.event_shape}, bins={self.bins}, tail_bound={self.tail_bound}"
+    shape = check_event_shape("rational_quadratic_spline", event_shape)
+    transformer = RationalQuadraticTransformer(
+        bins,
+        tail_bound=tail_bound,
+        min_bin_width=min_bin_width,
+        min_bin_height=min_bin_height,
+        min_derivative=min_derivative,
+    )
+    # drawn for one element after another: widths, then heights, then slopes
+    initial = torch.cat([0.01 * torch.randn(*shape, count) for count in (bins, bins, bins - 1)], -1)
+    return Elementwise(transformer, shape, initial=initial.movedim(-1, 0).contiguous())

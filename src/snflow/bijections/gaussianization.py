@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection
-from snflow.bijections.elementwise import RationalQuadraticSpline
+from snflow.bijections.elementwise import rational_quadratic_spline
 from snflow.errors import ConfigError, check_choice, check_count
 from snflow.numerics.fixed_point import implicit_fixed_point
 from snflow.numerics.transforms import is_traced, refuse_transforms
@@ -51,7 +51,7 @@ class Gaussianization(Bijection):
 
     Example:
         >>> import torch, snflow
-        >>> layer = snflow.bijections.Gaussianization(2)
+        >>> layer = snflow.Gaussianization(2)
         >>> z, _ = layer.fit(torch.rand(5000, 2).exp())(torch.rand(5000, 2).exp())
         >>> bool(z.std(0).sub(1).abs().max() < 0.1)
         True
@@ -70,8 +70,8 @@ class Gaussianization(Bijection):
         self.bins, self.rotation = bins, rotation
         self.mean = nn.Parameter(torch.zeros(features))
         self.log_deviation = nn.Parameter(torch.zeros(features))
-        self.spline = RationalQuadraticSpline(
-            (features,),
+        self.spline = rational_quadratic_spline(
+            features,
             bins=bins,
             tail_bound=_BOX,
             min_bin_width=_LEAST_SHARE,
@@ -114,14 +114,13 @@ class Gaussianization(Bijection):
         quantiles = torch.quantile(_thinned(rows), torch.special.ndtr(scores), dim=0)
         widths = _shares(quantiles.T)
         heights = _shares(scores.expand(x.shape[1], -1))
-        self.spline.widths.copy_(widths.log())
-        self.spline.heights.copy_(heights.log())
         secants = heights / widths
         before, after = secants[:, :-1], secants[:, 1:]
         # the harmonic mean keeps each piece monotone and smooth (Fritsch & Butland 1984)
         slopes = 2 * before * after / (before + after)
         offset = math.log(math.expm1(1 - _LEAST_SLOPE))
-        self.spline.slopes.copy_(torch.log(torch.expm1((slopes - _LEAST_SLOPE).clamp_min(1e-6))) - offset)
+        raw_slopes = torch.log(torch.expm1((slopes - _LEAST_SLOPE).clamp_min(1e-6))) - offset
+        self.spline.parameters_of_elements.copy_(torch.cat([widths.log(), heights.log(), raw_slopes], 1).T)
         if self.rotation == "pca":
             y = self.spline(rows.to(self.mean))[0].double()
             self.turn.copy_(torch.linalg.eigh(torch.cov(y.T).reshape(y.shape[1], y.shape[1]))[1].T)

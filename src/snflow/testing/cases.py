@@ -23,16 +23,16 @@ from snflow.bijections.convolution.emerging import AutoregressiveConv2d, Emergin
 from snflow.bijections.convolution.exponential import ConvExponential
 from snflow.bijections.convolution.masked_residual import MaskedResidualConv2d
 from snflow.bijections.convolution.periodic import PeriodicConv2d
-from snflow.bijections.coupling import affine_coupling, Coupling, alternating, checkerboard, halves
+from snflow.bijections.coupling import Coupling, affine_coupling, alternating, checkerboard, halves
 from snflow.bijections.elementwise import (
     CDF,
     Affine,
     Elementwise,
     LeakyReLU,
     Logit,
-    RationalQuadraticSpline,
     Scaling,
     SmoothLeakyReLU,
+    rational_quadratic_spline,
 )
 from snflow.bijections.factored_linear import (
     HouseholderLinear,
@@ -70,7 +70,10 @@ from snflow.nets.lipschitz import LipschitzDenseNet, LipschitzNet
 from snflow.nets.mlp import MLP, ResidualMLP
 from snflow.nets.velocity import VelocityNet
 from snflow.selfnorm.layers import SelfNormalizingConv2d, SelfNormalizingDense, SelfNormalizingStridedConv2d
+from snflow.selfnorm.newton import Newton
 from snflow.selfnorm.pair import SelfNormalizing
+from snflow.selfnorm.penalty import Penalty
+from snflow.selfnorm.secant import Secant
 
 Sampler = Callable[..., Tensor]
 
@@ -202,8 +205,10 @@ _BASIC: dict[str, Case] = {
     "LeakyReLU": Case(lambda: LeakyReLU(0.3), (4,)),
     "Logit": Case(lambda: Logit(1e-6), (3,), sample=_unit, single=1e-3),
     "Logit (wide margin)": Case(lambda: Logit(0.05), (3,), sample=_unit),
-    "RationalQuadraticSpline": Case(perturbed(lambda: RationalQuadraticSpline((3,), tail_bound=2.0), 1.0), (3,), _wide),
-    "RationalQuadraticSpline (image)": Case(perturbed(lambda: RationalQuadraticSpline((2, 3, 2)), 0.5), (2, 3, 2)),
+    "rational_quadratic_spline": Case(
+        perturbed(lambda: rational_quadratic_spline((3,), tail_bound=2.0), 1.0), (3,), _wide
+    ),
+    "rational_quadratic_spline (image)": Case(perturbed(lambda: rational_quadratic_spline((2, 3, 2)), 0.5), (2, 3, 2)),
     "SmoothLeakyReLU": Case(lambda: SmoothLeakyReLU(0.3), (4,), _wide),
     "Squeeze": Case(lambda: Squeeze(2), (2, 4, 6)),
     "Squeeze (by 3)": Case(lambda: Squeeze(3), (1, 6, 3)),
@@ -413,7 +418,7 @@ _SELFNORM: dict[str, Case] = {
     "SelfNormalizingConv2d": Case(perturbed(lambda: SelfNormalizingConv2d(2)), (2, 4, 5)),
     "SelfNormalizingConv2d (1×1)": Case(perturbed(lambda: SelfNormalizingConv2d(3, 1)), (3, 2, 3)),
     "SelfNormalizingConv2d (5×5, no bias)": Case(
-        perturbed(lambda: SelfNormalizingConv2d(1, 5, False), 0.03), (1, 4, 4)
+        perturbed(lambda: SelfNormalizingConv2d(1, 5, bias=False), 0.03), (1, 4, 4)
     ),
     "SelfNormalizingConv2d (3×3 with an inverse of 7×7)": Case(
         perturbed(lambda: SelfNormalizingConv2d(2, 3, inverse_kernel_size=7)), (2, 4, 5)
@@ -421,17 +426,15 @@ _SELFNORM: dict[str, Case] = {
     "SelfNormalizingConv2d (dilated)": Case(perturbed(lambda: SelfNormalizingConv2d(2, 3, dilation=2)), (2, 5, 6)),
     "SelfNormalizingConv2d (groups)": Case(perturbed(lambda: SelfNormalizingConv2d(4, 3, groups=2)), (4, 3, 4)),
     "SelfNormalizingConv2d (1×1, groups, secant)": Case(
-        perturbed(lambda: SelfNormalizingConv2d(4, 1, groups=2, inverse_tracking="secant")), (4, 3, 2)
+        perturbed(lambda: SelfNormalizingConv2d(4, 1, groups=2, tracking=Secant())), (4, 3, 2)
     ),
-    "SelfNormalizingConv2d (newton)": Case(
-        perturbed(lambda: SelfNormalizingConv2d(2, inverse_tracking="newton")), (2, 4, 5)
-    ),
+    "SelfNormalizingConv2d (newton)": Case(perturbed(lambda: SelfNormalizingConv2d(2, tracking=Newton())), (2, 4, 5)),
     "SelfNormalizingDense": Case(perturbed(lambda: SelfNormalizingDense(5)), (5,)),
     "SelfNormalizingDense (penalty on two rows)": Case(
-        perturbed(lambda: SelfNormalizingDense(5, penalty_samples=2)), (5,)
+        perturbed(lambda: SelfNormalizingDense(5, tracking=Penalty(samples=2))), (5,)
     ),
     "SelfNormalizingDense (newton, Neumann)": Case(
-        perturbed(lambda: SelfNormalizingDense(5, inverse_tracking="newton", neumann_terms=2)), (5,)
+        perturbed(lambda: SelfNormalizingDense(5, tracking=Newton(neumann_terms=2))), (5,)
     ),
     "SelfNormalizingStridedConv2d": Case(perturbed(lambda: SelfNormalizingStridedConv2d(2, 2)), (2, 4, 6)),
     "SelfNormalizingDense (no bias, orthogonal)": Case(

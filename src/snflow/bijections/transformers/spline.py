@@ -23,6 +23,9 @@ from snflow.numerics.splines import (
     spline_knots,
 )
 
+_MIN = 1e-3
+"""The smallest width and height of a bin, as a share of the box, and the smallest slope at a knot."""
+
 
 @final
 class LinearSplineTransformer(Transformer):
@@ -45,17 +48,17 @@ class LinearSplineTransformer(Transformer):
 
     def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__()
-        check_bins("LinearSplineTransformer", bins, tail_bound)
+        _check_bins("LinearSplineTransformer", bins, tail_bound)
         self.bins, self.tail_bound = bins, tail_bound
         self.parameters_per_element = bins
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(x)."""
-        return piecewise_linear(x, per_row(h, x), bound=self.tail_bound)
+        return piecewise_linear(x, _shared(h, x), bound=self.tail_bound)
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = s⁻¹(z)."""
-        return piecewise_linear(z, per_row(h, z), bound=self.tail_bound, backwards=True)
+        return piecewise_linear(z, _shared(h, z), bound=self.tail_bound, backwards=True)
 
 
 @final
@@ -79,18 +82,18 @@ class QuadraticSplineTransformer(Transformer):
 
     def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__()
-        check_bins("QuadraticSplineTransformer", bins, tail_bound)
+        _check_bins("QuadraticSplineTransformer", bins, tail_bound)
         self.bins, self.tail_bound = bins, tail_bound
         self.parameters_per_element = 2 * bins + 1
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(x)."""
-        widths, slopes = per_row(h, x).split([self.bins, self.bins + 1])
+        widths, slopes = _shared(h, x).split([self.bins, self.bins + 1])
         return piecewise_quadratic(x, widths, slopes, bound=self.tail_bound)
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = s⁻¹(z)."""
-        widths, slopes = per_row(h, z).split([self.bins, self.bins + 1])
+        widths, slopes = _shared(h, z).split([self.bins, self.bins + 1])
         return piecewise_quadratic(z, widths, slopes, bound=self.tail_bound, backwards=True)
 
 
@@ -117,27 +120,19 @@ class CubicSplineTransformer(Transformer):
 
     def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__()
-        check_bins("CubicSplineTransformer", bins, tail_bound)
+        _check_bins("CubicSplineTransformer", bins, tail_bound)
         self.bins, self.tail_bound = bins, tail_bound
         self.parameters_per_element = 2 * bins + 2
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(x)."""
-        widths, heights, ends = per_row(h, x).split([self.bins, self.bins, 2])
+        widths, heights, ends = _shared(h, x).split([self.bins, self.bins, 2])
         return cubic_spline(x, widths, heights, ends, bound=self.tail_bound)
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x = s⁻¹(z)."""
         lower, upper = z.clamp_max(-self.tail_bound), z.clamp_min(self.tail_bound)
         return implicit_inverse(partial(self.forward, h=h), z, lower, upper, where="CubicSplineTransformer inverse")
-
-
-def per_row(h: Tensor, points: Tensor) -> Tensor:
-    """h without its batch dimension where the batch shares it: ``(P, batch, *event)`` or ``(P, *event)``."""
-    return h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
-
-
-_MIN = 1e-3
 
 
 @final
@@ -150,9 +145,12 @@ class RationalQuadraticTransformer(Transformer):
     Args:
         bins: K.
         tail_bound: B, in the units of x.
+        min_bin_width: the smallest width of a bin, as a share of the box.
+        min_bin_height: the smallest height of a bin, as a share of the box.
+        min_derivative: the smallest slope at a knot.
 
     Raises:
-        ConfigError: fewer than one bin or so many that none has room, or a box without a size.
+        ConfigError: fewer than one bin, a box without a size, or minimal sizes that leave the bins no room.
 
     Example:
         >>> import torch
@@ -162,28 +160,67 @@ class RationalQuadraticTransformer(Transformer):
         True
     """
 
-    def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
+    def __init__(
+        self,
+        bins: int = 8,
+        *,
+        tail_bound: float = 5.0,
+        min_bin_width: float = _MIN,
+        min_bin_height: float = _MIN,
+        min_derivative: float = _MIN,
+    ) -> None:
         super().__init__()
-        check_bins(type(self).__name__, bins, tail_bound)
+        _check_box("RationalQuadraticTransformer", bins, tail_bound)
+        smallest = min(min_bin_width, min_bin_height)
+        if not (smallest > 0 and max(min_bin_width, min_bin_height) * bins < 1):
+            raise ConfigError(
+                "RationalQuadraticTransformer",
+                expected=f"min_bin_width and min_bin_height between 0 and 1/bins = {1 / bins:.3g}",
+                got=f"{min_bin_width} and {min_bin_height}",
+                fix="they are shares of the box",
+            )
+        if not 0 < min_derivative < 1:
+            raise ConfigError(
+                "RationalQuadraticTransformer",
+                expected="0 < min_derivative < 1",
+                got=str(min_derivative),
+                fix="the paper takes 1e-3",
+            )
         self.bins, self.tail_bound = bins, tail_bound
+        self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
         self.parameters_per_element = 3 * bins - 1
 
-    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, h: Tensor | SplineKnots) -> tuple[Tensor, Tensor]:
         """z = s(x)."""
         return spline(x, self._knots(h, x))
 
-    def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, h: Tensor | SplineKnots) -> tuple[Tensor, Tensor]:
         """x = s⁻¹(z)."""
         return inverse_spline(z, self._knots(h, z))
 
-    def decode(self, z: Tensor, h: Tensor) -> Tensor:
+    def decode(self, z: Tensor, h: Tensor | SplineKnots) -> Tensor:
         """x = s⁻¹(z) alone."""
         return inverse_spline_value(z, self._knots(h, z))
 
-    def _knots(self, h: Tensor, points: Tensor) -> SplineKnots:
-        shared = h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
-        widths, heights, slopes = shared.movedim(0, -1).split([self.bins, self.bins, self.bins - 1], -1)
-        return spline_knots(widths, heights, slopes, bound=self.tail_bound)
+    def prepare(self, h: Tensor) -> SplineKnots:
+        """The knots."""
+        # event by event in memory: the vectorised softplus rounds by the place of an element
+        return self._knots_of(h[:, 0].movedim(0, -1).contiguous().movedim(-1, 0))
+
+    def _knots(self, h: Tensor | SplineKnots, points: Tensor) -> SplineKnots:
+        return h if isinstance(h, SplineKnots) else self._knots_of(_shared(h, points))
+
+    def _knots_of(self, h: Tensor) -> SplineKnots:
+        widths, heights, slopes = h.movedim(0, -1).split([self.bins, self.bins, self.bins - 1], -1)
+        return spline_knots(
+            widths,
+            heights,
+            slopes,
+            bound=self.tail_bound,
+            min_width=self.min_bin_width,
+            min_height=self.min_bin_height,
+            min_slope=self.min_derivative,
+        )
 
     def extra_repr(self) -> str:
         """Show the size of the spline."""
@@ -215,7 +252,7 @@ class CircularSplineTransformer(Transformer):
 
     def __init__(self, bins: int = 8) -> None:
         super().__init__()
-        check_bins("CircularSplineTransformer", bins, math.pi)
+        _check_bins("CircularSplineTransformer", bins, math.pi)
         self.bins = bins
         self.parameters_per_element = 3 * bins + 1
 
@@ -231,8 +268,7 @@ class CircularSplineTransformer(Transformer):
         return _wrapped(x - h[-1]), log_slope
 
     def _knots(self, h: Tensor, points: Tensor) -> SplineKnots:
-        h = h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
-        widths, heights, slopes, _ = h.movedim(0, -1).split([self.bins, self.bins, self.bins, 1], -1)
+        widths, heights, slopes, _ = _shared(h, points).movedim(0, -1).split([self.bins, self.bins, self.bins, 1], -1)
         knots = spline_knots(widths, heights, slopes[..., 1:], bound=math.pi)
         offset = math.log(math.expm1(1 - _MIN))
         end = (_MIN + torch.nn.functional.softplus(slopes[..., 0] + offset)).unsqueeze(0)
@@ -243,16 +279,23 @@ class CircularSplineTransformer(Transformer):
         return f"bins={self.bins}"
 
 
-def check_bins(where: str, bins: int, tail_bound: float) -> None:
-    """Refuse a spline without bins, with bins that have no room, or without a box.
+def _check_bins(where: str, bins: int, tail_bound: float) -> None:
+    """Refuse a box without a size, and more bins than have room if each takes a share of 1e-3 at least."""
+    _check_box(where, bins, tail_bound)
+    if not bins < 1 / _MIN:
+        raise ConfigError(where, expected=f"{1 / _MIN - 1:.0f} bins at most", got=str(bins), fix="8 is usual")
 
-    Raises:
-        ConfigError: one of these.
-    """
-    if not 1 <= bins < 1 / _MIN:
-        raise ConfigError(where, expected=f"between 1 and {1 / _MIN - 1:.0f} bins", got=str(bins), fix="8 is usual")
+
+def _check_box(where: str, bins: int, tail_bound: float) -> None:
+    if bins < 1:
+        raise ConfigError(where, expected="bins >= 1", got=str(bins), fix="8 is usual")
     if not 0 < tail_bound < float("inf"):
         raise ConfigError(where, expected="tail_bound > 0", got=str(tail_bound), fix="5 suits standardised data")
+
+
+def _shared(h: Tensor, points: Tensor) -> Tensor:
+    """h as ``(P, *event)`` if the batch shares it, otherwise as it is, ``(P, batch, *event)``."""
+    return h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
 
 
 def _wrapped(angle: Tensor) -> Tensor:
