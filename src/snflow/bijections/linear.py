@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, Self, final
 
@@ -31,7 +30,7 @@ def initial_matrix(features: int, initialization: Initialization = "identity") -
         The matrix, with shape ``(features, features)``.
 
     References:
-        Keller et al. (2021), Self Normalizing Flows, appendix A.5.
+        Keller et al. (2021), Self Normalizing Flows, appendix A.3.
 
     Example:
         >>> initial_matrix(3).shape
@@ -49,13 +48,13 @@ def initial_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
     Args:
         channels: the number of channels in and out.
         kernel_size: k, odd.
-        groups: number of groups of channels that do not see each other.
+        groups: number of groups of channels; no channel depends on another group.
 
     Returns:
         The kernel, with shape ``(channels, channels / groups, k, k)``.
 
     References:
-        Keller et al. (2021), Self Normalizing Flows, appendix A.5; Kingma & Dhariwal (2018), Glow, for 1×1.
+        Keller et al. (2021), Self Normalizing Flows, appendix A.3; Kingma & Dhariwal (2018), Glow, for 1×1.
 
     Example:
         >>> initial_kernel(2, 3).shape
@@ -70,26 +69,27 @@ def initial_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
 
 
 LogDetRule = Literal["exact", "exact_by_rows", "self_normalized", "relative"]
-"""How the gradient of a log-determinant is made: exactly, by a learned inverse, or relative to the weight."""
+"""Gradient of a log-determinant: exact, from a learned inverse, or relative to the weight."""
 
 
 class LinearMap(Bijection):
     """z = A(w) x + b, log|det A(w)|: abstract parent of every layer whose map is a free square linear operator.
 
-    In ``eval()`` the log-determinant and its gradient are exact: one float64 factorisation, kept until the weight
-    changes. It is compared by value, since a fused optimizer step and an assignment to ``.data`` leave no other trace.
+    In ``eval()`` the log-determinant and its gradient are exact: one float64 factorisation, cached until the weight
+    changes. Changes are detected by comparing values, since a fused optimizer step and an assignment to ``.data`` leave
+    no other trace.
 
     In ``train()`` each concrete layer has its own rule. A rule that does not compute the determinant returns the
-    last exact VALUE, a persistent buffer that each evaluation refreshes, with a gradient of its own.
+    last exact value, a persistent buffer that each evaluation refreshes, with a gradient of its own.
 
-    Where a transform of ``torch.func`` follows the weight itself, as for an ensemble, nothing is kept and nothing is
-    looked at: the log-determinant is that of the whole matrix, and a singular one is −∞ without an error.
+    Under a transform of ``torch.func`` over the weight itself, as for an ensemble, nothing is cached and no value is
+    inspected: the log-determinant is that of the whole matrix, and a singular one is −∞ without an error.
 
     Attributes:
         weight: w.
-        bias: b, one number a feature or a channel, or ``None``.
+        bias: b, one number per feature or per channel, or ``None``.
         log_det_value: the last exact log|det A(w)| in nats, a scalar.
-        log_det_shape: the event shape for which it holds; zeros before the first evaluation.
+        log_det_shape: the event shape for which that value holds; zeros before the first evaluation.
     """
 
     weight: nn.Parameter
@@ -109,21 +109,15 @@ class LinearMap(Bijection):
         self._factors: dict[str, tuple[Shape, Tensor, Factor]] = {}
         self.register_load_state_dict_post_hook(_forget_known_shape)
 
-    @abstractmethod
-    def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map x to s = A(w) x and a log-determinant ``(batch,)`` that carries the gradient of the layer's rule."""
-
     def exact_log_det(self, event_shape: Shape) -> Tensor:
         """log|det A(w)| in nats for data events of ``event_shape``, a scalar, exact in value and gradient."""
         return self._exact_log_det("weight", event_shape)
 
-    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.training:
-            s, log_det = self._training_forward(x)
-        else:
-            s = self.operator.product(self.weight, x)
-            log_det = self.exact_log_det(tuple(x.shape[1:])).expand(x.shape[0])
-        return s if self.bias is None else s + self._bias_like(x), log_det
+    def _exact_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z and the exact log-determinant, from the cached factorisation."""
+        s = self.operator.product(self.weight, x)
+        log_det = self.exact_log_det(tuple(x.shape[1:])).expand(x.shape[0])
+        return (s if self.bias is None else s + self._bias_like(x)), log_det
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._solve(self._unbiased(z)), -self.exact_log_det(tuple(z.shape[1:])).expand(z.shape[0])
@@ -135,7 +129,7 @@ class LinearMap(Bijection):
         return z if self.bias is None else z - self._bias_like(z)
 
     def _bias_like(self, x: Tensor) -> Tensor:
-        """The bias with ones behind it, one for each pixel axis of the event."""
+        """The bias with one trailing axis of size one per pixel axis of the event."""
         if self.bias is None:
             return x.new_zeros(())
         return self.bias.reshape(-1, *[1] * (x.dim() - 2))
@@ -159,7 +153,7 @@ class LinearMap(Bijection):
         )
 
     def _last_log_det(self, event_shape: Shape) -> Tensor:
-        """The last exact value, computed anew only if there is none yet for this event shape."""
+        """The last exact value, computed if there is none yet for this event shape."""
         if self._known_shape is None and not is_traced(self.log_det_shape):
             self._known_shape = tuple(self.log_det_shape.tolist())
         if self._known_shape != event_shape:
@@ -177,7 +171,7 @@ class LinearMap(Bijection):
         return known_value(weight, value, lambda w: self.operator.log_abs_det(w, event_shape))
 
     def _factor(self, name: str, event_shape: Shape) -> Factor:
-        """The factorisation of one block of A, made anew when the weight or the event shape has changed."""
+        """The factorisation of one block of A, recomputed if the weight or the event shape has changed."""
         with outside_transforms():
             return self._kept_factor(name, event_shape)
 
@@ -198,7 +192,7 @@ class LinearMap(Bijection):
         return factor
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the factorisations out of copies and pickles: they are made anew on demand."""
+        """Leave the factorisations out of copies and pickles: they are recomputed on demand."""
         return {**self.__dict__, "_factors": {}}
 
 
@@ -214,16 +208,16 @@ DenseRule = Literal["exact", "relative"]
 class Dense(LinearMap):
     """z = W x + b, log|det W|, for a free matrix W.
 
-    The cost is O(batch · D²) for z; ``exact`` adds O(D³) a training step for log|det W| and W⁻ᵀ, ``relative`` replaces
-    the gradient G = ∂L/∂W by G WᵀW = Σ_b δ_b s_bᵀ W + (Σ_b c_b) W, O(batch · D²), with s = W x, δ = ∂L/∂z and
+    z costs O(batch · D²). ``exact`` adds O(D³) per training step for log|det W| and W⁻ᵀ; ``relative`` replaces the
+    gradient G = ∂L/∂W by G WᵀW = Σ_b δ_b s_bᵀ W + (Σ_b c_b) W, O(batch · D²), with s = W x, δ = ∂L/∂z and
     c_b = ∂L/∂log_det.
     The inverse is exact in both.
 
     Args:
         features: D.
-        bias: whether b is there.
-        log_det_rule: ``"exact"`` or ``"relative"``.
-        initialization: ``"identity"`` plus small noise, or ``"orthogonal"``.
+        bias: whether to add b.
+        log_det_rule: the gradient in ``train()``, ``"exact"`` or ``"relative"``.
+        initialization: initial W, ``"identity"`` plus small noise or ``"orthogonal"``.
 
     Shapes:
         x, z: ``(batch, features)``; log_det: ``(batch,)``, nats.
@@ -246,9 +240,9 @@ class Dense(LinearMap):
     def __init__(
         self,
         features: int,
+        *,
         bias: bool = True,
         log_det_rule: DenseRule = "exact",
-        *,
         initialization: Initialization = "identity",
     ) -> None:
         check_count("Dense", "features", features)
@@ -257,13 +251,15 @@ class Dense(LinearMap):
         super().__init__(DenseOperator(), initial_matrix(features, initialization), bias=bias, event_shape=(features,))
         self.log_det_rule: DenseRule = log_det_rule
 
-    def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not self.training:
+            return self._exact_forward(x)
         if self.log_det_rule == "exact":
-            log_det = torch.linalg.slogdet(self.weight)[1]
-            return self.operator.product(self.weight, x), log_det.expand(x.shape[0])
-        value = self._last_log_det(tuple(x.shape[1:]))
-        s, log_det = _RelativeGradient.apply(x, self.weight, value)
-        return s, log_det
+            s = self.operator.product(self.weight, x)
+            log_det = torch.linalg.slogdet(self.weight)[1].expand(x.shape[0])
+        else:
+            s, log_det = _RelativeGradient.apply(x, self.weight, self._last_log_det(tuple(x.shape[1:])))
+        return (s if self.bias is None else s + self.bias), log_det
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
@@ -297,13 +293,13 @@ class Permutation(Bijection):
 
     Args:
         order: each index from 0 to D − 1 once.
-        image: whether the D are channels of an image.
+        image: whether to permute the channels of images, instead of the features of vectors.
 
     Shapes:
         x, z: ``(batch, D)`` or ``(batch, D, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: the order is no permutation.
+        ConfigError: the order is not a permutation.
 
     Example:
         >>> import torch, snflow
@@ -314,7 +310,7 @@ class Permutation(Bijection):
     order: Tensor
     back: Tensor
 
-    def __init__(self, order: Sequence[int] | Tensor, image: bool = False) -> None:
+    def __init__(self, order: Sequence[int] | Tensor, *, image: bool = False) -> None:
         super().__init__()
         index = torch.as_tensor(order).long()
         if index.dim() != 1 or not torch.equal(index.sort().values, torch.arange(len(index))):
@@ -330,7 +326,7 @@ class Permutation(Bijection):
         self.register_load_state_dict_post_hook(_refresh)
 
     @classmethod
-    def reversed(cls, features: int, image: bool = False) -> Self:
+    def reversed(cls, features: int, *, image: bool = False) -> Self:
         """zᵢ = x_{D − 1 − i}.
 
         Example:
@@ -338,13 +334,13 @@ class Permutation(Bijection):
             [2, 1, 0]
         """
         check_count("Permutation", "features", features)
-        return cls(list(range(features))[::-1], image)
+        return cls(list(range(features))[::-1], image=image)
 
     @classmethod
-    def random(cls, features: int, image: bool = False) -> Self:
-        """A random order, drawn by torch's generator and kept in the state."""
+    def random(cls, features: int, *, image: bool = False) -> Self:
+        """A random order, drawn from torch's global generator and saved in the state."""
         check_count("Permutation", "features", features)
-        return cls(torch.randperm(features), image)
+        return cls(torch.randperm(features), image=image)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return x.index_select(1, self.order), x.new_zeros(x.shape[0])

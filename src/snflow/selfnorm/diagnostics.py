@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from snflow.selfnorm.layers import SelfNormalizingMap
 from snflow.selfnorm.pair import SelfNormalizing
+from snflow.selfnorm.penalty import Penalty
 
 
 @dataclass(frozen=True)
 class LayerDiagnostics:
-    """How far one learned inverse is from the inverse.
+    """The distance of one learned inverse from the inverse.
 
     Attributes:
         reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch.
-        inverse_residual: ‖A(r) A(w) − I‖_F / √D, estimated from random probes; ``None`` for a pair of networks.
-        penalty_weight: λ, as the multiplier has moved it.
-        repairs: how often the guard has repaired the inverse.
-        tracking_steps: how often the inverse was moved by a step of its own.
+        inverse_residual: ‖I − RW‖_F/√D, estimated from random probes; ``None`` for a pair of networks.
+        penalty_weight: λ, after updates by the multiplier.
+        repairs: number of repairs by the guard of :class:`~snflow.Penalty`.
+        tracking_steps: number of steps of :class:`~snflow.Newton` or :class:`~snflow.Secant`.
     """
 
     reconstruction_error: float
@@ -34,13 +35,13 @@ class LayerDiagnostics:
 
 
 def layer_diagnostics(module: nn.Module) -> dict[str, LayerDiagnostics]:
-    """Measure each self-normalizing layer inside of a module that has seen data.
+    """Measure each self-normalizing layer of a module after training forwards.
 
     Args:
         module: a flow, a chain or a layer.
 
     Returns:
-        The diagnostics by the layer's name in the module; layers that have seen no data yet are left out.
+        The diagnostics by the layer's name in the module; layers that have not seen data yet are left out.
 
     Example:
         >>> import torch, snflow
@@ -55,28 +56,29 @@ def layer_diagnostics(module: nn.Module) -> dict[str, LayerDiagnostics]:
             error, weight = float(pair.reconstruction_error), float(pair.penalty_weight)
             found[name] = LayerDiagnostics(error, None, weight, repairs=0, tracking_steps=0)
     for name, layer, shape in _layers(module):
+        updates, guarded = int(layer.tracking.updates), isinstance(layer.tracking, Penalty)
         found[name] = LayerDiagnostics(
             reconstruction_error=float(layer.reconstruction_error),
             inverse_residual=float(layer.inverse_residual(shape)),
-            penalty_weight=float(layer.penalty_weight),
-            repairs=int(layer.repairs),
-            tracking_steps=int(layer.tracking_steps),
+            penalty_weight=float(layer.tracking.penalty_weight),
+            repairs=updates if guarded else 0,
+            tracking_steps=0 if guarded else updates,
         )
     return found
 
 
 def refresh_inverses(module: nn.Module) -> None:
-    """Set every inverse weight that is no parameter to the best inverse of the present weight.
+    """Set every inverse weight that is not a parameter to the best inverse of the present weight.
 
-    Weights that were put there from outside, a moving average of them for one, leave such an inverse behind; a
-    training forward would move it, an evaluation does not.
+    If weights are set from outside, as by a moving average, such an inverse no longer belongs to them. A training
+    forward would update it, an evaluation does not.
 
     Args:
-        module: a flow, a chain or a layer; layers that have seen no data yet are left alone.
+        module: a flow, a chain or a layer; layers that have not seen data yet are left alone.
 
     Example:
         >>> import torch, snflow
-        >>> layer = snflow.SelfNormalizingDense(2, inverse_tracking="newton")
+        >>> layer = snflow.SelfNormalizingDense(2, tracking=snflow.Newton())
         >>> _ = layer(torch.randn(3, 2))
         >>> with torch.no_grad():
         ...     _ = layer.weight.mul_(2)
@@ -99,14 +101,14 @@ def _layers(module: nn.Module) -> Iterator[tuple[str, SelfNormalizingMap, tuple[
 def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> dict[str, float]:
     """∠(∂L/∂w, ∂L*/∂w) for each self-normalizing layer: L as in ``train()``, L* as in ``eval()``, in degrees.
 
-    L is the mean negative log-likelihood; the training gradient has all that the rule puts into it, a penalty's pull
-    and random probes too. Both see the same dequantization noise. The flow, its generators and its gradients are left
-    as they were.
+    L is the mean negative log-likelihood. The training gradient includes all terms of the gradient rule, the penalty
+    and random probes among them. Both use the same dequantization noise. The flow, the random generators and the
+    gradients are left unchanged.
 
     Args:
         flow: maps a batch to log-likelihoods ``(batch,)``.
         batch: data, with shape ``(batch, *event)``.
-        penalty: whether L counts λ‖g(f(x)) − x‖²; without it the angle is that of the likelihood's gradient alone,
+        penalty: whether L includes λ‖g(f(x)) − x‖²; without it the angle is that of the likelihood's gradient alone,
             which the learned inverse approximates.
 
     Returns:
@@ -117,7 +119,7 @@ def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> 
 
     Example:
         >>> import snflow
-        >>> flow = snflow.flows.dense((3,), initialization="orthogonal", penalty_weight=0.0)
+        >>> flow = snflow.flows.dense(3, initialization="orthogonal", tracking=snflow.Penalty(weight=0.0))
         >>> max(gradient_angles(flow, torch.randn(8, 3)).values()) < 1e-3
         True
     """
@@ -133,7 +135,7 @@ def _gradients(flow: nn.Module, batch: Tensor, *, training: bool, penalty: bool)
     layers = {name: layer for name, layer in twin.named_modules() if isinstance(layer, SelfNormalizingMap)}
     if not penalty:
         for layer in layers.values():
-            layer.penalty_weight.zero_()
+            layer.tracking.penalty_weight.zero_()
     devices = [batch.device] if batch.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(0)
@@ -144,5 +146,5 @@ def _gradients(flow: nn.Module, batch: Tensor, *, training: bool, penalty: bool)
 
 def _degrees(one: Tensor, other: Tensor) -> float:
     one, other = (g.double().flatten() / g.double().norm() for g in (one, other))
-    # By the half-angle: the arc cosine loses half of the digits of a small angle.
+    # By the half-angle: the arc cosine would lose half of the digits of a small angle.
     return 2 * math.degrees(math.atan2(float((one - other).norm()), float((one + other).norm())))

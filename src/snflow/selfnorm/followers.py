@@ -1,4 +1,4 @@
-"""Tracking from outside a compiled or recorded training step."""
+"""Tracking between training steps that are compiled or recorded."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from snflow.selfnorm.layers import SelfNormalizingMap
 
 
 class Followers:
-    """r ← towards A(w)⁻¹, for every self-normalizing layer of a module, between training steps instead of inside them.
+    """Applies the strategy of every self-normalizing layer of a module between training steps instead of in them.
 
-    A compiled forward leaves out what depends on numbers that it would have to wait for, and a recorded one repeats
-    what it did, whatever the numbers are. From when this is made, the layers' own forwards leave r alone.
+    A compiled forward cannot contain a decision that waits for a number, and a recorded one repeats its operations,
+    whatever the numbers are. From the construction of an instance on, the layers' forwards leave the inverses alone.
 
     Args:
-        module: a flow, a chain or a layer, which has seen data: a layer's events have a shape from then on.
+        module: a flow, a chain or a layer. Nothing is done until each layer has seen data, which have a shape.
 
     Example:
         >>> import torch, snflow
-        >>> layer = snflow.SelfNormalizingDense(2, inverse_tracking="newton")
+        >>> layer = snflow.SelfNormalizingDense(2, tracking=snflow.Newton())
         >>> _ = layer(torch.randn(3, 2))
         >>> followers = Followers(layer)
         >>> with torch.no_grad():
         ...     _ = layer.weight.mul_(1.5)
-        >>> followers.look()
+        >>> followers.track()
         >>> bool((layer.inverse_matrix @ layer.weight - torch.eye(2)).norm() < 0.4)
         True
     """
@@ -32,13 +32,13 @@ class Followers:
         self._layers = [layer for layer in module.modules() if isinstance(layer, SelfNormalizingMap)]
         self._shapes: list[tuple[int, ...]] | None = None
         for layer in self._layers:
-            layer.follows_itself = False
+            layer.tracks_in_forward = False
 
-    def look(self, steps: int = 1) -> None:
-        """Do what each layer's forward would have done: the tracking step, or the guard's look when it is due.
+    def track(self, steps: int = 1) -> None:
+        """Apply each layer's strategy, as its forward would have done: a tracking step, or the guard's periodic check.
 
         Args:
-            steps: the training steps since the last call.
+            steps: the number of training steps since the last call.
         """
         if self._shapes is None:
             shapes = [tuple(layer.log_det_shape.tolist()) for layer in self._layers]
@@ -46,9 +46,9 @@ class Followers:
                 return
             self._shapes = shapes
         for layer, shape in zip(self._layers, self._shapes, strict=True):
-            layer.follow(shape, steps)
+            layer.track(shape, steps)
 
-    def polish(self) -> None:
-        """One Newton step in every layer that is followed so, without waiting for a number."""
+    def track_on_device(self) -> None:
+        """Apply each layer's step that reads no number from the device, if its strategy has one."""
         for layer in self._layers:
-            layer.polish()
+            layer.track_on_device()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,25 +16,29 @@ from snflow.numerics.transforms import add_scaled, under_transform
 
 @dataclass(frozen=True)
 class GradientRule:
-    """What a self-normalizing layer puts into its backward pass.
+    """What a self-normalizing layer computes in its backward pass.
 
     The defaults are the paper's: ½ log p^f + ½ log p^g − λ‖g(f(h)) − h‖² (Keller et al. 2021, eq. 3).
 
     Attributes:
-        weight_share: the share of the likelihood gradient that w gets.
-        inverse_share: the share that r gets; 0 where r is no parameter of the optimizer.
+        weight_share: share of the likelihood gradient that w receives.
+        inverse_share: share that r receives; 0 where r is not a parameter of the optimizer.
         penalized_weight: whether the penalty has a gradient by w.
-        penalized_inverse: whether it has one by r.
-        symmetric_penalty: add ‖A(w) A(r) s − s‖² to the penalty, s behind a gradient stop.
-        neumann_terms: the number of terms that improve on A(r) ≈ A(w)⁻¹ in the gradient of the log-determinant.
+        penalized_inverse: whether the penalty has a gradient by r.
+        symmetric: whether ‖A(w) A(r) s − s‖² is added to the penalty, s behind a gradient stop.
+        samples: number of rows of a batch on which the penalty is computed, ``None`` for all.
+        neumann_terms: number of terms that correct A(r) ≈ A(w)⁻¹ in the gradient of the log-determinant.
+        neumann_probes: number of random vectors by which these terms are estimated.
     """
 
     weight_share: float = 0.5
     inverse_share: float = 0.5
     penalized_weight: bool = True
     penalized_inverse: bool = True
-    symmetric_penalty: bool = False
+    symmetric: bool = False
+    samples: int | None = None
     neumann_terms: int = 0
+    neumann_probes: int = 8
 
     @property
     def penalized(self) -> bool:
@@ -69,11 +73,11 @@ def self_normalized(
         ∂L/∂r = −½ ∂⟨δx, A(r) s⟩/∂r − ½ (Σ c_b) ∂tr(A(w) A(r))/∂r + ∂/∂r [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]
         ∂L/∂x = δx
 
-    where x is constant inside of the penalty. For a dense layer ∂tr(WR)/∂W = Rᵀ, for a convolution flip(r) ⊙ m.
-    Every term scales with the upstream gradient: the loss may be in nats, in bits/dim, or scaled for half precision.
+    where x is constant in the penalty. For a dense layer ∂tr(WR)/∂W = Rᵀ, for a convolution flip(r) ⊙ m. Every term
+    scales with the upstream gradient: the loss may be in nats, in bits per dimension, or scaled for half precision.
 
-    With probes ν, E ννᵀ = I, and K Neumann terms, A(w)⁻¹ ≈ Σₖ≤K (I − A(r) A(w))ᵏ A(r) takes the place of A(r) in the
-    gradient by w: the terms k ≥ 1 are the mean over the probes of ∂⟨ν, A(w) uₖ⟩/∂w, uₖ = (I − A(r) A(w))ᵏ A(r) ν.
+    With probes ν, E ννᵀ = I, and K Neumann terms, A(w)⁻¹ ≈ Σₖ≤K (I − A(r) A(w))ᵏ A(r) replaces A(r) in the gradient by
+    w: the terms k ≥ 1 are the mean over the probes of ∂⟨ν, A(w) uₖ⟩/∂w, uₖ = (I − A(r) A(w))ᵏ A(r) ν.
 
     Args:
         x: data, with shape ``(batch, *event)``.
@@ -82,14 +86,14 @@ def self_normalized(
         penalty_weight: λ, a scalar.
         log_det_value: the value to return, in nats, a scalar.
         operators: A of w and A of r.
-        rule: the shares and options.
+        rule: shares and options.
         probes: ν, with shape ``(probes, *event)``; needed for Neumann terms only.
-        rows: the numbers of k rows of the batch ``(k,)`` on which alone the penalty is taken, times batch/k: where
-            they are drawn at random, its gradient is right on average. ``None`` for all rows.
+        rows: indices ``(k,)`` of the rows of the batch on which the penalty is computed, weighted by batch/k: if they
+            are drawn at random, its gradient is unbiased. ``None`` for all rows.
 
     Returns:
         s ``(batch, *event)``, log_det ``(batch,)`` in nats, and the squared reconstruction error
-        ‖A(r) A(w) x − x‖² ``(batch,)``, or ``(k,)`` of the given rows, without gradient; zeros where the rule has no
+        ‖A(r) A(w) x − x‖² ``(batch,)``, or ``(k,)`` of the given rows, without gradient; zeros if the rule has no
         penalty.
 
     References:
@@ -103,112 +107,108 @@ def self_normalized(
         >>> s[0], error
         (tensor([2., 2.]), tensor([0., 0., 0.]))
     """
-    function = _Transformed if under_transform() else _SelfNormalized
-    s, log_det, squared, *_ = function.apply(
-        x, weight, inverse_weight, penalty_weight, log_det_value, probes, rows, operators, rule
+    if torch.compiler.is_compiling() or under_transform():
+        apply = _SelfNormalized.apply
+    else:
+        # What torch.autograd.Function adds to its base class's apply is for transforms: it binds the arguments with
+        # inspect.signature, which takes as long as a product of small matrices.
+        apply = super(torch.autograd.Function, _SelfNormalized).apply
+    s, log_det, squared, _ = apply(
+        x, weight, inverse_weight, penalty_weight, log_det_value, operators, rule, probes, rows
     )
     return s, log_det, squared
 
 
+class _Saved(NamedTuple):
+    """The tensors that the backward pass needs."""
+
+    x: Tensor
+    weight: Tensor
+    inverse_weight: Tensor
+    penalty_weight: Tensor
+    probes: Tensor | None
+    rows: Tensor | None
+    s: Tensor
+    error: Tensor
+
+
 class _SelfNormalized(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        s, log_det, squared, error = _values(*inputs)
-        _save(ctx, inputs, s, error)
-        ctx.mark_non_differentiable(squared)
-        return s, log_det, squared
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        inverse_weight: Tensor,
+        penalty_weight: Tensor,
+        log_det_value: Tensor,
+        operators: Operators,
+        rule: GradientRule,
+        probes: Tensor | None,
+        rows: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return s, the log-determinant, ‖e‖² and e = A(r) s − x, which is empty if there is no penalty."""
+        s = operators.forward.product(weight, x)
+        log_det = log_det_value.to(x.dtype).expand(x.shape[0]).clone()
+        if not rule.penalized:
+            return s, log_det, x.new_zeros(x.shape[0]), x.new_zeros(0)
+        error = operators.inverse.product(inverse_weight, _of(s, rows), _of(x, rows), -1.0)
+        return s, log_det, sum_event(error.square()), error
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        x, weight, inverse_weight, penalty_weight, _, ctx.operators, ctx.rule, probes, rows = inputs
+        s, _, squared, error = output
+        ctx.save_for_backward(*_Saved(x, weight, inverse_weight, penalty_weight, probes, rows, s, error))
+        ctx.mark_non_differentiable(squared, error)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, s, error, weight, inverse_weight, penalty_weight, probes, rows = ctx.saved_tensors
-        a, g, rule = ctx.operators.forward, ctx.operators.inverse, ctx.rule
-        grad_s, grad_log_det, _ = grads
+    def backward(ctx: Any, grad_s: Tensor, grad_log_det: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        saved, rule = _Saved(*ctx.saved_tensors), ctx.rule
+        a, g = ctx.operators.forward, ctx.operators.inverse
+        weight, inverse_weight, rows = saved.weight, saved.inverse_weight, saved.rows
+        train_inverse = ctx.needs_input_grad[2]
+        event_shape = tuple(saved.x.shape[1:])
         total = grad_log_det.sum()
-        event_shape = tuple(x.shape[1:])
 
         grad_x = a.transposed_product(weight, grad_s)
-        into_weight: Tensor | None = None
-        into_inverse: Tensor | None = None
-        cycle: Tensor | None = None
-        if error is not None:
+        # What each weight's gradient is the outer product of: the likelihood's share, then the penalty's.
+        into_weight = into_inverse = cycle = None
+        if rule.penalized:
             # Both penalties are quadratic: their gradients start from −2λ c_b times an error.
-            counted = -2 * penalty_weight * (x.shape[0] / error.shape[0])
-            scale = (counted * _of(grad_log_det, rows)).reshape(-1, *[1] * (x.dim() - 1))
-            pull = scale * error
-            if ctx.needs_input_grad[2] and rule.penalized_inverse:
+            counted = -2 * saved.penalty_weight * (saved.x.shape[0] / saved.error.shape[0])
+            scale = (counted * _of(grad_log_det, rows)).reshape(-1, *[1] * (saved.x.dim() - 1))
+            pull = scale * saved.error
+            if train_inverse and rule.penalized_inverse:
                 into_inverse = _add(pull, rows, grad_x, -rule.inverse_share)
             if rule.penalized_weight and rows is None:
                 into_weight = g.transposed_product(inverse_weight, pull, grad_s, rule.weight_share)
             elif rule.penalized_weight:
                 into_weight = _add(g.transposed_product(inverse_weight, pull), rows, grad_s, rule.weight_share)
-            if rule.symmetric_penalty:
+            if rule.symmetric:
                 # A(w) A(r) s − s = A(w) (A(r) s − x), since s = A(w) x
-                cycle = scale * a.product(weight, error)
-                if into_inverse is not None and rule.penalized_inverse:
+                cycle = scale * a.product(weight, saved.error)
+                if into_inverse is not None:
                     into_inverse = _add(a.transposed_product(weight, cycle), rows, into_inverse, 1.0)
-
-        into_weight = rule.weight_share * grad_s if into_weight is None else into_weight
-        if into_inverse is None and ctx.needs_input_grad[2]:
+        if into_weight is None:
+            into_weight = rule.weight_share * grad_s
+        if into_inverse is None and train_inverse:
             into_inverse = -rule.inverse_share * grad_x
 
-        grad_weight = a.weight_gradient(weight, x, into_weight)
+        grad_weight = a.weight_gradient(weight, saved.x, into_weight)
         a.add_trace_gradient(grad_weight, inverse_weight, rule.weight_share * total, event_shape)
-        if probes is not None:
-            terms = _neumann(weight, inverse_weight, probes, ctx.operators, rule)
+        if saved.probes is not None:
+            terms = _neumann(weight, inverse_weight, saved.probes, ctx.operators, rule)
             add_scaled(grad_weight, terms, rule.weight_share * total)
         if cycle is not None and rule.penalized_weight:
-            grad_weight += a.weight_gradient(weight, error + _of(x, rows), cycle)
+            grad_weight += a.weight_gradient(weight, saved.error + _of(saved.x, rows), cycle)
 
         grad_inverse: Tensor | None = None
         if into_inverse is not None:
-            grad_inverse = g.weight_gradient(inverse_weight, s, into_inverse)
+            grad_inverse = g.weight_gradient(inverse_weight, saved.s, into_inverse)
             g.add_trace_gradient(grad_inverse, weight, -rule.inverse_share * total, event_shape)
         return grad_x, grad_weight, grad_inverse, None, None, None, None, None, None
-
-
-class _Transformed(torch.autograd.Function):
-    """The same in the form that the transforms of torch.func ask for, which costs a plain call some time."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        return tuple(part for part in _values(*inputs) if part is not None)  # e too: what is saved must come out
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        s, _, *rest = output
-        _save(ctx, inputs, s, rest[1] if len(rest) > 1 else None)
-        ctx.mark_non_differentiable(*rest)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found: tuple[Tensor | None, ...] = _SelfNormalized.backward(ctx, *grads[:3])
-        return found
-
-
-def _values(
-    x: Tensor,
-    weight: Tensor,
-    inverse_weight: Tensor,
-    _penalty_weight: Tensor,
-    log_det_value: Tensor,
-    _probes: Tensor | None,
-    rows: Tensor | None,
-    operators: Operators,
-    rule: GradientRule,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """s, the log-determinant, ‖e‖², and e = A(r) s − x where there is a penalty: of all inputs of the function."""
-    s = operators.forward.product(weight, x)
-    error = operators.inverse.product(inverse_weight, _of(s, rows), _of(x, rows), -1.0) if rule.penalized else None
-    squared = x.new_zeros(x.shape[0]) if error is None else sum_event(error.square())
-    return s, log_det_value.to(x.dtype).expand(x.shape[0]).clone(), squared, error
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], s: Tensor, error: Tensor | None) -> None:
-    x, weight, inverse_weight, penalty_weight, _, probes, rows, ctx.operators, ctx.rule = inputs
-    ctx.save_for_backward(x, s, error, weight, inverse_weight, penalty_weight, probes, rows)
 
 
 def _of(values: Tensor, rows: Tensor | None) -> Tensor:
@@ -217,7 +217,7 @@ def _of(values: Tensor, rows: Tensor | None) -> Tensor:
 
 def _add(some: Tensor, rows: Tensor | None, to: Tensor, factor: float) -> Tensor:
     """``factor * to``, with ``some`` added in its rows."""
-    # A subtraction: Inductor (torch 2.11 and 2.13) fuses mm and add into addmm and loses the add's alpha on the way.
+    # A subtraction: Inductor (torch 2.11 and 2.13) loses the alpha of an add when it fuses mm and add into addmm.
     return torch.sub(some, to, alpha=-factor) if rows is None else (factor * to).index_add_(0, rows, some)
 
 

@@ -1,62 +1,131 @@
-"""Multipliers: the weight λ of the reconstruction penalty as an answer to the reconstruction error."""
+"""Multipliers: the weight λ of the reconstruction penalty, adapted to the reconstruction error."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Literal, final
 
-from snflow.selfnorm.options import LearnedInverse
+import torch
+from torch import Tensor, nn
+
+MultiplierName = Literal["constant", "geco", "differential", "augmented_lagrangian"]
 
 LARGEST = 1e6
-"""λ stays within [1/LARGEST, LARGEST], so that it can come back from either end."""
+"""λ stays within [1/LARGEST, LARGEST] under GECO, else within [0, LARGEST], so that it can return from each end."""
 
 STEEPEST = 10.0
-"""Largest constraint that counts without a tolerance: at the start of training an error can be in the thousands."""
+"""Upper bound of the constraint without a tolerance: at the start of training an error can be in the thousands."""
 
 BALANCED = 1.0
-"""Largest constraint that counts with a tolerance: as none is below −1, λ rises no faster than it falls."""
+"""Upper bound of the constraint with a tolerance: as it is never below −1, λ rises no faster than it falls."""
+
+GROWTH = 2.0
+"""Factor by which the augmented Lagrangian raises ρ if the violation has not halved since the last update of λ."""
 
 
-@torch.no_grad()
-def update_multiplier(
-    penalty_weight: Tensor, average: Tensor, error: Tensor, energy: Tensor, options: LearnedInverse
-) -> None:
-    """λ ← λ exp(rate · C̄) (GECO) or λ ← max(0, λ + rate · λ₀ · C̄) (differential), C̄ a moving average of the constraint.
+@final
+class Multiplier(nn.Module):
+    """λ as the multiplier of the constraint C ≤ 0, updated once per training step from a moving average C̄ of C.
 
-    With a tolerance κ the constraint is C = ‖g(f(x)) − x‖² / (κ²‖x‖²) − 1, a number without a scale that is negative
-    where the inverse is better than asked: λ falls again; it counts within [−1, 1]. Without one GECO takes
-    C = ‖g(f(x)) − x‖², as Keller et al. do: it never is negative.
+    With a tolerance κ, C = ‖g(f(x)) − x‖² / (κ²‖x‖²) − 1: it has no unit and is negative where the inverse is better
+    than required, so that λ falls again; it is clipped to [−1, 1]. Without one, C = ‖g(f(x)) − x‖², as Keller et al.
+    take it for GECO: it is never negative and λ never falls; it is clipped to [0, 10]. The methods:
+
+    - ``geco``: λ ← λ exp(rate · C̄).
+    - ``differential``: λ ← max(0, λ + rate · C̄), and the penalty's gradient is weighted by max(0, λ + damping · C).
+      That is gradient ascent in λ while the optimizer descends in the weights; without the damping term the two may
+      oscillate. With it, this is the modified differential method of multipliers.
+    - ``augmented_lagrangian``: the gradient is weighted by max(0, λ + ρ C), and every ``interval`` steps
+      λ ← max(0, λ + ρ C̄), after which ρ doubles if max(0, C̄) has not halved since the last update; ρ is ``rate`` at
+      first.
 
     Args:
-        penalty_weight: λ, a scalar, changed in place.
-        average: C̄, a scalar, changed in place; zero at first.
-        error: mean of ‖g(f(x)) − x‖² over the batch, a scalar.
-        energy: mean of ‖x‖² over the batch, a scalar.
-        options: which rule, its rate, average and tolerance.
+        method: one of the three.
+        weight: the initial λ.
+        rate: step size of λ; initial ρ of the augmented Lagrangian.
+        average: decay of the moving average C̄.
+        tolerance: κ; 0 for none.
+        damping: of the differential method.
+        interval: number of training steps between two updates of λ by the augmented Lagrangian.
 
     References:
         Rezende & Viola (2018), Taming VAEs, for GECO; Platt & Barr (1988), Constrained differential optimization;
-        Keller et al. (2021), Self Normalizing Flows, section 5.4.
+        Hestenes (1969), Multiplier and gradient methods, and Powell (1969), A method for nonlinear constraints in
+        minimization problems, for the augmented Lagrangian; Keller et al. (2021), Self Normalizing Flows.
 
     Example:
-        >>> options = LearnedInverse(multiplier="geco", multiplier_rate=0.1, multiplier_tolerance=0.5)
-        >>> weight, average = torch.tensor(1.0), torch.tensor(0.0)
-        >>> update_multiplier(weight, average, torch.tensor(1.0), torch.tensor(2.0), options)
-        >>> weight
+        >>> multiplier = Multiplier("geco", 1.0, rate=0.1, tolerance=0.5)
+        >>> penalty_weight = torch.tensor(1.0)
+        >>> multiplier.update(penalty_weight, error=torch.tensor(1.0), energy=torch.tensor(2.0))
+        >>> penalty_weight
         tensor(1.0101)
     """
-    if options.multiplier == "constant":
-        return
-    tolerance = options.multiplier_tolerance
-    constraint = (
-        error if tolerance == 0 else error / (tolerance**2 * energy).clamp_min(torch.finfo(error.dtype).tiny) - 1
-    )
-    # A step whose numbers are not finite is left out by the training loop; λ must not remember it.
-    largest = STEEPEST if tolerance == 0 else BALANCED
-    constraint = torch.nan_to_num(constraint, nan=0.0, posinf=largest).clamp(max=largest)
-    decay = options.multiplier_average
-    average.mul_(decay).add_(constraint, alpha=1 - decay)
-    if options.multiplier == "geco":
-        penalty_weight.mul_((options.multiplier_rate * average).exp()).clamp_(1 / LARGEST, LARGEST)
-    else:
-        penalty_weight.add_(options.multiplier_rate * average).clamp_(0, LARGEST)
+
+    value: Tensor
+    average: Tensor
+    strength: Tensor
+    steps: Tensor
+    violation: Tensor
+
+    def __init__(
+        self,
+        method: MultiplierName,
+        weight: float,
+        *,
+        rate: float = 1e-3,
+        average: float = 0.9,
+        tolerance: float = 0.0,
+        damping: float = 0.0,
+        interval: int = 100,
+    ) -> None:
+        super().__init__()
+        self.method, self.rate, self.decay, self.tolerance = method, rate, average, tolerance
+        self.damping, self.interval = damping, interval
+        self.register_buffer("value", torch.tensor(float(weight)))
+        self.register_buffer("average", torch.tensor(0.0))
+        if method == "augmented_lagrangian":
+            self.register_buffer("strength", torch.tensor(float(rate)))
+            self.register_buffer("steps", torch.tensor(0))
+            self.register_buffer("violation", torch.tensor(torch.inf))
+
+    @torch.no_grad()
+    def update(self, penalty_weight: Tensor, error: Tensor, energy: Tensor) -> None:
+        """Update λ and write the weight of the penalty's gradient in the next step to ``penalty_weight``.
+
+        Args:
+            penalty_weight: a scalar, changed in place.
+            error: mean of ‖g(f(x)) − x‖² over the batch, a scalar.
+            energy: mean of ‖x‖² over the batch, a scalar.
+        """
+        constraint = self.constraint(error, energy)
+        self.average.mul_(self.decay).add_(constraint, alpha=1 - self.decay)
+        if self.method == "geco":
+            self.value.mul_((self.rate * self.average).exp()).clamp_(1 / LARGEST, LARGEST)
+            penalty_weight.copy_(self.value)
+        elif self.method == "differential":
+            self.value.add_(self.rate * self.average).clamp_(0, LARGEST)
+            penalty_weight.copy_((self.value + self.damping * constraint).clamp_(0, LARGEST))
+        else:
+            self._close_round()
+            penalty_weight.copy_((self.value + self.strength * constraint).clamp_(0, LARGEST))
+
+    def constraint(self, error: Tensor, energy: Tensor) -> Tensor:
+        """C, clipped; 0 for an error that is not a number, since the training loop leaves such a step out."""
+        if self.tolerance == 0:
+            return torch.nan_to_num(error, nan=0.0, posinf=STEEPEST).clamp(max=STEEPEST)
+        allowed = (self.tolerance**2 * energy).clamp_min(torch.finfo(error.dtype).tiny)
+        return torch.nan_to_num(error / allowed - 1, nan=0.0, posinf=BALANCED).clamp(max=BALANCED)
+
+    def _close_round(self) -> None:
+        """Update λ and ρ of the augmented Lagrangian if it is time, decided on the device."""
+        self.steps.add_(1)
+        due = self.steps % self.interval == 0
+        moved = (self.value + self.strength * self.average).clamp_(0, LARGEST)
+        self.value.copy_(torch.where(due, moved, self.value))
+        violation = self.average.clamp_min(0)
+        slow = due & (violation > 0) & (violation > self.violation / 2)
+        self.strength.copy_(torch.where(slow, self.strength * GROWTH, self.strength).clamp_(max=LARGEST))
+        self.violation.copy_(torch.where(due, violation, self.violation))
+
+    def extra_repr(self) -> str:
+        """Show the method."""
+        return self.method

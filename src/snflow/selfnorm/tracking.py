@@ -1,125 +1,37 @@
-"""Tracking: how a learned inverse follows its weight."""
+"""Tracking: the contract of the strategies that keep a learned inverse near the inverse of its weight."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
-from snflow.numerics.operators.conv import ConvOperator
-from snflow.numerics.operators.dense import Operator
+from snflow.errors import CheckedConstructor, ConfigError, check_count, check_weight
+from snflow.numerics.operators.conv import ConvOperator, least_squares_inverse
 from snflow.numerics.probes import rademacher
-from snflow.selfnorm.gradient import Operators
-from snflow.selfnorm.options import LearnedInverse
+from snflow.selfnorm.gradient import GradientRule, Operators
 
 CONTRACTING = 0.7
-"""The residual ‖I − WR‖_F/√n up to which a Newton–Schulz step is trusted: it squares the residual, if below one."""
+"""The residual ‖I − RW‖_F/√D up to which a Newton–Schulz step is trusted: it squares I − RW, if that is below one."""
 
+SLACK = 1.2
+"""Factor by which the residual of a least-squares kernel may exceed the one after its fit, which is never zero."""
 
-def newton(weight: Tensor, inverse: Tensor) -> Tensor:
-    """R + R (I − W R): the residual I − WR becomes its square. O(n³), two products.
-
-    Args:
-        weight: W, with shape ``(m, n, n)``.
-        inverse: R, with the same shape; ‖I − WR‖ < 1 is needed.
-
-    Returns:
-        The new R, with the same shape.
-
-    References:
-        Schulz (1933), Iterative Berechnung der reziproken Matrix.
-
-    Example:
-        >>> newton(torch.tensor([[[2.0]]]), torch.tensor([[[0.45]]]))
-        tensor([[[0.4950]]])
-    """
-    residual = _residual(weight, inverse)
-    return torch.baddbmm(inverse, inverse, residual)
-
-
-def contracted(weight: Tensor, inverse: Tensor) -> Tensor:
-    """R + R (I − W R) where ‖I − W R‖_F/√n < 0.7, else R: :func:`newton`, decided on the device.
-
-    A large step of an optimizer may leave a residual that Newton–Schulz would blow up; there R waits for somebody who
-    can look at it and take a factorisation.
-
-    Args:
-        weight: W, with shape ``(m, n, n)``.
-        inverse: R, with the same shape.
-
-    Returns:
-        The new R, with the same shape.
-
-    Example:
-        >>> contracted(torch.tensor([[[2.0]]]), torch.tensor([[[0.45]]]))
-        tensor([[[0.4950]]])
-        >>> contracted(torch.tensor([[[2.0]]]), torch.tensor([[[5.0]]]))
-        tensor([[[5.]]])
-    """
-    residual = _residual(weight, inverse)
-    trusted = residual.square().mean((-2, -1), keepdim=True) * weight.shape[-1] < CONTRACTING**2
-    return torch.where(trusted, torch.baddbmm(inverse, inverse, residual), inverse)
-
-
-def secant(weight: Tensor, inverse: Tensor, probes: Tensor) -> Tensor:
-    """R + (N − R S)(SᵀS)⁻¹Sᵀ, S = W N: the matrix nearest to R that undoes W on the probes. O(p n²).
-
-    Args:
-        weight: W, with shape ``(m, n, n)``.
-        inverse: R, with the same shape.
-        probes: N, with shape ``(m, n, p)``, p ≤ n.
-
-    Returns:
-        The new R, with R S = N.
-
-    References:
-        The least-change update of Broyden (1965), in a block of directions.
-
-    Example:
-        >>> secant(torch.tensor([[[2.0]]]), torch.tensor([[[0.45]]]), torch.ones(1, 1, 1))
-        tensor([[[0.5000]]])
-    """
-    seen = weight @ probes
-    gram = seen.mT @ seen
-    # Rounding must not make the Gram matrix of nearly dependent probes indefinite.
-    jitter = 10 * torch.finfo(gram.dtype).eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1)
-    gram.diagonal(dim1=-2, dim2=-1).add_(jitter[:, None])
-    factor, _ = torch.linalg.cholesky_ex(gram)
-    return torch.baddbmm(inverse, probes - inverse @ seen, torch.cholesky_solve(seen.mT, factor))
-
-
-def exact(weight: Tensor) -> Tensor:
-    """W⁻¹ by factorisation, O(n³); not finite where W is singular.
-
-    Args:
-        weight: W, with shape ``(m, n, n)``.
-
-    Example:
-        >>> exact(torch.tensor([[[2.0]]]))
-        tensor([[[0.5000]]])
-    """
-    inverse: Tensor = torch.linalg.inv_ex(weight).inverse
-    return inverse
-
-
-def _residual(weight: Tensor, inverse: Tensor) -> Tensor:
-    """I − W R."""
-    residual = -(weight @ inverse)
-    residual.diagonal(dim1=-2, dim2=-1).add_(1)
-    return residual
+_SAMPLE = 4096
+"""Number of entries of a weight that are compared to detect a change: a step of an optimizer changes nearly all."""
 
 
 @dataclass(frozen=True)
 class Residual:
-    """‖I − A(w) A(r)‖, by its size and by its largest direction.
+    """The size of E = I − RW, and of its largest direction.
 
     Attributes:
-        size: ‖I − A(w) A(r)‖_F / √D, estimated.
-        growth: ‖E² ν‖ / ‖E ν‖ for E = I − A(w) A(r): near the spectral radius of E where one direction dominates it.
+        size: ‖I − RW‖_F / √D, estimated: the root mean square of (x − g(f(x)))/σ for white x of scale σ.
+        growth: ‖E² ν‖ / ‖E ν‖, near the spectral radius of E if one direction dominates it.
     """
 
     size: float
@@ -130,217 +42,215 @@ class Residual:
         """Whether the powers of E seem to vanish, so that iterations on it converge."""
         return self.size < CONTRACTING and self.growth < CONTRACTING
 
-    @property
-    def finite(self) -> bool:
-        """Whether both numbers are finite."""
-        return math.isfinite(self.size) and math.isfinite(self.growth)
 
-
-def inverse_residual(
-    weight: Tensor, inverse_weight: Tensor, operators: Operators, event_shape: tuple[int, ...], probes: int
-) -> Residual:
-    """‖I − A(w) A(r)‖_F/√D = √ E ‖ν − A(w) A(r) ν‖²/D, from a few Rademacher ν, and how fast its powers grow.
-
-    Args:
-        weight: w.
-        inverse_weight: r.
-        operators: A of w and A of r.
-        event_shape: the shape of one event.
-        probes: the number of ν.
-
-    Returns:
-        The estimate; reading it waits for the device.
+@dataclass(frozen=True)
+class WeightPair:
+    """w and r of a layer, without gradients, with their operators W = A(w) and R = A(r) on events of one shape.
 
     Example:
         >>> from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
         >>> dense = Operators(DenseOperator(), TransposedDenseOperator())
-        >>> round(inverse_residual(2 * torch.eye(3), 0.45 * torch.eye(3), dense, (3,), 2).size, 6)
+        >>> pair = WeightPair(2 * torch.eye(3), 0.45 * torch.eye(3), dense, (3,))
+        >>> round(pair.residual(probes=2).size, 6)
         0.1
     """
-
-    def error(v: Tensor) -> Tensor:
-        return v - operators.forward.product(weight, operators.inverse.product(inverse_weight, v))
-
-    once = error(rademacher(probes, event_shape, weight))
-    twice = error(once)
-    squares = torch.stack([once.square().mean(), twice.square().mean()])
-    first, second = squares.tolist()
-    return Residual(math.sqrt(first), math.sqrt(second / first) if first > 0 else 0.0)
-
-
-OVERSAMPLING = 8
-"""Equations for each unknown: with as many equations as unknowns the fit would follow the noise of the probes."""
-
-
-def least_squares_kernel(
-    weight: Tensor, inverse_weight: Tensor, operators: Operators, event_shape: tuple[int, ...]
-) -> Tensor:
-    """argmin_r E_ν ‖r ⋆ w ⋆ ν − ν‖²: the inverse kernel for white noise, zero padding and all.
-
-    The normal equations have C/groups · k² unknowns for each output channel. The expectation is a mean over random
-    images, eight equations for each unknown; what the noise of so few leaves open, the present kernel decides.
-
-    Args:
-        weight: w, with shape ``(C, C/groups, k, k)``.
-        inverse_weight: the present r, whose size is kept.
-        operators: the convolutions of w and r.
-        event_shape: ``(C, height, width)``.
-
-    Returns:
-        The new r.
-
-    Raises:
-        TypeError: the inverse operator is no convolution.
-
-    Example:
-        >>> kernel = torch.zeros(1, 1, 3, 3)
-        >>> kernel[0, 0, 1, 1] = 2.0
-        >>> convs = Operators(ConvOperator(3), ConvOperator(3))
-        >>> least_squares_kernel(kernel, kernel / 5, convs, (1, 8, 8))[0, 0, 1, 1]
-        tensor(0.5000)
-    """
-    conv = _as_conv(operators.inverse)
-    _, height, width = event_shape
-    unknowns = inverse_weight[0].numel()
-    images = max(1, math.ceil(OVERSAMPLING * unknowns / (height * width)))
-    noise = rademacher(images, event_shape, weight)
-    patches = functional.unfold(
-        operators.forward.product(weight, noise), conv.kernel_size, dilation=conv.dilation, padding=conv.padding
-    )
-    # One system a group: rows are the pixels of all images, columns the unknowns.
-    rows = patches.unflatten(1, (conv.groups, unknowns)).permute(1, 0, 3, 2).flatten(1, 2)
-    target = noise.flatten(2).unflatten(1, (conv.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
-    present: Tensor = inverse_weight.flatten(1).unflatten(0, (conv.groups, -1)).mT
-    gram = rows.mT @ rows
-    size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-    gram.diagonal(dim1=-2, dim2=-1).add_(10 * unknowns * torch.finfo(gram.dtype).eps * size[:, None])
-    factor, _ = torch.linalg.cholesky_ex(gram)
-    change = torch.cholesky_solve(rows.mT @ (target - rows @ present), factor)
-    return (present + change).mT.reshape(inverse_weight.shape)
-
-
-def _as_conv(operator: Operator) -> ConvOperator:
-    if not isinstance(operator, ConvOperator):
-        raise TypeError(f"expected a ConvOperator, got {type(operator).__name__}")
-    return operator
-
-
-Kind = Literal["newton", "secant", "exact", "least_squares"]
-
-SLACK = 1.2
-"""How far a least-squares kernel's residual may rise above what it was when fitted: it never is zero."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A new inverse weight.
-
-    Attributes:
-        inverse_weight: r.
-        kind: how it was found.
-        floor: the residual below which another step of this kind would bring nothing.
-    """
-
-    inverse_weight: Tensor
-    kind: Kind
-    floor: float = 0.0
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What a step has to know of a layer: its weights, without gradients, and their operators."""
 
     weight: Tensor
     inverse_weight: Tensor
     operators: Operators
     event_shape: tuple[int, ...]
 
+    def error(self, v: Tensor) -> Tensor:
+        """v − R W v, for events v ``(batch, *event)``.
+
+        The order matters where R is not the inverse: I − RW is what the reconstruction g(f(x)) − x, the penalty and
+        the Neumann terms contain. It is the one definition of the residual in this library.
+        """
+        return v - self.operators.inverse.product(self.inverse_weight, self.operators.forward.product(self.weight, v))
+
     def residual(self, probes: int) -> Residual:
-        """Estimate ‖I − A(w) A(r)‖."""
-        return inverse_residual(self.weight, self.inverse_weight, self.operators, self.event_shape, probes)
+        """‖I − RW‖_F/√D = √ E ‖ν − RWν‖²/D from a few Rademacher ν, and the growth of its powers.
+
+        Args:
+            probes: the number of ν, drawn from torch's global generator.
+
+        Returns:
+            The estimate; reading it waits for the device.
+        """
+        once = self.error(rademacher(probes, self.event_shape, self.weight))
+        twice = self.error(once)
+        first, second = torch.stack([once.square().mean(), twice.square().mean()]).tolist()
+        return Residual(math.sqrt(first), math.sqrt(second / first) if first > 0 else 0.0)
+
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """Wᵀ and Rᵀ block by block, each with shape ``(m, n, n)``, of operators whose inverse is one of their kind."""
+        a, g = self.operators.forward, self.operators.inverse
+        return a.matrices(self.weight), g.matrices(self.inverse_weight)
 
 
-def track(layer: Layer, options: LearnedInverse, floor: float) -> Step | None:
-    """One step of r towards A(w)⁻¹, or none where a few probes show that none is needed.
+class Tracking(nn.Module, metaclass=CheckedConstructor):
+    """How r is kept such that R = A(r) ≈ A(w)⁻¹: abstract parent of the strategies.
 
-    ``newton``: R ← R + R(I − WR) when the residual is above the tolerance. ``secant``: R S = N for N random probes, the
-    more of them the larger the residual. Both take the exact inverse where the residual is too large to contract, and
-    fit a kernel by least squares where the inverse is no convolution: ``secant`` always, ``newton`` when the residual
-    is above the tolerance and above what the last fit left.
+    A strategy is given to a layer, which keeps a copy. It holds its options and its state, both saved with the layer.
+    **To write one**, declare the following and implement :meth:`gradient_rule`, :meth:`is_due` and :meth:`update`.
 
-    Args:
-        layer: weights and operators.
-        options: which of the two, tolerance and probes.
-        floor: that of the last step.
-
-    Returns:
-        The step, or ``None``.
+    Attributes:
+        trains_inverse: whether r is a parameter of the optimizer; a buffer if not.
+        probes: number of random vectors by which the residual is estimated.
+        penalty_weight: λ ≥ 0 of the penalty ‖g(f(x)) − x‖², a scalar.
+        updates: number of times :meth:`update` has replaced r, a scalar.
+        floor: residual that the last least-squares fit left; zero if r can be the exact inverse.
     """
-    if not layer.operators.inverse.closed:
-        if options.inverse_tracking == "newton":
-            residual = layer.residual(options.tracking_probes)
-            if residual.size <= max(options.tracking_tolerance, SLACK * floor):
-                return None
-        return _fit(layer, options)
-    residual = layer.residual(options.tracking_probes)
-    if residual.size <= options.tracking_tolerance and residual.contracts:
+
+    trains_inverse: ClassVar[bool]
+    penalty_weight: Tensor
+    updates: Tensor
+    floor: Tensor
+
+    def __init__(self, *, penalty_weight: float, probes: int) -> None:
+        super().__init__()
+        check_count(type(self).__name__, "probes", probes)
+        self.probes = probes
+        self.register_buffer("penalty_weight", torch.tensor(float(penalty_weight)))
+        self.register_buffer("floor", torch.tensor(0.0))
+        self.register_buffer("updates", torch.tensor(0))
+
+    @abstractmethod
+    def gradient_rule(self, closed: bool) -> GradientRule:
+        """Return the gradient that this strategy needs; ``closed`` is whether r can be the exact inverse."""
+
+    @abstractmethod
+    def is_due(self, weight: Tensor, steps: int) -> bool:
+        """Whether :meth:`update` is to be called before the present training step.
+
+        Args:
+            weight: w, without gradient.
+            steps: number of training steps since the last call.
+        """
+
+    @abstractmethod
+    def update(self, pair: WeightPair) -> Tensor | None:
+        """Return a better r, or ``None`` to keep the present one."""
+
+    def update_on_device(self, pair: WeightPair) -> Tensor | None:
+        """Return a better r without reading a number from the device, or ``None`` if this strategy has no such step.
+
+        Args:
+            pair: w and r; their events have no shape here.
+        """
         return None
-    if not residual.contracts:
-        return _invert(layer)
-    matrices, inverses = _matrices(layer)
-    if options.inverse_tracking == "newton":
-        return _step(layer, newton(matrices, inverses), "newton")
-    size = matrices.shape[-1]
-    count = min(size, math.ceil(residual.size / options.tracking_tolerance * options.tracking_probes))
-    probes = rademacher(len(matrices), (size, count), matrices)
-    return _step(layer, secant(matrices, inverses, probes), "secant")
+
+    @property
+    def moves_penalty_weight(self) -> bool:
+        """Whether :meth:`observe` changes λ."""
+        return False
+
+    def observe(self, error: Tensor, energy: Tensor) -> None:
+        """Record one training forward.
+
+        Args:
+            error: mean of ‖g(f(x)) − x‖² over the batch, a scalar.
+            energy: mean of ‖x‖² over the batch, a scalar.
+        """
+
+    def best(self, pair: WeightPair) -> Tensor | None:
+        """Return the best r for the present w at any cost: the exact inverse, or a least-squares kernel."""
+        if pair.operators.inverse.closed:
+            return self._accepted(pair, torch.linalg.inv_ex(pair.matrices()[0]).inverse)
+        a, g = pair.operators.forward, pair.operators.inverse
+        if not (isinstance(a, ConvOperator) and isinstance(g, ConvOperator)):
+            raise TypeError(f"expected two convolutions, got {type(a).__name__} and {type(g).__name__}")
+        fitted = least_squares_inverse(pair.weight, pair.inverse_weight, a, g, pair.event_shape)
+        if not bool(torch.isfinite(fitted).all()):
+            return None
+        self.floor.fill_(replace(pair, inverse_weight=fitted).residual(self.probes).size)
+        return fitted
+
+    def _accepted(self, pair: WeightPair, matrices: Tensor) -> Tensor | None:
+        """r of the matrices Rᵀ; ``None`` if w is singular or not finite, which the loss reports."""
+        if not bool(torch.isfinite(matrices).all()):
+            return None
+        self.floor.zero_()
+        return pair.operators.inverse.from_matrices(matrices)
+
+    def _at_floor(self, residual: Residual, bound: float) -> bool:
+        """Whether the residual is within the bound, or about what the last fit left."""
+        return residual.size <= max(bound, SLACK * float(self.floor))
 
 
-def repair(layer: Layer, options: LearnedInverse, floor: float) -> Step | None:
-    """Bring r back to A(w)⁻¹ when it is lost: the guard of a layer whose r follows by gradients.
+class DirectTracking(Tracking):
+    """R is a buffer, replaced by a step of its own when w has changed; w receives the whole likelihood gradient.
 
-    Newton–Schulz where that contracts, else the exact inverse; a least-squares kernel where the inverse is no
-    convolution.
-
-    Args:
-        layer: weights and operators.
-        options: the bound and the number of probes.
-        floor: the residual that the last repair left.
-
-    Returns:
-        The step, or ``None`` where the residual is within the bound.
+    Abstract parent of :class:`~snflow.Newton` and :class:`~snflow.Secant`, which document the arguments.
     """
-    residual = layer.residual(options.tracking_probes)
-    if residual.size <= max(options.guard_bound, SLACK * floor) and residual.growth < 1:
-        return None
-    if not layer.operators.inverse.closed:
-        return _fit(layer, options)
-    return _step(layer, newton(*_matrices(layer)), "newton") if residual.contracts else _invert(layer)
+
+    trains_inverse = False
+
+    def __init__(
+        self, *, tolerance: float, probes: int, pull: float, neumann_terms: int | None, neumann_probes: int
+    ) -> None:
+        name = type(self).__name__
+        check_weight(name, "pull", pull, fix="0 leaves the penalty out")
+        super().__init__(penalty_weight=pull, probes=probes)
+        check_positive(name, "tolerance", tolerance)
+        check_neumann(name, neumann_terms, neumann_probes)
+        self.tolerance, self.pull = tolerance, pull
+        self.neumann_terms, self.neumann_probes = neumann_terms, neumann_probes
+        self._seen: Tensor | None = None
+        self.register_load_state_dict_post_hook(_forget_seen)
+
+    def gradient_rule(self, closed: bool) -> GradientRule:
+        """Return the whole likelihood gradient for w, with the penalty's if there is a pull."""
+        return GradientRule(
+            weight_share=1.0,
+            inverse_share=0.0,
+            penalized_weight=self.pull > 0,
+            penalized_inverse=False,
+            neumann_terms=int(not closed) if self.neumann_terms is None else self.neumann_terms,
+            neumann_probes=self.neumann_probes,
+        )
+
+    def is_due(self, weight: Tensor, steps: int) -> bool:
+        """Whether a sample of the entries of w has changed since the last call."""
+        flat = weight.flatten()
+        sample = flat[:: max(1, len(flat) // _SAMPLE)]
+        seen = self._seen
+        comparable = seen is not None and seen.dtype == sample.dtype and seen.device == sample.device
+        if comparable and torch.equal(seen, sample):  # type: ignore[arg-type]
+            return False
+        self._seen = sample.clone()
+        return True
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the sample of w out of copies and pickles."""
+        return {**self.__dict__, "_seen": None}
+
+    def extra_repr(self) -> str:
+        """Show the tolerance, and the pull if there is one."""
+        return f"tolerance={self.tolerance:g}" + (f", pull={self.pull:g}" if self.pull else "")
 
 
-def refit(layer: Layer, options: LearnedInverse) -> Step | None:
-    """The best r there is for this w, at any price: for weights that were put there from outside."""
-    return _invert(layer) if layer.operators.inverse.closed else _fit(layer, options)
+def _forget_seen(tracking: nn.Module, _: object) -> None:
+    if isinstance(tracking, DirectTracking):
+        tracking._seen = None
 
 
-def _fit(layer: Layer, options: LearnedInverse) -> Step | None:
-    fitted = least_squares_kernel(layer.weight, layer.inverse_weight, layer.operators, layer.event_shape)
-    if not bool(torch.isfinite(fitted).all()):
-        return None
-    after = Layer(layer.weight, fitted, layer.operators, layer.event_shape).residual(options.tracking_probes)
-    return Step(fitted, "least_squares", after.size)
+def check_positive(where: str, option: str, value: float) -> None:
+    """Refuse a number that is not above zero.
+
+    Raises:
+        ConfigError: it is zero, negative or not a number.
+    """
+    if not value > 0:
+        raise ConfigError(where, expected=f"{option} > 0", got=repr(value))
 
 
-def _invert(layer: Layer) -> Step | None:
-    return _step(layer, exact(_matrices(layer)[0]), "exact")
+def check_neumann(where: str, terms: int | None, probes: int) -> None:
+    """Refuse a negative number of Neumann terms, or less than one probe.
 
-
-def _step(layer: Layer, inverses: Tensor, kind: Kind) -> Step | None:
-    """A weight that is not finite, or singular, leaves r alone: the loss tells of it."""
-    if not bool(torch.isfinite(inverses).all()):
-        return None
-    return Step(layer.operators.inverse.from_matrices(inverses), kind)
-
-
-def _matrices(layer: Layer) -> tuple[Tensor, Tensor]:
-    return layer.operators.forward.matrices(layer.weight), layer.operators.inverse.matrices(layer.inverse_weight)
+    Raises:
+        ConfigError: a number is out of its range.
+    """
+    if terms is not None and terms < 0:
+        raise ConfigError(where, expected="neumann_terms ≥ 0, or None", got=repr(terms))
+    check_count(where, "neumann_probes", probes)

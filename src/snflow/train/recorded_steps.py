@@ -153,7 +153,7 @@ class RecordedSteps:
         self._optimizer.step()
         if self._average is not None:
             self._average.update_where(taken.squeeze(0))
-        self._followers.polish()
+        self._followers.track_on_device()
         self._optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
@@ -182,7 +182,7 @@ class RecordedSteps:
             self._check.in_a_row = self._allowed
             self._check.failed(fault[0], fault[1], int(fault[2]), self._last_good())
         self._sums.zero_()
-        self._followers.look(steps)
+        self._followers.track(steps)
         return StepResult(int(count), steps - int(count), objective, norm, last, stop, due)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snflow.errors import DivergenceError
 from snflow.selfnorm.diagnostics import layer_diagnostics
 from snflow.selfnorm.followers import Followers
-from snflow.selfnorm.layers import SelfNormalizingMap
+from snflow.selfnorm.penalty import Penalty
 from snflow.train.optimizer import MovingAverage
 from snflow.train.options import OptimizerOptions, TrainingOptions
 
@@ -115,7 +115,7 @@ class EagerSteps:
         for group in self._optimizer.param_groups:
             group["lr"] = asked.rate
         if self._followers is not None:
-            self._followers.look()
+            self._followers.track()
         loss = -self._model(batch).mean()
         self._backward(loss)
         norm = gradient_norm(self._parameters)
@@ -199,8 +199,8 @@ class DivergenceCheck:
 
     def divergence(self, where: str, got: str, last_good: str, expected: str = "finite values") -> DivergenceError:
         """Build the error that ends a diverged run."""
-        unguarded = [m for m in self._flow.modules() if isinstance(m, SelfNormalizingMap) and not m.learned.guard]
-        advice = "set flow.guard true, or flow.inverse_tracking newton, or " if unguarded else ""
+        unguarded = [m for m in self._flow.modules() if isinstance(m, Penalty) and not m.guard]
+        advice = "set guard of flow.tracking true, or flow.tracking Newton, or " if unguarded else ""
         advice += f"lower optimizer.learning_rate (now {self._optimizer.learning_rate:g})"
         if self._optimizer.clip_norm is None:
             advice += ", set optimizer.clip_norm (1 for a start)"

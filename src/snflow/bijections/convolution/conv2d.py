@@ -13,23 +13,23 @@ from snflow.errors import ShapeError, check_choice, check_count, check_kernel
 from snflow.numerics.operators.conv import ConvOperator
 
 ConvRule = Literal["exact", "exact_by_rows"]
-"""From the whole matrix, as the baseline of the literature, or by rows of the image: the same numbers, for less."""
+"""From the whole matrix, the baseline of the literature, or by rows of the image: the same numbers at less cost."""
 
 
 @final
 class Conv2d(LinearMap):
     """z = w ⋆ x + b, log|det T(w)|, for a free kernel w with zero padding that keeps the image size.
 
-    T(w) is the matrix of the convolution, of size C·H·W: its determinant and its inverse cost O((C·H·W)³) a training
+    T(w) is the matrix of the convolution, of size C·H·W: its determinant and its inverse cost O((C·H·W)³) per training
     step, or O(H (C·W)³) by rows of the image. For a 1×1 kernel log|det| = H·W · log|det w|, O(C³).
 
     Args:
         channels: C, in and out.
         kernel_size: k, odd.
-        bias: whether b, one number a channel, is there.
-        log_det_rule: how training finds the log-determinant: ``"exact"``, from the whole matrix, or
-            ``"exact_by_rows"``, by block elimination in float64 where that is stable; both exact in value and
-            gradient. See :class:`~snflow.SelfNormalizingConv2d` for the learned one.
+        bias: whether to add b, one number per channel.
+        log_det_rule: how training computes the log-determinant: ``"exact"``, from the whole matrix, or
+            ``"exact_by_rows"``, by block elimination in float64 if that is stable; both are exact in value
+            and gradient. :class:`~snflow.SelfNormalizingConv2d` learns an inverse instead.
 
     Shapes:
         x, z: ``(batch, channels, height, width)``; log_det: ``(batch,)``, nats.
@@ -47,7 +47,7 @@ class Conv2d(LinearMap):
     """
 
     def __init__(
-        self, channels: int, kernel_size: int = 3, bias: bool = True, log_det_rule: ConvRule = "exact"
+        self, channels: int, kernel_size: int = 3, *, bias: bool = True, log_det_rule: ConvRule = "exact"
     ) -> None:
         check_count("Conv2d", "channels", channels)
         check_kernel("Conv2d", kernel_size)
@@ -60,14 +60,17 @@ class Conv2d(LinearMap):
         )
         self.log_det_rule: ConvRule = log_det_rule
 
-    def _training_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not self.training:
+            return self._exact_forward(x)
         event_shape = tuple(x.shape[1:])
         if self.log_det_rule == "exact":
             log_abs_det = torch.linalg.slogdet(self.operator.block(self.weight, event_shape))[1]
             log_det = self.operator.copies(event_shape) * log_abs_det
         else:
             log_det = self.operator.log_abs_det(self.weight, event_shape)
-        return self.operator.product(self.weight, x), log_det.expand(x.shape[0])
+        s = self.operator.product(self.weight, x)
+        return (s if self.bias is None else s + self._bias_like(x)), log_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
         """What ``print(layer)`` shows."""
@@ -79,8 +82,8 @@ class Conv2d(LinearMap):
 class PLUConv2d(Bijection):
     """z = P L (U + diag(s)) x at each pixel, log|det| = H·W · Σ log|s|.
 
-    L is unit lower triangular, U strictly upper triangular; the permutation P and the signs of s stay as they were
-    drawn. The log-determinant costs O(C), the inverse two triangular solves, O(C²) a pixel.
+    L is unit lower triangular, U strictly upper triangular; the permutation P and the signs of s are fixed.
+    The log-determinant costs O(C), the inverse two triangular solves, O(C²) per pixel.
 
     Args:
         channels: C, in and out.
@@ -160,7 +163,7 @@ class Woodbury(Bijection):
         x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ShapeError: the event is no image.
+        ShapeError: the event is not an image.
         ConfigError: a rank below one.
 
     References:
@@ -213,7 +216,7 @@ class Woodbury(Bijection):
 
 
 def _low_rank(size: int, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """U (size, rank) and V (rank, size), small: the layer begins near the identity."""
+    """U (size, rank) and V (rank, size), small, so that the initial layer is near the identity."""
     return nn.Parameter(0.05 * torch.randn(size, rank)), nn.Parameter(0.05 * torch.randn(rank, size))
 
 

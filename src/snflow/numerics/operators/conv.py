@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.grad import conv2d_weight
 
 from snflow.numerics.factorization import Factor, LUFactor
 from snflow.numerics.operators.conv_rows import RowFactor, conv_log_abs_det, shifts
+from snflow.numerics.probes import rademacher
 from snflow.numerics.transforms import add_scaled
 
 
@@ -23,7 +25,7 @@ class ConvOperator:
     Args:
         kernel_size: k.
         dilation: distance between two taps, in pixels.
-        groups: number of groups of channels that do not see each other.
+        groups: number of groups of channels; no channel depends on another group.
 
     Example:
         >>> import torch
@@ -44,7 +46,7 @@ class ConvOperator:
 
     @property
     def closed(self) -> bool:
-        """The inverse of a 1×1 convolution is a 1×1 convolution; that of a larger one is no convolution."""
+        """The inverse of a 1×1 convolution is a 1×1 convolution; that of a larger kernel is not a convolution."""
         return self.kernel_size == 1
 
     def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
@@ -64,7 +66,7 @@ class ConvOperator:
         return gradient
 
     def transpose(self, weight: Tensor) -> Tensor:
-        """flip(w): the kernel turned by 180° with its channels swapped inside of each group, T(flip(w)) = T(w)ᵀ."""
+        """flip(w): the kernel rotated by 180° with its channels swapped in each group, T(flip(w)) = T(w)ᵀ."""
         blocks: Tensor = weight.flip(2, 3).unflatten(0, (self.groups, -1))
         return blocks.transpose(1, 2).flatten(0, 1)
 
@@ -80,7 +82,7 @@ class ConvOperator:
         add_scaled(into, self.trace_gradient(other, event_shape), scale)
 
     def multiplicity(self, like: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """m[a, b] = (H − d|a − p|)(W − d|b − p|): at how many pixels each tap of a padded kernel meets the image.
+        """m[a, b] = (H − d|a − p|)(W − d|b − p|): the number of pixels at which a tap of a padded kernel meets the image.
 
         It is the convolution of an image of ones with itself, read at the taps (eq. 27).
 
@@ -119,7 +121,7 @@ class ConvOperator:
         return matrix.reshape(size, size)
 
     def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
-        """P A = L U of the C×C matrix of a 1×1 kernel; of T(w) by image rows, or whole where that is not stable."""
+        """P A = L U of the C×C matrix of a 1×1 kernel; of T(w) by image rows, or as a whole if that is unstable."""
         if self.kernel_size > 1:
             by_rows = RowFactor.of(self._ungrouped(weight), self.dilation, event_shape, owner)
             if by_rows is not None:
@@ -127,7 +129,7 @@ class ConvOperator:
         return LUFactor.of(self.block(weight, event_shape), owner)
 
     def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """H·W log|det w| of a 1×1 kernel; log|det T(w)| by image rows, or from T(w) where that is not stable."""
+        """H·W log|det w| of a 1×1 kernel; log|det T(w)| by image rows, or from T(w) if that is unstable."""
         if self.kernel_size > 1:
             by_rows = conv_log_abs_det(self._ungrouped(weight), self.dilation, event_shape)
             if by_rows is not None:
@@ -136,7 +138,7 @@ class ConvOperator:
         return self.copies(event_shape) * log_abs_det
 
     def copies(self, event_shape: tuple[int, ...]) -> int:
-        """H·W for a 1×1 kernel, which acts on each pixel alone; else one."""
+        """H·W for a 1×1 kernel, which acts on each pixel; else one."""
         return event_shape[1] * event_shape[2] if self.kernel_size == 1 else 1
 
     def to_rows(self, x: Tensor) -> Tensor:
@@ -154,13 +156,13 @@ class ConvOperator:
         return pixels.movedim(-1, 1)
 
     def matrices(self, weight: Tensor) -> Tensor:
-        """The ``(groups, C / groups, C / groups)`` matrices of a 1×1 kernel."""
+        """The transposed ``(groups, C / groups, C / groups)`` matrices of a 1×1 kernel."""
         blocks: Tensor = weight[:, :, 0, 0].unflatten(0, (self.groups, -1))
-        return blocks
+        return blocks.mT
 
     def from_matrices(self, matrices: Tensor) -> Tensor:
         """Undo :meth:`matrices`."""
-        return matrices.flatten(0, 1)[:, :, None, None]
+        return matrices.mT.flatten(0, 1)[:, :, None, None]
 
     def _ungrouped(self, weight: Tensor) -> Tensor:
         """The kernel of the same map without groups, zero between two groups."""
@@ -181,3 +183,52 @@ def resized(kernel: Tensor, kernel_size: int) -> Tensor:
     """
     margin = (kernel_size - kernel.shape[-1]) // 2
     return functional.pad(kernel, (margin, margin, margin, margin)) if margin else kernel
+
+
+_OVERSAMPLING = 8
+"""Equations per unknown of :func:`least_squares_inverse`: with as many as unknowns the fit would follow the noise."""
+
+
+def least_squares_inverse(
+    weight: Tensor, start: Tensor, forward: ConvOperator, inverse: ConvOperator, event_shape: tuple[int, ...]
+) -> Tensor:
+    """argmin_r E_ν ‖r ⋆ w ⋆ ν − ν‖²: the inverse kernel that is best on white noise, with its zero padding.
+
+    The normal equations have C/groups · k² unknowns for each output channel. The expectation is a mean over random
+    images, with eight equations per unknown. Directions that these leave open keep the values of ``start``.
+
+    Args:
+        weight: w, with shape ``(C, C/groups, k, k)``.
+        start: the present r, with shape ``(C, C/groups, k', k')``.
+        forward: the convolution of w.
+        inverse: the convolution of r.
+        event_shape: ``(C, height, width)``.
+
+    Returns:
+        The new r, with the shape of ``start``.
+
+    Example:
+        >>> import torch
+        >>> kernel = torch.zeros(1, 1, 3, 3)
+        >>> kernel[0, 0, 1, 1] = 2.0
+        >>> conv = ConvOperator(3)
+        >>> least_squares_inverse(kernel, kernel / 5, conv, conv, (1, 8, 8))[0, 0, 1, 1]
+        tensor(0.5000)
+    """
+    _, height, width = event_shape
+    unknowns = start[0].numel()
+    images = max(1, math.ceil(_OVERSAMPLING * unknowns / (height * width)))
+    noise = rademacher(images, event_shape, weight)
+    patches = functional.unfold(
+        forward.product(weight, noise), inverse.kernel_size, dilation=inverse.dilation, padding=inverse.padding
+    )
+    # One system per group: its rows are the pixels of all images, its columns the unknowns.
+    rows = patches.unflatten(1, (inverse.groups, unknowns)).permute(1, 0, 3, 2).flatten(1, 2)
+    target = noise.flatten(2).unflatten(1, (inverse.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
+    present: Tensor = start.flatten(1).unflatten(0, (inverse.groups, -1)).mT
+    gram = rows.mT @ rows
+    size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+    gram.diagonal(dim1=-2, dim2=-1).add_(10 * unknowns * torch.finfo(gram.dtype).eps * size[:, None])
+    factor, _ = torch.linalg.cholesky_ex(gram)
+    change = torch.cholesky_solve(rows.mT @ (target - rows @ present), factor)
+    return (present + change).mT.reshape(start.shape)

@@ -1,4 +1,4 @@
-"""Log-determinants of convolutions by rows of the image."""
+"""Log-determinants of convolutions, eliminated by rows of the image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from snflow.numerics.factorization import warn_of_condition
 from snflow.numerics.transforms import stands_for_many
 
 _FEWEST = 3
-"""Block rows below which the whole matrix is as cheap."""
+"""Number of block rows below which the whole matrix is as cheap."""
 
 
 def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> BlockToeplitz | None:
     """T(w), its rows and columns ordered by image row, then channel, then column: block-tridiagonal and Toeplitz.
 
-    Rows of the image that reach each other through the kernel, d(k − 1)/2 of them, make one block, so that only
-    neighbours meet. Images that are wider than high are taken by columns: the fewer pixels in a block, the cheaper.
+    The d(k − 1)/2 rows of the image that interact through the kernel form one block, so that only neighbouring blocks
+    interact. Images that are wider than high are treated by columns, since smaller blocks are cheaper.
 
     Args:
         kernel: w without groups, with shape ``(C, C, k, k)``, k odd and above one.
@@ -27,7 +27,7 @@ def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> B
         event_shape: ``(C, height, width)``.
 
     Returns:
-        The blocks, differentiable in the kernel, or ``None`` where fewer than three block rows gain nothing.
+        The blocks, differentiable in the kernel, or ``None`` for fewer than three block rows, which gain nothing.
 
     Example:
         >>> import torch
@@ -51,8 +51,8 @@ def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> B
 
 
 def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> Tensor | None:
-    """log|det T(w)| in nats, O(H (C W)³) instead of O((C H W)³), differentiable; ``None`` where it would be unstable,
-    or where ``vmap`` does not let it be seen whether it is.
+    """log|det T(w)| in nats, O(H (C W)³) instead of O((C H W)³), differentiable; ``None`` if it would be unstable,
+    or if ``vmap`` hides whether it is.
 
     Args:
         kernel: w without groups, with shape ``(C, C, k, k)``.
@@ -60,7 +60,7 @@ def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]
         event_shape: ``(C, height, width)``.
 
     Returns:
-        A scalar, found in float64, in the dtype of the kernel.
+        A scalar, computed in float64, in the dtype of the kernel.
 
     Example:
         >>> import torch
@@ -99,10 +99,10 @@ class RowFactor:
 
     @classmethod
     def of(cls, kernel: Tensor, dilation: int, event_shape: tuple[int, ...], owner: str) -> RowFactor | None:
-        """Factorise, or return ``None`` where there are too few rows or it is not stable.
+        """Factorise, or return ``None`` if there are too few rows or the elimination is unstable.
 
         Warns:
-            NumericalWarning: fewer than two digits are left to a solve.
+            NumericalWarning: a solve keeps fewer than two digits.
         """
         matrix = row_matrix(kernel.detach().double(), dilation, event_shape)
         inner = None if matrix is None else BlockToeplitzFactor.of(matrix)

@@ -26,7 +26,7 @@ class Operator(Protocol):
         ...
 
     def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
-        """A(w) x + times · plus, with the shape of x ``(batch, *event)``, in one go where the backend can."""
+        """A(w) x + times · plus, with the shape of x ``(batch, *event)``, in one kernel if the backend has one."""
         ...
 
     def transposed_product(self, weight: Tensor, v: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
@@ -42,7 +42,7 @@ class Operator(Protocol):
         ...
 
     def trace_gradient(self, other: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """∂/∂w tr(A(w) A(r)) for r = ``other``: what stands in for ∂log|det A(w)|/∂w when A(r) ≈ A(w)⁻¹."""
+        """∂/∂w tr(A(w) A(r)) for r = ``other``: it replaces ∂log|det A(w)|/∂w when A(r) ≈ A(w)⁻¹."""
         ...
 
     def add_trace_gradient(self, into: Tensor, other: Tensor, scale: Tensor, event_shape: tuple[int, ...]) -> None:
@@ -54,11 +54,11 @@ class Operator(Protocol):
         ...
 
     def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
-        """Factorise one diagonal block in float64, in the cheapest way that is stable; ``owner`` is for errors."""
+        """Factorise one diagonal block in float64 by the cheapest stable method; ``owner`` is named in errors."""
         ...
 
     def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """log|det A(w)| of all blocks in nats, a scalar, exact and differentiable in the weight, in that same way."""
+        """log|det A(w)| of all blocks in nats, a scalar, exact and differentiable in the weight, by the same method."""
         ...
 
     def copies(self, event_shape: tuple[int, ...]) -> int:
@@ -74,7 +74,10 @@ class Operator(Protocol):
         ...
 
     def matrices(self, weight: Tensor) -> Tensor:
-        """Matrices ``(m, n, n)`` of a closed operator's weight; A(r) = A(w)⁻¹ where those of r are their inverses."""
+        """Return the transposed blocks ``(m, n, n)`` of a closed operator: those of r invert those of w if A(r) = A(w)⁻¹.
+
+        Transposed, since a dense layer stores its inverse so: see :class:`TransposedDenseOperator`.
+        """
         ...
 
     def from_matrices(self, matrices: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class Operator(Protocol):
 class DenseOperator:
     """z = W x for a free matrix W ``(features, features)`` and events ``(features,)``.
 
-    Its partner in a trace is a :class:`TransposedDenseOperator`.
+    In a trace it is paired with a :class:`TransposedDenseOperator`.
 
     Example:
         >>> import torch
@@ -150,7 +153,7 @@ class DenseOperator:
         return rows
 
     def matrices(self, weight: Tensor) -> Tensor:
-        """Wᵀ, as one matrix ``(1, D, D)``: r is its inverse."""
+        """Wᵀ ``(1, D, D)``."""
         return weight.mT[None]
 
     def from_matrices(self, matrices: Tensor) -> Tensor:
@@ -162,8 +165,8 @@ class DenseOperator:
 class TransposedDenseOperator(DenseOperator):
     """z = rᵀ x: the inverse of a :class:`DenseOperator` by its transpose, r ≈ W⁻ᵀ.
 
-    ∂log|det W|/∂W = W⁻ᵀ, so r itself is what a self-normalized gradient adds. Kept the other way round it would be
-    read down its columns, which takes longer than a product with a hundred rows once the matrix leaves the caches.
+    ∂log|det W|/∂W = W⁻ᵀ, so a self-normalized gradient adds r itself. Stored as R, it would have to be read by
+    columns, which takes longer than a product with a hundred rows once the matrix exceeds the caches.
 
     Example:
         >>> import torch
@@ -174,11 +177,11 @@ class TransposedDenseOperator(DenseOperator):
 
     def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
         """rᵀ x + times · plus."""
-        return super().transposed_product(weight, x, plus, times)
+        return x @ weight if plus is None else torch.addmm(plus, x, weight, beta=times)
 
     def transposed_product(self, weight: Tensor, v: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
-        """R v + times · plus."""
-        return super().product(weight, v, plus, times)
+        """r v + times · plus."""
+        return functional.linear(v, weight) if plus is None else torch.addmm(plus, v, weight.mT, beta=times)
 
     def weight_gradient(self, weight: Tensor, x: Tensor, v: Tensor) -> Tensor:
         """Σ_b x_b v_bᵀ."""
@@ -193,7 +196,7 @@ class TransposedDenseOperator(DenseOperator):
         return LUFactor.of(weight.mT, owner)
 
     def matrices(self, weight: Tensor) -> Tensor:
-        """R, as one matrix ``(1, D, D)``."""
+        """The transpose of rᵀ: r, as ``(1, D, D)``."""
         return weight[None]
 
     def from_matrices(self, matrices: Tensor) -> Tensor:
@@ -202,7 +205,7 @@ class TransposedDenseOperator(DenseOperator):
 
 
 def relative_gradient(weight: Tensor, s: Tensor, grad_s: Tensor) -> Tensor:
-    """(Σ_b δ_b x_bᵀ) Wᵀ W = Σ_b δ_b (Wᵀ s_b)ᵀ: the likelihood gradient made relative, in O(batch · D²).
+    """(Σ_b δ_b x_bᵀ) Wᵀ W = Σ_b δ_b (Wᵀ s_b)ᵀ: the relative gradient of the likelihood, in O(batch · D²).
 
     Args:
         weight: W, with shape ``(features, features)``.
