@@ -6,9 +6,10 @@ import pytest
 import scipy.stats
 import torch
 
+from snflow import dequantized, flows
 from snflow.bijections.chain import Chain
 from snflow.bijections.elementwise import Affine
-from snflow.distributions.base import Uniform
+from snflow.distributions.base import StandardNormal, Uniform
 from snflow.distributions.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from snflow.distributions.flow import Flow, bits_per_dim, mean_nll
 from snflow.errors import ConfigError, DataError, DivergenceError, DtypeError
@@ -67,6 +68,45 @@ def test_data_of_any_integer_dtype():
     dequantize = UniformDequantization(17)
     for dtype in (torch.uint8, torch.int16, torch.int32, torch.int64):
         assert dequantize(torch.tensor([[16]], dtype=dtype))[0].floor().item() == 16
+
+
+def perturb(module, scale):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+
+
+def test_variational_noise_has_the_reported_density():
+    torch.manual_seed(0)
+    flow = dequantized(flows.realnvp((1, 4, 4), width=4), 9, noise="variational", noise_layers=2, noise_width=4)
+    perturb(flow, 0.1)
+    k = torch.randint(9, (500, 1, 4, 4), dtype=torch.uint8)
+    with torch.no_grad():
+        x, log_q = flow.dequantization(k)
+        u = x - k
+        assert bool(((u >= 0) & (u < 1)).all())
+        # The density of u, computed in the other direction: u → v → ε.
+        v = torch.logit(u)
+        noise, log_det = flow.dequantization.bijection.inverse(v, 2 * k / 8 - 1)
+        standard = StandardNormal((1, 4, 4))
+        expected = standard.log_prob(noise) + log_det - (u * (1 - u)).log().flatten(1).sum(1)
+        torch.testing.assert_close(log_q, expected, rtol=1e-9, atol=0)
+        assert abs(float(noise.mean())) < 0.05
+        bright, dark = (torch.full_like(k, value) for value in (8, 0))
+        generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+        noises = [flow.dequantization(q, generator=g)[0] - q for q, g in zip((bright, dark), generators, strict=True)]
+    assert (noises[0] - noises[1]).abs().max() > 0.01
+
+
+def test_variational_noise_is_trained_with_the_flow():
+    torch.manual_seed(0)
+    flow = dequantized(flows.realnvp((1, 4, 4), width=8), 17, noise="variational", noise_width=8)
+    for step in range(2):
+        flow.zero_grad()
+        (-flow(torch.randint(17, (8, 1, 4, 4))).mean()).backward()
+        if step == 0:
+            perturb(flow, 0.1)
+    assert not [n for n, p in flow.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,51 @@ def test_uniform_edges():
     assert torch.equal(z.grad, torch.zeros_like(z))
 
 
+def moved(density, scale=0.5):
+    with torch.no_grad():
+        for parameter in density.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return density
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: NormalMixture(2, components=4), lambda: FoldedDensity(StandardNormal(2))],
+    ids=["mixture", "folded"],
+)
+def test_densities_with_branches_integrate_to_one_and_samples_follow_them(build):
+    torch.manual_seed(0)
+    density = moved(build())
+    side = torch.linspace(-12, 12, 1201)
+    points = torch.cartesian_prod(side, side)
+    with torch.no_grad():
+        mass = density.log_prob(points).exp() * (side[1] - side[0]) ** 2
+        assert abs(float(mass.sum()) - 1) < 1e-3
+        samples = density.sample(40_000)
+        for inside in (lambda x: x[:, 0] > 0.3, lambda x: x.norm(dim=1) < 1, lambda x: x[:, 1] > x[:, 0] ** 2):
+            assert abs(float(inside(samples).double().mean()) - float(mass[inside(points)].sum())) < 0.01
+
+
+def test_the_gate_of_a_fold_chooses_only_branches_that_contain_z():
+    torch.manual_seed(0)
+    density = moved(FoldedDensity(StandardNormal((1,))), 0.3)
+    a = float(torch.nn.functional.softplus(density.raw_fold.detach()))
+    z = torch.tensor([[-a - 0.5], [0.2 * a], [a + 0.5]])
+    gate = density._log_gate(z, torch.tensor([a])).exp()[:, :, 0]
+    torch.testing.assert_close(gate.sum(1), torch.ones(3))
+    assert torch.equal(gate > 0, torch.tensor([[True, False, False], [True, True, True], [False, False, True]]))
+    x = torch.tensor([[0.2 * a - 2 * a], [-0.2 * a], [0.2 * a + 2 * a]])
+    each = density.log_prob(x) - StandardNormal((1,)).log_prob(z[1:2].expand(3, 1))
+    torch.testing.assert_close(each.exp(), gate[1], rtol=0, atol=1e-12)
+
+
+def test_every_parameter_of_a_density_with_branches_learns():
+    torch.manual_seed(0)
+    for density in (moved(NormalMixture((2,), components=3)), moved(FoldedDensity(StandardNormal((2,))))):
+        density.log_prob(2 * torch.randn(50, 2)).sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in density.parameters())
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -8,7 +8,9 @@ import torch
 from torch.func import jacrev
 
 from snflow.bijections import elementwise as smooth_leaky_relu
-from snflow.bijections.elementwise import Affine, LeakyReLU, Logit, SmoothLeakyReLU
+from snflow.bijections.elementwise import CDF, Affine, LeakyReLU, Logit, SmoothLeakyReLU
+from snflow.distributions.base import Uniform
+from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, DataError, ShapeError
 
 EVENT = (2, 3)
@@ -289,3 +291,19 @@ class TestAffine:
         data[3, 1] = math.nan
         with pytest.raises(DataError, match="1 rows with NaN or infinity, the first is 3"):
             Affine.standardizing(data)
+
+
+def test_a_cdf_before_a_uniform_base_is_the_density_itself():
+    normal = torch.distributions.Normal(torch.tensor([0.5, -1.0]), 2.0)
+    flow = Flow(CDF(torch.distributions.Normal, loc=normal.loc, scale=2.0), Uniform((2,)))
+    x = torch.randn(10, 2)
+    torch.testing.assert_close(flow.log_prob(x), normal.log_prob(x).sum(1))
+    samples = flow.sample(20_000)
+    torch.testing.assert_close(samples.mean(0), normal.loc, rtol=0, atol=0.06)
+
+
+def test_a_distribution_without_quantiles_is_refused():
+    with pytest.raises(ConfigError, match="with cdf and icdf"):
+        CDF(torch.distributions.Beta, concentration1=1.0, concentration0=2.0)
+    with pytest.raises(ConfigError, match="with cdf and icdf"):
+        CDF(torch.distributions.Normal, mean=1.0)
