@@ -1,4 +1,4 @@
-"""The masked network's two ways from input to input: with gradients, and in place without."""
+"""The masked network from input to input: with gradients, and in place without."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ from snflow.nets import MaskedMLP
 @pytest.mark.parametrize("context_shape", [None, 3])
 @pytest.mark.parametrize("input_bound", [None, 0.5])
 @pytest.mark.parametrize("width", [5, 17])
-def test_a_walk_and_steps_say_what_one_pass_says(
+def test_a_walk_and_steps_give_the_outputs_of_one_pass(
     residual: bool, context_shape: int, input_bound: float | None, width: int
 ) -> None:
     torch.manual_seed(0)
-    net = MaskedMLP(5, 3, width=width, depth=3, context_shape=context_shape, residual=residual, activation="silu", input_bound=input_bound)
+    net = MaskedMLP(
+        5,
+        3,
+        width=width,
+        depth=3,
+        context_shape=context_shape,
+        residual=residual,
+        activation="silu",
+        input_bound=input_bound,
+    )
     x = torch.randn(4, 5)
     context = torch.randn(4, context_shape) if context_shape else None
     whole = net(x, context)
-    walk, seen = net.walk(x, context), net.begin(4, context)
+    walk, steps = net.walk(x, context), net.steps(context)
     for index in range(5):
         assert torch.allclose(walk.outputs(index), whole[:, :, index], atol=1e-12)
-        assert torch.allclose(net.step(index, x[:, :index], seen), whole[:, :, index], atol=1e-12)
+        assert torch.allclose(steps.outputs(index, x[:, :index]), whole[:, :, index], atol=1e-12)
         walk.put(index, x[:, index : index + 1])
 
 
@@ -42,7 +51,7 @@ def test_the_inverse_without_gradients_is_the_one_with() -> None:
     assert torch.allclose(fast_log_det, log_det, atol=1e-12)
 
 
-def test_many_networks_at_once_go_back_without_gradients() -> None:
+def test_many_networks_at_once_are_inverted_without_gradients() -> None:
     torch.manual_seed(0)
     layers = [snflow.Inverse(snflow.Autoregressive(4, snflow.AffineTransformer(), width=8)) for _ in range(3)]
     parameters, buffers = stack_module_state(layers)

@@ -19,39 +19,40 @@ from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.transforms import under_transform
 
 InverseSolver = Literal["auto", "steps", "jacobi"]
-"""Element after element, all elements at once until nothing moves, or what seems faster of the two."""
+"""One element after another; all elements at once until none changes; or whichever should be faster."""
 
 _LEAST_PASSES, _PATIENCE = 16, 3
-"""``"auto"`` gives Jacobi's iteration 16 passes, or a third of the D that always are enough; a dozen are common."""
+"""``"auto"`` allows Jacobi's iteration 16 passes or D/3, whichever is more. D always suffice; a dozen are common."""
 
 _PASSES_FROM, _PRODUCTS_FOR_A_STEP = 32, 300_000
-"""``"auto"`` takes passes from so many elements on, on a processor if a pass has less than so many products for each
-step that it saves: a step is bound by starting its small operations, 45 µs and more, a dozen passes by products."""
+"""``"auto"`` uses passes for at least 32 elements, and on a CPU only if a pass needs fewer than 300,000
+multiplications for each step that it saves: a step is bound by the launch of its small operations, 45 µs and more, a
+pass by its multiplications."""
 
 
 @final
 class Autoregressive(Bijection):
     """zᵢ = τ(xᵢ; hᵢ), (h₁, …, h_D) = net(x), hᵢ of x₁ … xᵢ₋₁ alone; log|det| = Σ log dzᵢ/dxᵢ.
 
-    ``forward`` is one pass through the network. ``inverse`` is either D ``"steps"``, each of which computes the units
-    of the network that have become known, so that all steps together cost one pass; or ``"jacobi"``, passes through the
-    whole network, x ← τ⁻¹(z; net(x)), until no element moves: after k passes the first k elements are right, and
-    elements that depend weakly on each other are right much sooner. ``"auto"`` takes the passes where D is large and
-    the network small, and goes back to the steps where 16 of them, or a third of D, are not enough; with gradients it
-    takes the steps. Where the other direction has to be the fast one, wrap it in :class:`~snflow.Inverse`: that is an
-    inverse autoregressive flow.
+    ``forward`` is one pass through the network. ``inverse`` takes either D ``"steps"``, each of which computes the
+    units of the network that have become known, so that all steps together cost one pass; or ``"jacobi"``, passes
+    through the whole network, x ← τ⁻¹(z; net(x)), until no element changes: after k passes the first k elements are
+    right, and elements that depend weakly on each other converge much sooner. ``"auto"`` uses passes if D is large and
+    the network small, and falls back to the steps if 16 passes, or D/3, do not suffice; with gradients it uses the
+    steps. Wrap the layer in :class:`~snflow.Inverse` to make the inverse the fast direction: an inverse autoregressive
+    flow.
 
     Args:
         features: D.
         transformer: τ.
-        width: features inside of the network.
-        depth: hidden layers of it.
+        width: units of each hidden layer of the network.
+        depth: number of hidden layers.
         context_shape: C, the size of a context vector that every hᵢ sees; ``None`` for no context.
-        residual: whether the hidden layers add up.
-        activation: what stands between them, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        input_bound: the masked network sees x clamped to ±this; ``None`` for no bound.
-        zero_start: whether what it says is zero at first.
-        solver: how the inverse is found.
+        residual: whether each hidden layer after the first adds to the one before it.
+        activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
+        input_bound: clamps what the network sees of x to ±this; ``None`` for no bound.
+        zero_start: whether the outputs of the network are zero at first.
+        solver: how the inverse is computed: ``"steps"``, ``"jacobi"`` or ``"auto"``.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
@@ -61,7 +62,7 @@ class Autoregressive(Bijection):
 
     References:
         Germain et al. (2015), MADE; Papamakarios et al. (2017), Masked autoregressive flow, eq. 3-6; Kingma et al.
-        (2016), Inverse autoregressive flow; Song et al. (2021), Accelerating feedforward computation, for Jacobi.
+        (2016), Inverse autoregressive flow; Song et al. (2021), Accelerating feedforward computation, for ``"jacobi"``.
 
     Example:
         >>> import torch, snflow
@@ -104,20 +105,20 @@ class Autoregressive(Bijection):
         )
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_slope = self.transformer(x, self._said(x, context))
+        z, log_slope = self.transformer(x, self._conditioned(x, context))
         return z, log_slope.sum(1)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if not (torch.is_grad_enabled() or under_transform()):
             x = self._found(z, context)
-            return x, self.transformer.inverse(z, self._said(x, context))[1].sum(1)
+            return x, self.transformer.inverse(z, self._conditioned(x, context))[1].sum(1)
         if self.solver == "jacobi":
-            # A pass carries a gradient one element further, as it does a value: with gradients there are D more passes.
+            # each pass carries a gradient one element further, as it does a value: it takes D more passes
             return self._passes(z, self._settled(z, context, self.features)[0], context)
         known, slopes = z.new_zeros(z.shape[0], 0), []
-        seen = self.net.begin(z.shape[0], context)
+        steps = self.net.steps(context)
         for index in range(self.features):
-            h = self.net.step(index, known, seen).t().unsqueeze(2)
+            h = steps.outputs(index, known).t().unsqueeze(2)
             x, log_slope = self.transformer.inverse(z[:, index : index + 1], h)
             known = torch.cat([known, x], 1)
             slopes.append(log_slope)
@@ -129,7 +130,7 @@ class Autoregressive(Bijection):
         return self._found(z, context)
 
     def _found(self, z: Tensor, context: Tensor | None) -> Tensor:
-        """X alone, without gradients."""
+        """Return x without gradients."""
         if self.solver == "jacobi":
             return self._settled(z, context, self.features)[0]
         if self.solver == "auto" and self._passes_are_cheap(z):
@@ -151,12 +152,12 @@ class Autoregressive(Bijection):
 
     @torch.no_grad()
     def _settled(self, z: Tensor, context: Tensor | None, most: int) -> tuple[Tensor, bool]:
-        """Jacobi's iteration, at most so many passes: x, and whether nothing moves any more."""
-        said, x = self.net.frozen(context), z
+        """Jacobi's iteration, ``most`` passes at most: x, and whether it has converged."""
+        net, x = self.net.frozen(context), z
         few = 4 * torch.finfo(z.dtype).eps
         for _ in range(most):
-            before, x = x, self.transformer.decode(z, said(x).transpose(0, 1))
-            # Rounding can make the last digits go to and fro; an element that is NaN will not settle and need not.
+            before, x = x, self.transformer.decode(z, net(x).transpose(0, 1))
+            # the last digits may alternate by rounding; an element that is NaN cannot converge and need not
             if not bool(((x - before).abs() > few * x.abs()).any()):
                 return x, True
         return x, False
@@ -164,22 +165,23 @@ class Autoregressive(Bijection):
     def _passes(self, z: Tensor, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         log_slope = torch.zeros_like(z)
         for _ in range(self.features):
-            x, log_slope = self.transformer.inverse(z, self._said(x, context))
+            x, log_slope = self.transformer.inverse(z, self._conditioned(x, context))
         return x, log_slope.sum(1)
 
-    def _said(self, x: Tensor, context: Tensor | None) -> Tensor:
-        said: Tensor = self.net(x, context)
-        return said.transpose(0, 1)
+    def _conditioned(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """h with shape ``(P, batch, D)``."""
+        outputs: Tensor = self.net(x, context)
+        return outputs.transpose(0, 1)
 
     def extra_repr(self) -> str:
-        """Show how the inverse is found."""
+        """Show the size and how the inverse is computed."""
         return f"{self.features}, solver={self.solver}"
 
 
 _SPREAD = 2.0
-"""Hidden units begin with slopes of up to exp(2), down to exp(−2),"""
+"""Hidden units begin with slopes from exp(−2) to exp(2),"""
 _REACH = 4.0
-"""and with biases of up to 4, so that they bend all over standardised data."""
+"""and with biases of up to ±4, so that their bends cover standardised data."""
 
 
 @final
@@ -187,8 +189,8 @@ class BlockAutoregressive(Bijection):
     """z = α ⊙ net(x) + (1 − α) ⊙ x, log|det| = Σ log ∂zᵢ/∂xᵢ: a network of triangular blocks.
 
     Each feature has B hidden units in each layer. Weights between the units of a feature are exponentials, weights from
-    the features before it are free, others are zero, so that ∂z/∂x is triangular with a positive diagonal, which is
-    multiplied up in log space beside the values. The gate α, one number a feature, keeps z unbounded.
+    earlier features are free, all others are zero, so that ∂z/∂x is triangular with a positive diagonal, which is
+    accumulated in log space along with the values. The gate α, one per feature, keeps z unbounded.
 
     ``forward`` costs one pass. ``inverse`` is a root search for one feature after another, D searches in all, with
     implicit gradients.
@@ -196,7 +198,7 @@ class BlockAutoregressive(Bijection):
     Args:
         features: D.
         block: B.
-        depth: hidden layers.
+        depth: number of hidden layers.
         context_shape: C, the size of a context vector that the first layer sees; ``None`` for no context.
 
     Shapes:
@@ -204,7 +206,7 @@ class BlockAutoregressive(Bijection):
 
     Raises:
         ConfigError: a count below one.
-        ConvergenceError: in the inverse, elements found no root.
+        ConvergenceError: in the inverse, no root was found for some elements.
 
     References:
         De Cao et al. (2019), Block neural autoregressive flow, eq. 8-13.
@@ -223,15 +225,15 @@ class BlockAutoregressive(Bijection):
         for option, count in (("features", features), ("block", block), ("depth", depth)):
             check_count("BlockAutoregressive", option, count)
         self.event_shape = (features,)
-        told = check_context_vector("BlockAutoregressive", context_shape)
-        self.context_shape = (told,) if told else None
+        context_size = check_context_vector("BlockAutoregressive", context_shape)
+        self.context_shape = (context_size,) if context_size else None
         self.features = features
         sizes = [1, *[block] * depth, 1]
         last = len(sizes) - 2
         self.layers = nn.ModuleList(
             _Blocks(features, i, o, hidden=number < last) for number, (i, o) in enumerate(pairwise(sizes))
         )
-        self.context = nn.Linear(told, features * block, bias=False) if told else None
+        self.context = nn.Linear(context_size, features * block, bias=False) if context_size else None
         self.gate = nn.Parameter(torch.zeros(features))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -288,7 +290,7 @@ class _Blocks(nn.Module):
         bound = 1 / math.sqrt(inputs)
         weight = torch.empty(features * outputs, features * inputs).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
-        # Units of one feature that all begin with one slope, near one place, are one unit many times.
+        # units of one feature that began with the same slope and bias would stay copies of one unit
         spread, reach = (_SPREAD, _REACH) if hidden else (0.0, bound)
         self.log_norm = nn.Parameter(torch.empty(features * outputs, 1).uniform_(-spread, spread))
         self.bias = nn.Parameter(torch.empty(features * outputs).uniform_(-reach, reach))

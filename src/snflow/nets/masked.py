@@ -1,43 +1,47 @@
-"""A network whose i-th outputs see the inputs before the i-th alone."""
+"""A masked network: the i-th outputs depend on the inputs before the i-th alone."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.errors import check_context_vector, check_count
+from snflow.errors import CheckedConstructor, check_context_vector, check_count
 from snflow.nets.mlp import Activation, activation_module
+
+Layer = Callable[[Tensor], Tensor]
 
 
 @final
-class MaskedMLP(nn.Module):
-    """yᵢ = netᵢ(x₁ … xᵢ₋₁, context): one network, its weights masked so that Jacobians are strictly triangular.
+class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
+    """yᵢ = netᵢ(x₁ … xᵢ₋₁, context): one network with masked weights, so that its Jacobians are strictly triangular.
 
     A hidden unit of degree m < D sees the first m inputs and hidden units of degree at most m; the outputs of
-    input i (from 0) see units of degree at most i. Units lie in the order of their degrees, so that
-    :meth:`step` finds the outputs of one input after another for one pass' worth of arithmetic in all.
+    input i (from 0) see units of degree at most i. Units are ordered by degree, so that :meth:`steps` computes
+    the outputs of one input after another for the arithmetic of a single pass.
 
     Args:
         features: D of x.
         outputs: P, outputs for each input.
-        width: features inside, D or more.
+        width: units of each hidden layer, at least D.
         depth: number of hidden layers.
         context_shape: C, the size of a context vector that every unit sees; ``None`` for no context.
-        residual: whether each hidden layer behind the first adds to the one before it.
+        residual: whether each hidden layer after the first adds to the one before it.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        input_bound: the network sees x clamped to ±this, so that points far outside get what the nearest point inside
-            gets: a network of ReLUs would tell them ever larger numbers. ``None`` for no bound.
-        zero_start: whether the outputs are zero at first, whatever x is.
+        input_bound: clamps x to ±this, so that the outputs of a distant point are those of the nearest point inside
+            instead of growing without bound; ``None`` for no bound.
+        zero_start: whether the outputs are zero at first.
 
     Shapes:
         x: ``(batch, D)``; context: ``(batch, C)``; y: ``(batch, P, D)``.
 
     Raises:
-        ConfigError: a count below one, or an unknown activation.
+        ConfigError: a count below one, a context that is not a vector, or an unknown activation.
 
     References:
         Germain et al. (2015), MADE: masked autoencoder for distribution estimation; Papamakarios et al. (2017).
@@ -66,98 +70,131 @@ class MaskedMLP(nn.Module):
         for option, count in (("features", features), ("outputs", outputs), ("width", width), ("depth", depth)):
             check_count("MaskedMLP", option, count)
         self.activation = activation_module("MaskedMLP", activation)
-        told = check_context_vector("MaskedMLP", context_shape)
+        context_size = check_context_vector("MaskedMLP", context_shape)
         width = max(width, features)
         self.features, self.outputs, self.residual = features, outputs, residual
         self.input_bound = input_bound
-        # Without a context units that see no input at all would be constants: a bias is enough for that.
-        lowest = 0 if told or features == 1 else 1
+        # without a context a unit that sees no input is a constant, which the bias provides already
+        lowest = 0 if context_size or features == 1 else 1
         degrees = lowest + torch.arange(width) * (features - lowest) // width
         inputs = torch.arange(features)
         self.bounds: tuple[int, ...] = tuple(int((degrees <= m).sum()) for m in range(-1, features))
-        """Position m + 1: how many units of a hidden layer have a degree of at most m."""
+        """Entry m + 1: how many units of a hidden layer have a degree of at most m."""
         self.first = _Masked(degrees[:, None] > inputs)
         self.hidden = nn.ModuleList(_Masked(degrees[:, None] >= degrees) for _ in range(depth - 1))
         self.last = _Masked((inputs[:, None] >= degrees).repeat_interleave(outputs, 0))
-        self.context = nn.Linear(told, width, bias=False) if told else None
+        self.context = nn.Linear(context_size, width, bias=False) if context_size else None
         if zero_start:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y with shape ``(batch, P, D)``."""
-        h = self.first(self._bounded(x))
-        if self.context is not None:
-            h = h + self.context(context)
-        for layer in self.hidden:
-            further = layer(self.activation(h))
-            h = h + further if self.residual else further
-        y: Tensor = self.last(self.activation(h)).unflatten(1, (self.features, self.outputs))
-        return y.transpose(1, 2)
+        return self._by_input(self._run(self._bounded(x), list(self._layers()), self._of_context(context)))
 
     @torch.no_grad()
-    def frozen(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """:meth:`forward` for this context, to be called again and again without gradients: weights are masked once."""
-        said = None if self.context is None else self.context(context)
-        layers = [(layer.masked, layer.bias) for layer in (self.first, *self.hidden, self.last)]
+    def frozen(self, context: Tensor | None = None) -> Layer:
+        """:meth:`forward` for one context and many calls without gradients: weights are masked once."""
+        of_context = self._of_context(context)
+        layers: list[Layer] = [
+            partial(F.linear, weight=layer.masked, bias=layer.bias)  # type: ignore[misc]
+            for layer in self._layers()
+        ]
 
         @torch.no_grad()
-        def passed(x: Tensor) -> Tensor:
-            h = nn.functional.linear(self._bounded(x), *layers[0])
-            if said is not None:
-                h = h + said
-            for layer in layers[1:-1]:
-                further = nn.functional.linear(self.activation(h), *layer)
-                h = h + further if self.residual else further
-            y = nn.functional.linear(self.activation(h), *layers[-1])
-            outputs: Tensor = y.unflatten(1, (self.features, self.outputs)).transpose(1, 2)
-            return outputs
+        def run(x: Tensor) -> Tensor:
+            return self._by_input(self._run(self._bounded(x), layers, of_context))
 
-        return passed
+        return run
 
     @property
     def multiplications(self) -> int:
-        """The products of two numbers in one pass of one row, those with zeros of the masks too."""
-        return sum(layer.weight.numel() for layer in (self.first, *self.hidden, self.last))
+        """Multiplications in one pass of one row, including those with masked weights."""
+        return sum(layer.weight.numel() for layer in self._layers())
+
+    def steps(self, context: Tensor | None = None) -> MaskedSteps:
+        """The outputs of one input after another, with gradients: see :class:`MaskedSteps`."""
+        return MaskedSteps(self, context)
+
+    def walk(self, like: Tensor, context: Tensor | None = None) -> MaskedWalk:
+        """The outputs of one input after another, without gradients and faster: see :class:`MaskedWalk`."""
+        return MaskedWalk(self, like, context)
+
+    def _layers(self) -> tuple[_Masked, ...]:
+        return (self.first, *self.hidden, self.last)  # type: ignore[arg-type]
+
+    def _of_context(self, context: Tensor | None) -> Tensor | None:
+        """What the context adds to the first hidden layer, ``(batch, width)``."""
+        return None if self.context is None else self.context(context)
 
     def _bounded(self, x: Tensor) -> Tensor:
         return x if self.input_bound is None else x.clamp(-self.input_bound, self.input_bound)
 
-    def begin(self, batch: int, context: Tensor | None = None) -> list[list[Tensor]]:
-        """What :meth:`step` remembers before the first step: for each hidden layer, its units so far."""
-        said = None if self.context is None else self.context(context)
-        seen: list[list[Tensor]] = [[] for _ in range(1 + len(self.hidden))]
-        if said is not None:
-            seen.append([said])
-        return seen
+    def _by_input(self, y: Tensor) -> Tensor:
+        return y.unflatten(1, (self.features, self.outputs)).transpose(1, 2)
 
-    def step(self, index: int, x: Tensor, seen: list[list[Tensor]]) -> Tensor:
-        """The outputs of input ``index`` from the inputs before it; call it for 0, 1, …, each time with one input more.
+    def _run(
+        self,
+        x: Tensor,
+        layers: Sequence[Layer],
+        of_context: Tensor | None,
+        store: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """The arithmetic of the network, for all of its units or for those of one degree.
+
+        Args:
+            x: what the first layer sees.
+            layers: the linear maps of the first, the hidden and the last layer.
+            of_context: what is added to the first layer.
+            store: maps the number of a hidden layer and its new units to all units that the next layer sees.
+        """
+        h = layers[0](x)
+        if of_context is not None:
+            h = h + of_context
+        below = self.activation(h) if store is None else store(0, self.activation(h))
+        for number, layer in enumerate(layers[1:-1], 1):
+            h = h + layer(below) if self.residual else layer(below)
+            below = self.activation(h) if store is None else store(number, self.activation(h))
+        return layers[-1](below)
+
+
+@final
+class MaskedSteps:
+    """yᵢ of a :class:`MaskedMLP` for i = 0, 1, … under autograd, from the inputs before each.
+
+    Args:
+        net: the network.
+        context: with shape ``(batch, C)``.
+    """
+
+    def __init__(self, net: MaskedMLP, context: Tensor | None = None) -> None:
+        self._net, self._of_context = net, net._of_context(context)
+        self._units: list[Tensor | None] = [None] * (len(net.hidden) + 1)
+
+    def outputs(self, index: int, x: Tensor) -> Tensor:
+        """The outputs of input ``index``, ``(batch, P)``; call it for 0, 1, …, each time with one input more.
 
         Args:
             index: the input, from 0.
             x: the inputs before it, with shape ``(batch, index)``.
-            seen: what :meth:`begin` gave; it is added to.
-
-        Returns:
-            Outputs with shape ``(batch, P)``.
         """
-        low, high = self.bounds[index], self.bounds[index + 1]
-        layers = 1 + len(self.hidden)
-        h = self.first.part(slice(low, high), slice(0, index), self._bounded(x))
-        if len(seen) > layers:
-            h = h + seen[layers][0][:, low:high]
-        active = _append(seen[0], self.activation(h))
-        for number, layer in enumerate(self.hidden, 1):
-            further = layer.part(slice(low, high), slice(0, high), active)  # type: ignore[operator]
-            h = h + further if self.residual else further
-            active = _append(seen[number], self.activation(h))
-        own = slice(index * self.outputs, (index + 1) * self.outputs)
-        return self.last.part(own, slice(0, high), active)
+        net = self._net
+        low, high = net.bounds[index], net.bounds[index + 1]
+        first, *hidden, last = net._layers()
+        new, known = slice(low, high), slice(0, high)
+        layers: list[Layer] = [
+            partial(first.part, new, slice(0, index)),
+            *(partial(layer.part, new, known) for layer in hidden),
+            partial(last.part, slice(index * net.outputs, (index + 1) * net.outputs), known),
+        ]
+        of_context = None if self._of_context is None else self._of_context[:, new]
+        return net._run(net._bounded(x), layers, of_context, self._store)
 
-    def walk(self, like: Tensor, context: Tensor | None = None) -> MaskedWalk:
-        """:meth:`begin` and :meth:`step` where no gradient is wanted: see :class:`MaskedWalk`."""
-        return MaskedWalk(self, like, context)
+    def _store(self, number: int, new: Tensor) -> Tensor:
+        known = self._units[number]
+        units = new if known is None else torch.cat([known, new], 1)
+        self._units[number] = units
+        return units
 
 
 @final
@@ -175,7 +212,7 @@ class MaskedWalk:
 
     @torch.no_grad()
     def __init__(self, net: MaskedMLP, like: Tensor, context: Tensor | None = None) -> None:
-        layers: list[_Masked] = [net.first, *net.hidden]
+        layers = [net.first, *net.hidden]
         sizes = [high - low for low, high in itertools.pairwise(net.bounds)]
         left = len(net.first.bias) - sum(sizes)  # units that no output sees
         self._net = net
@@ -183,32 +220,40 @@ class MaskedWalk:
         self._columns = self._inputs.split(1, 1)
         self._units = [like.new_zeros(like.shape[0], len(net.first.bias)) for _ in layers]
         self._places = [units.split([*sizes, left], 1) for units in self._units]
-        self._weights = [layer.masked.mT.split([*sizes, left], 1) for layer in layers]
-        self._biases = [layer.bias.split([*sizes, left]) for layer in layers]
-        self._last = net.last.masked.mT.split(net.outputs, 1), net.last.bias.split(net.outputs)
-        self._said = None if net.context is None else net.context(context).split([*sizes, left], 1)
+        weights = [layer.masked.mT.split([*sizes, left], 1) for layer in layers]  # type: ignore[union-attr, operator]
+        biases = [layer.bias.split([*sizes, left]) for layer in layers]  # type: ignore[union-attr, operator]
+        weights.append(net.last.masked.mT.split(net.outputs, 1))
+        biases.append(net.last.bias.split(net.outputs))
+        self._layers = [
+            [_product(bias[index], weight[index]) for weight, bias in zip(weights, biases, strict=True)]
+            for index in range(net.features)
+        ]
+        of_context = net._of_context(context)
+        self._of_context = None if of_context is None else of_context.split([*sizes, left], 1)
+        self._sizes = sizes
 
     @torch.no_grad()
     def outputs(self, index: int) -> Tensor:
         """The outputs of input ``index``, ``(batch, P)``; ask for 0, 1, …, and :meth:`put` each in between."""
-        net, below = self._net, self._inputs
-        h: Tensor | None = None
-        if len(self._biases[0][index]):
-            for number, units in enumerate(self._units):
-                further = torch.addmm(self._biases[number][index], below, self._weights[number][index])
-                if h is None:
-                    h = further if self._said is None else further + self._said[index]
-                else:
-                    h = h + further if net.residual else further
-                self._places[number][index].copy_(net.activation(h))
-                below = units
-        weights, biases = self._last
-        return torch.addmm(biases[index], self._units[-1], weights[index])
+        layers = self._layers[index]
+        if not self._sizes[index]:  # no unit becomes known
+            return layers[-1](self._units[-1])
+        of_context = None if self._of_context is None else self._of_context[index]
+
+        def store(number: int, new: Tensor) -> Tensor:
+            self._places[number][index].copy_(new)
+            return self._units[number]
+
+        return self._net._run(self._inputs, layers, of_context, store)
 
     @torch.no_grad()
     def put(self, index: int, x: Tensor) -> None:
-        """Say what input ``index`` is, with shape ``(batch, 1)``."""
+        """Set input ``index``, with shape ``(batch, 1)``."""
         self._columns[index].copy_(self._net._bounded(x))
+
+
+def _product(bias: Tensor, weight: Tensor) -> Layer:
+    return lambda below: torch.addmm(bias, below, weight)
 
 
 class _Masked(nn.Linear):
@@ -225,7 +270,7 @@ class _Masked(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """y = (W ⊙ M) x + b."""
-        return nn.functional.linear(input, self.masked, self.bias)
+        return F.linear(input, self.masked, self.bias)
 
     @property
     def masked(self) -> Tensor:
@@ -233,13 +278,5 @@ class _Masked(nn.Linear):
         return self.weight * self.mask
 
     def part(self, rows: slice, columns: slice, x: Tensor) -> Tensor:
-        """Rows of y from the first columns of x, which are all that these rows see."""
-        weight = self.weight[rows, columns] * self.mask[rows, columns]
-        return nn.functional.linear(x, weight, self.bias[rows])
-
-
-def _append(chunks: list[Tensor], new: Tensor) -> Tensor:
-    """Add to the units of a layer, and return them all, side by side."""
-    whole = torch.cat([*chunks, new], 1) if chunks else new
-    chunks[:] = [whole]
-    return whole
+        """Rows of y from the first columns of x, the only ones that these rows see."""
+        return F.linear(x, self.weight[rows, columns] * self.mask[rows, columns], self.bias[rows])
