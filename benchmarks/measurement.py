@@ -12,7 +12,7 @@ import torch
 # The steps of the paper's Table 3 and Figure 4 are timed there; a checkout has both folders.
 sys.path.append(str(Path(__file__).parents[1] / "papers" / "self_normalizing_flows"))
 
-from targets import TARGETS, recipe_of
+from targets import TARGETS, named_recipe, recipe_of, reference_of
 from timing import EVENTS, Timed, build, interleaved, timed_training
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "build",
     "commit",
     "interleaved",
+    "named_recipe",
     "peak_mebibytes",
     "recipe_of",
+    "reference_of",
     "timed_training",
 ]
 

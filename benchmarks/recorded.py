@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from measurement import EVENTS, build, commit
+from measurement import EVENTS, build, commit, named_recipe
 from snflow.cli.main import keep_freed_memory
 from snflow.train.options import DeviceOptions
-from snflow.train.recipe import Recipe, load_recipe
+from snflow.train.recipe import Recipe
 from snflow.train.recorded_steps import matmul_precision, set_up
 from snflow.train.steps import DivergenceCheck, StepRequest
 
@@ -93,7 +93,7 @@ def stepper(recipe: Recipe, options: DeviceOptions, device: str) -> Stepper:
 def measured(names: list[str], modes: list[str], device: str, seconds: float) -> list[dict[str, Any]]:
     """Median milliseconds per step of each recipe in each mode, measured in turns."""
     finish = torch.cuda.synchronize if device == "cuda" else lambda: None
-    recipes = {name: load_recipe(name) for name in names}
+    recipes = {name: named_recipe(name) for name in names}
     steppers = {(name, mode): stepper(recipes[name], MODES[mode], device) for name in names for mode in modes}
     turns: dict[tuple[str, str], list[float]] = {key: [] for key in steppers}
     for _ in range(TURNS):

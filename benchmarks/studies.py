@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from measurement import reference_of
+
 
 @dataclass(frozen=True)
 class Run:
@@ -16,7 +18,7 @@ class Run:
 
     def command(self, runs: Path) -> list[str]:
         """The command, as a list of words."""
-        return ["snflow", "fit", self.recipe, "--out", str(runs / self.name), *self.options]
+        return ["snflow", "fit", reference_of(self.recipe), "--out", str(runs / self.name), *self.options]
 
 
 @dataclass(frozen=True)

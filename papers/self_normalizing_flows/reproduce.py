@@ -19,12 +19,12 @@ from rich.console import Console
 from pages import COMMAND, write_overview, write_page
 from pictures import DRAWINGS, draw_times
 from records import Record, commit, machine, merged, read_records, write_records, write_times
+from snflow.cli.main import keep_freed_memory
 from snflow.errors import ConfigError, DivergenceError, SnflowError
-from snflow.train.allocator import keep_freed_memory
 from snflow.train.metrics import LayerRow, MetricsFile
 from snflow.train.recipe import Recipe, read_yaml
 from snflow.train.run_folder import RunFolder
-from targets import Row, Target, find_target, recipe_of, reference_of
+from targets import Row, Target, find_target, named_recipe, recipe_of, reference_of
 
 DIVERGED = "diverged.txt"
 KEPT_EPOCHS = 200
@@ -84,7 +84,7 @@ def reproduce(
     if found.kind in ("time", "dimension"):
         _measure(found, chosen, changes, folder, seconds, largest, device)
     else:
-        changes |= {"device.accelerator": device} | ({} if epochs is None else {"training.epochs": epochs})
+        changes |= {"device.accelerator": device} | ({} if epochs is None else {"training.epochs": int(epochs)})
         try:
             _train(target, found, chosen, changes, folder, seeds, Path(runs), data)
         except Stopped as stop:
@@ -140,7 +140,7 @@ def train_row(row: Row, seed: int, changes: Mapping[str, Any], runs: Path, conso
         seed=seed,
         settings=settings_of(recipe),
         epochs=recipe.training.epochs,
-        full_epochs=recipe_of(Row(row.name, row.recipe)).training.epochs,
+        full_epochs=named_recipe(row.recipe).training.epochs,
         folder=str(folder),
         command=command,
         commit=commit(),

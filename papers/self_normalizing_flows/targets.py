@@ -93,8 +93,13 @@ def recipe_of(row: Row, changes: Mapping[str, Any] | None = None) -> Recipe:
     Raises:
         ConfigError: a change does not fit the recipe.
     """
-    own = RECIPES / f"{row.recipe}.yaml"
-    return load_recipe(own if own.is_file() else row.recipe, {**row.changes, **(changes or {})})
+    return named_recipe(row.recipe, {**row.changes, **(changes or {})})
+
+
+def named_recipe(name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a recipe of the folder ``recipes`` beside this file, or of the library, by name."""
+    own = RECIPES / f"{name}.yaml"
+    return load_recipe(own if own.is_file() else name, changes)
 
 
 def _tracking(name: str, **options: Any) -> dict[str, Any]:
