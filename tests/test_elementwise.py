@@ -307,3 +307,12 @@ def test_a_distribution_without_quantiles_is_refused():
         CDF(torch.distributions.Beta, concentration1=1.0, concentration0=2.0)
     with pytest.raises(ConfigError, match="with cdf and icdf"):
         CDF(torch.distributions.Normal, mean=1.0)
+    with pytest.raises(ConfigError, match="an instance of a distribution alone"):
+        CDF(torch.distributions.Normal(0.0, 1.0), loc=1.0)
+
+
+def test_a_cdf_of_an_instance_is_that_of_its_class_and_parameters():
+    loc, x = torch.tensor([0.5, -1.0]), torch.randn(4, 2)
+    given, built = CDF(torch.distributions.Laplace(loc, 2.0)), CDF(torch.distributions.Laplace, loc=loc, scale=2.0)
+    for one, other in zip(given(x), built(x), strict=True):
+        assert torch.equal(one, other)

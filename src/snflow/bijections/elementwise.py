@@ -311,15 +311,17 @@ class SmoothLeakyReLU(Bijection):
 
 @final
 class CDF(Bijection):
-    """z = F(x), log|det| = Σ log F'(x): data of the density F' become uniform, and back: inverse-transform sampling.
+    """z = F(x), log|det| = Σ log F'(x): the probability integral transform; its inverse is inverse transform sampling.
 
-    Takes events of any shape; z has the shape of x, in [0, 1]. With a uniform base the flow is the density itself; with
-    other layers behind it, or with a normal's quantiles (:class:`~snflow.Inverse` of another one), a copula.
+    Takes events of any shape; z has the shape of x, in [0, 1]. With a uniform base the flow is the density F' itself;
+    followed by other layers, or by the quantiles of a normal distribution (the :class:`~snflow.Inverse` of another
+    CDF), it is a copula.
 
     Args:
-        kind: a distribution of numbers that has ``cdf`` and ``icdf``: ``torch.distributions.Normal``, ``Laplace``,
-            ``Cauchy``, ``Uniform``, ``Exponential``, ``Gumbel`` …
-        parameters: its parameters, numbers or tensors that broadcast to an event; kept as buffers.
+        distribution: a univariate distribution with ``cdf`` and ``icdf``, as ``torch.distributions.Normal``,
+            ``Laplace``, ``Cauchy``, ``Uniform``, ``Exponential`` and ``Gumbel``: an instance, or the class and its
+            parameters.
+        parameters: parameters of the class, numbers or tensors that broadcast to an event; kept as buffers.
 
     Raises:
         ConfigError: the distribution has no ``cdf`` or ``icdf``, or does not take the parameters.
@@ -332,11 +334,23 @@ class CDF(Bijection):
         >>> z, log_det = snflow.CDF(torch.distributions.Normal, loc=0.0, scale=1.0)(torch.zeros(1, 1))
         >>> z.item(), round(log_det.item(), 4)
         (0.5, -0.9189)
+        >>> snflow.CDF(torch.distributions.Laplace(0.0, 2.0))
+        CDF(Laplace(loc, scale))
     """
 
-    def __init__(self, kind: type[Distribution], **parameters: Tensor | float) -> None:
+    def __init__(self, distribution: Distribution | type[Distribution], **parameters: Tensor | float) -> None:
         super().__init__()
-        self.kind = kind
+        if isinstance(distribution, Distribution) and not parameters:
+            parameters = {name: getattr(distribution, name) for name in distribution.arg_constraints}
+            distribution = type(distribution)
+        if not (isinstance(distribution, type) and issubclass(distribution, Distribution)):
+            raise ConfigError(
+                "CDF",
+                expected="an instance of a distribution alone, or a class of torch.distributions with its parameters",
+                got=f"{distribution!r} and {list(parameters)}",
+                fix="use CDF(torch.distributions.Normal, loc=0.0, scale=1.0)",
+            )
+        self.kind = distribution
         self.names = tuple(parameters)
         for name, value in parameters.items():
             tensor = torch.as_tensor(value).detach()
@@ -348,8 +362,8 @@ class CDF(Bijection):
         except (NotImplementedError, TypeError, ValueError) as error:
             raise ConfigError(
                 "CDF",
-                expected="a distribution of numbers with cdf and icdf, and its parameters",
-                got=f"{kind.__name__}({', '.join(self.names)}): {str(error) or 'not implemented'}",
+                expected="a univariate distribution with cdf and icdf, and its parameters",
+                got=f"{distribution.__name__}({', '.join(self.names)}): {str(error) or 'not implemented'}",
                 fix="torch.distributions.Normal, Laplace, Cauchy, Uniform, Exponential and Gumbel have both",
             ) from error
 

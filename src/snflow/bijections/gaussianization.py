@@ -13,6 +13,7 @@ from snflow.bijections.base import Bijection
 from snflow.bijections.elementwise import rational_quadratic_spline
 from snflow.errors import ConfigError, check_choice, check_count
 from snflow.numerics.fixed_point import implicit_fixed_point
+from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.transforms import is_traced, refuse_transforms
 
 RotationName = Literal["random", "pca"]
@@ -194,7 +195,7 @@ class GDN(Bijection):
             )
         self.event_shape = (channels,) if vectors else (channels, None, None)
         self.alpha, self.epsilon = alpha, epsilon
-        self.raw_beta = nn.Parameter(torch.full((channels,), 0.5413))  # softplus of it is one
+        self.raw_beta = nn.Parameter(torch.full((channels,), SOFTPLUS_ONE))
         self.raw_gamma = nn.Parameter(torch.full((channels, channels), -4.0) + 2 * torch.eye(channels))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

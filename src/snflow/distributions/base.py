@@ -25,6 +25,7 @@ from snflow.errors import (
     check_weight,
 )
 from snflow.nets.mlp import MLP
+from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.probes import sum_event
 
 
@@ -426,7 +427,6 @@ def _is_finite(value: object) -> bool:
 
 
 _BRANCHES = 3
-_UNIT_SOFTPLUS = 0.5413248546129181  # log(e − 1): its softplus is 1
 
 
 @final
@@ -468,7 +468,7 @@ class FoldedDensity(BaseDensity):
         super().__init__(base.event_shape)
         (features,) = base.event_shape
         self.base = base
-        self.raw_fold = nn.Parameter(torch.full((features,), _UNIT_SOFTPLUS))
+        self.raw_fold = nn.Parameter(torch.full((features,), SOFTPLUS_ONE))
         self.gate = MLP(features, _BRANCHES * features, width=width, depth=depth)
 
     def _log_prob(self, z: Tensor) -> Tensor:

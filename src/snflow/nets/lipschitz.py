@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snflow.errors import ConfigError, check_choice, check_context_vector, check_count
 from snflow.nets.mlp import LipschitzActivation
 from snflow.nets.spectral_norm import spectral_layer
+from snflow.numerics.monotone import SOFTPLUS_ONE
 
 _SWISH_SLOPE = 1.1
 """No slope of x σ(βx) is larger (1.0998…), whatever β is."""
@@ -227,7 +228,7 @@ class LipschitzDenseNet(nn.Module):
             channels += growth * activations[-1].factor
         self.layers, self.activations = nn.ModuleList(layers), nn.ModuleList(activations)
         self.last = spectral_layer((channels, *inner), event_shape[0], 1, lipschitz)
-        self.shares = nn.Parameter(torch.full((depth, 2), 0.5413))  # softplus of it is one
+        self.shares = nn.Parameter(torch.full((depth, 2), SOFTPLUS_ONE))
         self.told = nn.Linear(told, growth, bias=False) if told else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from snflow.numerics.krylov import lanczos
 from snflow.numerics.probes import sum_event
 
 Map = Callable[[Tensor], Tensor]
@@ -163,28 +164,11 @@ def lanczos_log_det(function: Map, x: Tensor, probes: Tensor, steps: int = 30) -
 
 def _quadrature(gram: Map, start: Tensor, steps: int) -> Tensor:
     """½ ‖ν‖² e₁ᵀ log(T) e₁ of the Lanczos matrix T, with shape ``(batch,)``."""
-    tiny = torch.finfo(start.dtype).tiny
-    scale = start.norm(dim=1)
-    basis = [start / scale[:, None]]
-    tridiagonal = start.new_zeros(len(start), steps, steps)
-    for k in range(steps):
-        w = gram(basis[k])
-        space = torch.stack(basis, 1)
-        along_space = torch.einsum("bkn,bn->bk", space, w)
-        tridiagonal[:, k, k] = along_space[:, k]
-        # Against the whole basis, twice: the short recursion loses its orthogonality.
-        for _ in range(2):
-            w = w - torch.einsum("bk,bkn->bn", torch.einsum("bkn,bn->bk", space, w), space)
-        length = w.norm(dim=1)
-        if k + 1 == steps:
-            break
-        tridiagonal[:, k, k + 1] = tridiagonal[:, k + 1, k] = length
-        basis.append(w / length.clamp_min(tiny)[:, None])
-    values, vectors = torch.linalg.eigh(tridiagonal)
-    # A recursion that ends early leaves zeros behind, which have no weight.
+    values, vectors = torch.linalg.eigh(lanczos(gram, start, steps)[1])
+    # a recursion that ends early leaves zeros behind, which have no weight
     weights: Tensor = vectors[:, 0].square()
-    logs: Tensor = values.clamp_min(tiny).log()
-    estimate: Tensor = 0.5 * scale.square() * torch.where(weights > 1e-12, weights * logs, 0.0).sum(1)
+    logs: Tensor = values.clamp_min(torch.finfo(start.dtype).tiny).log()
+    estimate: Tensor = 0.5 * start.square().sum(1) * torch.where(weights > 1e-12, weights * logs, 0.0).sum(1)
     return estimate
 
 

@@ -1,4 +1,4 @@
-"""Krylov methods: Lanczos quadrature, GMRES and refinement."""
+"""Krylov methods: Lanczos, leading singular directions, iterative refinement and GMRES."""
 
 from __future__ import annotations
 
@@ -52,30 +52,52 @@ def leading_direction(
     return v
 
 
+def lanczos(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Q and T with AᵀA Q ≈ Q T: an orthonormal basis of the Krylov space of each row, and a tridiagonal matrix.
+
+    Args:
+        gram: v ↦ AᵀA v for rows v ``(batch, n)``, each by itself.
+        start: the first vectors, with shape ``(batch, n)``.
+        steps: the largest dimension k of the spaces; fewer if all of them are closed under AᵀA before.
+
+    Returns:
+        The basis as rows, ``(batch, k, n)``; T, ``(batch, k, k)``; and the norm of what a further step would add to
+        each basis, ``(batch,)``.
+
+    References:
+        Golub & Van Loan (2013), Matrix computations, section 10.1.
+    """
+    info = torch.finfo(start.dtype)
+    basis = [start / start.norm(dim=1, keepdim=True)]
+    diagonal: list[Tensor] = []
+    between: list[Tensor] = []
+    for k in range(steps):
+        image = gram(basis[k])
+        space = torch.stack(basis, 1)
+        diagonal.append((basis[k] * image).sum(1))
+        # against the whole basis, twice: the short recursion loses its orthogonality, and once leaves rounding behind
+        for _ in range(2):
+            image = image - torch.einsum("bk,bkn->bn", torch.einsum("bkn,bn->bk", space, image), space)
+        between.append(image.norm(dim=1))
+        if k + 1 == steps or not bool((between[-1] > info.eps * diagonal[0]).any()):  # closed, or NaN
+            break
+        basis.append(image / between[-1].clamp_min(info.tiny)[:, None])
+    off_diagonal = torch.stack(between, 1)[:, :-1]
+    tridiagonal = torch.stack(diagonal, 1).diag_embed() + off_diagonal.diag_embed(1) + off_diagonal.diag_embed(-1)
+    return torch.stack(basis, 1), tridiagonal, between[-1]
+
+
 def _ritz(gram: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> tuple[Tensor, float] | None:
     """The best direction in the Krylov space of v, and its relative residual."""
-    basis = v.reshape(1, -1)
-    diagonal: list[Tensor] = []
-    off: list[Tensor] = []
-    tiny = torch.finfo(v.dtype).eps
-    for _ in range(min(steps, v.numel())):
-        image = gram(basis[-1].view_as(v)).flatten()
-        diagonal.append(basis[-1] @ image)
-        for _ in range(2):  # once leaves rounding behind that the next products would grow
-            image = image - (basis @ image) @ basis
-        off.append(image.norm())
-        if not bool(off[-1] > tiny * diagonal[0]):  # the space is closed; false for NaN too
-            break
-        basis = torch.cat([basis, (image / off[-1])[None]])
-    used = len(diagonal)
-    between = torch.stack(off)[: used - 1]
-    tridiagonal = torch.stack(diagonal).diag() + between.diag(1) + between.diag(-1)
-    if not bool(tridiagonal.isfinite().all()) or not bool(diagonal[0] > 0):
+    basis, tridiagonal, rest = lanczos(
+        lambda rows: gram(rows.view_as(v)).reshape(1, -1), v.reshape(1, -1), min(steps, v.numel())
+    )
+    if not bool(tridiagonal.isfinite().all()) or not bool(tridiagonal[0, 0, 0] > 0):
         return None
-    values, vectors = torch.linalg.eigh(tridiagonal)
+    values, vectors = torch.linalg.eigh(tridiagonal[0])
     best = vectors[:, -1]
-    residual = float(off[-1] * best[-1].abs() / values[-1])
-    direction = best @ basis[:used]
+    residual = float(rest[0] * best[-1].abs() / values[-1])
+    direction = best @ basis[0]
     return (direction / direction.norm()).view_as(v), residual
 
 

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SOFTPLUS_ONE = 0.5413248546129181
+"""log(e − 1): its softplus is one."""
+
 
 def sum_of_squares(x: Tensor, coefficients: Tensor, least_slope: float) -> tuple[Tensor, Tensor]:
     """z = ∫₀ˣ (ε + Σₖ pₖ(t)²) dt and dz/dx, pₖ(t) = Σᵢ aₖᵢ tⁱ: a polynomial that cannot fall.

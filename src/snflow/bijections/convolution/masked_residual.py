@@ -14,6 +14,7 @@ from snflow.errors import check_context_vector, check_count, check_kernel
 from snflow.numerics.fixed_point import picard
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import pulled
+from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.probes import sum_event
 
 _SHARE = 0.55
@@ -89,7 +90,7 @@ class MaskedResidualConv2d(Bijection):
             torch.full((a // channels, b // channels, channels), math.log(math.expm1(channels / b))) for a, b in fans
         )
         self.biases = nn.ParameterList(torch.randn(inner) for _ in range(2))
-        self.raw_scale = nn.Parameter(torch.full((channels,), 0.5413))  # softplus of it is one
+        self.raw_scale = nn.Parameter(torch.full((channels,), SOFTPLUS_ONE))
         self.told = nn.Linear(told, inner, bias=False) if told else None
         before = torch.zeros(channels, channels, kernel_size * kernel_size)
         middle = kernel_size * kernel_size // 2

@@ -11,6 +11,7 @@ from torch import Tensor
 from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.monotone import bounded
 from snflow.errors import ConfigError, check_count
+from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.root_finding import implicit_inverse
 
 _LARGEST_GATE = 5.0
@@ -139,10 +140,6 @@ class GatedTransformer(Transformer):
         return f"bias={self.bias}"
 
 
-_ZERO = 0.5413
-"""softplus of it is one."""
-
-
 @final
 class TanhTransformer(Transformer):
     """z = x + Σₖ uₖ tanh(wₖ x + bₖ) + t, uₖ wₖ > −1/K: what a Sylvester flow does to one number.
@@ -193,4 +190,4 @@ class TanhTransformer(Transformer):
     def _told(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         k = self.units
         products, weights, biases, shift = h.split([k, k, k, 1])
-        return (F.softplus(products + _ZERO) - 1) / k, bounded(weights).exp(), biases, shift[0]
+        return (F.softplus(products + SOFTPLUS_ONE) - 1) / k, bounded(weights).exp(), biases, shift[0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.transformers.base import Transformer
 from snflow.errors import ConfigError, check_count
-from snflow.numerics.monotone import integral, legendre, sigmoidal, sum_of_squares
+from snflow.numerics.monotone import SOFTPLUS_ONE, integral, legendre, sigmoidal, sum_of_squares
 from snflow.numerics.root_finding import implicit_inverse
 
 _LARGEST = 5.0
@@ -179,7 +179,7 @@ class IntegralTransformer(Transformer):
     def _log_integrand(self, t: Tensor, said: Tensor) -> Tensor:
         # log 2 more: a network that begins near zero begins with a slope near one.
         units = torch.tanh(self.hidden(torch.tanh(self.of_point(t.unsqueeze(-1)) + said)))
-        positive: Tensor = F.softplus(self.last(units).squeeze(-1) + 0.5413248546129181) + _LEAST_SLOPE
+        positive: Tensor = F.softplus(self.last(units).squeeze(-1) + SOFTPLUS_ONE) + _LEAST_SLOPE
         return positive.log()
 
 
