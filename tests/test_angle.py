@@ -2,11 +2,11 @@
 
 import torch
 
-from snflow import SelfNormalizingDense, flows, gradient_angles
+from snflow import Penalty, SelfNormalizingDense, flows, gradient_angles
 
 
 def test_angles_see_an_inverse_that_is_none():
-    flow = flows.dense((3,), initialization="orthogonal", penalty_weight=0.0)
+    flow = flows.dense((3,), initialization="orthogonal", tracking=Penalty(weight=0.0))
     batch = torch.randn(8, 3)
     first = next(m for m in flow.modules() if isinstance(m, SelfNormalizingDense))
     with torch.no_grad():
@@ -17,7 +17,7 @@ def test_angles_see_an_inverse_that_is_none():
 
 
 def test_the_angle_of_the_likelihood_leaves_the_penalty_out():
-    flow = flows.dense((3,), initialization="orthogonal", penalty_weight=50.0)
+    flow = flows.dense((3,), initialization="orthogonal", tracking=Penalty(weight=50.0))
     batch = torch.randn(8, 3)
     with torch.no_grad():
         for layer in flow.modules():
@@ -26,4 +26,4 @@ def test_the_angle_of_the_likelihood_leaves_the_penalty_out():
     whole = gradient_angles(flow, batch)
     likelihood = gradient_angles(flow, batch, penalty=False)
     assert all(likelihood[name] < whole[name] / 3 for name in whole)
-    assert all(float(m.penalty_weight) == 50 for m in flow.modules() if isinstance(m, SelfNormalizingDense))
+    assert all(float(m.tracking.penalty_weight) == 50 for m in flow.modules() if isinstance(m, SelfNormalizingDense))

@@ -5,10 +5,9 @@ import random
 import pytest
 import torch
 
-from snflow import bijections as b
-from snflow import nets
+import snflow as b
+from snflow import Newton, Penalty, Secant, SelfNormalizingConv2d, SelfNormalizingDense, nets
 from snflow.bijections.coupling import alternating, halves
-from snflow.selfnorm.layers import SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.testing import checks
 from snflow.testing.cases import Case, perturbed
 
@@ -27,12 +26,8 @@ def transformer(draw):
 
 
 def learned(draw):
-    return {
-        "inverse_tracking": draw.choice(["penalty", "newton", "secant"]),
-        "penalty_weight": draw.choice([0.0, 1.0, 100.0]),
-        "symmetric_penalty": draw.random() < 0.3,
-        "bias": draw.random() < 0.7,
-    }
+    penalty = Penalty(weight=draw.choice([0.0, 1.0, 100.0]), symmetric=draw.random() < 0.3)
+    return {"tracking": draw.choice([penalty, Newton(), Secant()]), "bias": draw.random() < 0.7}
 
 
 def dense(draw):
@@ -42,7 +37,7 @@ def dense(draw):
 
 def exact_dense(draw):
     size, rule = draw.randint(1, 9), draw.choice(["exact", "relative"])
-    return lambda: b.Dense(size, draw.random() < 0.5, rule), (size,)
+    return lambda: b.Dense(size, bias=draw.random() < 0.5, log_det_rule=rule), (size,)
 
 
 def conv(draw):

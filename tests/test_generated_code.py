@@ -12,14 +12,14 @@ from snflow.selfnorm.followers import Followers
 
 LAYERS = {
     "penalty": lambda: snflow.SelfNormalizingDense(6),
-    "tracked": lambda: snflow.SelfNormalizingDense(6, inverse_tracking="newton"),
-    "tracked with a pull": lambda: snflow.SelfNormalizingDense(6, inverse_tracking="newton", tracking_pull=0.5),
-    "symmetric": lambda: snflow.SelfNormalizingDense(6, symmetric_penalty=True),
-    "few rows": lambda: snflow.SelfNormalizingDense(6, penalty_samples=2),
+    "tracked": lambda: snflow.SelfNormalizingDense(6, tracking=snflow.Newton()),
+    "tracked with a pull": lambda: snflow.SelfNormalizingDense(6, tracking=snflow.Newton(pull=0.5)),
+    "symmetric": lambda: snflow.SelfNormalizingDense(6, tracking=snflow.Penalty(symmetric=True)),
+    "few rows": lambda: snflow.SelfNormalizingDense(6, tracking=snflow.Penalty(samples=2)),
     "relative": lambda: snflow.Dense(6, log_det_rule="relative"),
     "convolution": lambda: snflow.SelfNormalizingConv2d(2, 3),
     "1x1 convolution": lambda: snflow.SelfNormalizingConv2d(2, 1),
-    "tracked convolution": lambda: snflow.SelfNormalizingConv2d(2, 3, inverse_tracking="newton"),
+    "tracked convolution": lambda: snflow.SelfNormalizingConv2d(2, 3, tracking=snflow.Newton()),
 }
 
 

@@ -221,7 +221,7 @@ def test_glow_trains_comes_back_and_keeps_every_latent(mixing, kernel, rule):
 
 
 def test_both_inverses_give_the_same_image():
-    flow = trained(kernel_size=3, inverse_tracking="newton", inverse_kernel_size=7)
+    flow = trained(kernel_size=3, tracking=snflow.Newton(), inverse_kernel_size=7)
     flow.eval()
     latent = flow.bijection(torch.rand(4, 1, 8, 8) * 16)[0]
     images = {}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from snflow import flows
+from snflow import Newton, flows
 
 
 def fitted(flow, draw, steps, rate=3e-3):
@@ -38,7 +38,7 @@ def banana_log_prob(x):
 BANANAS = {
     "maf": lambda: flows.maf(2, layers=3, width=32),
     "spline": lambda: flows.neural_spline(2, layers=3, width=32),
-    "dense": lambda: flows.dense((2,), layers=6, activation="spline", inverse_tracking="newton"),
+    "dense": lambda: flows.dense((2,), layers=6, activation="spline", tracking=Newton()),
 }
 
 

@@ -320,21 +320,16 @@ def test_copies_do_not_carry_factorisations():
         (lambda: SelfNormalizingConv2d(2, 4), "SelfNormalizingConv2d: expected an odd kernel_size.*got 4; use 3 or 5"),
         (lambda: Conv2d(2, 0), "Conv2d: expected an odd kernel_size.*got 0"),
         (lambda: Dense(0), "Dense: expected features ≥ 1, got 0"),
-        (
-            lambda: SelfNormalizingDense(3, penalty_weight=-1.0),
-            "flow.penalty_weight: expected a finite number of at least 0, got -1.0",
-        ),
-        (
-            lambda: SelfNormalizingDense(3, penalty_weight=float("nan")),
-            "flow.penalty_weight: expected a finite number of at least 0, got nan",
-        ),
         (lambda: Dense(3, log_det_rule="exakt"), "did you mean 'exact'"),
         (
             lambda: Conv2d(3, log_det_rule="relative"),
             "expected log_det_rule to be one of exact, exact_by_rows, got 'relative'",
         ),
         (lambda: SelfNormalizingDense(3, initialization="orthogonl"), "did you mean 'orthogonal'"),
-        (lambda: SelfNormalizingDense(3, inverse_tracking="penalti"), "did you mean 'penalty'"),
+        (lambda: Dense(64, False), "Dense: expected arguments of .*too many positional"),
+        (lambda: Dense(3, log_det_rul="exact"), "did you mean 'log_det_rule'"),
+        (lambda: Chain(Dense(3), SmoothLeakyReLU()), r"Chain\(Dense, SmoothLeakyReLU\); write Chain\(\[Dense"),
+        (lambda: Chain(Dense(3)), r"got Chain\(Dense\); write Chain\(\[Dense\]\)"),
     ],
 )
 def test_wrong_arguments_are_named(build, message):

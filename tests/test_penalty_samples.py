@@ -1,4 +1,4 @@
-"""The penalty on some rows of a batch: right on average, and the whole penalty where all rows are asked for."""
+"""The penalty on some rows of a batch: right on average, and the whole penalty for all rows."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from snflow import SelfNormalizingConv2d, SelfNormalizingDense
+from snflow import Penalty, SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.errors import ConfigError
 from snflow.selfnorm.gradient import self_normalized
 from snflow.selfnorm.layers import SelfNormalizingMap
 
 LAYERS = {
-    "dense": (lambda **options: SelfNormalizingDense(3, **options), (3,)),
-    "conv": (lambda **options: SelfNormalizingConv2d(2, 3, **options), (2, 3, 4)),
+    "dense": (lambda **options: SelfNormalizingDense(3, tracking=Penalty(**options)), (3,)),
+    "conv": (lambda **options: SelfNormalizingConv2d(2, 3, tracking=Penalty(**options)), (2, 3, 4)),
 }
-RULES = ({}, {"symmetric_penalty": True}, {"penalty_only_inverse": True})
+RULES = ({}, {"symmetric": True}, {"on_inverse_only": True})
 
 
 def gradients(layer: SelfNormalizingMap, x: Tensor, rows: Tensor | None) -> list[Tensor]:
@@ -55,7 +55,7 @@ def test_the_mean_over_all_choices_of_rows_is_the_gradient_of_all(kind: str, opt
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_layer_draws_its_rows_anew(kind: str) -> None:
-    layer, x = shaken(kind, penalty_samples=2)
+    layer, x = shaken(kind, samples=2)
     errors = set()
     for _ in range(6):
         layer(x)
@@ -66,7 +66,7 @@ def test_a_layer_draws_its_rows_anew(kind: str) -> None:
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_batch_no_larger_than_that_is_taken_whole(kind: str) -> None:
     found = []
-    for options in ({}, {"penalty_samples": 5}):
+    for options in ({}, {"samples": 5}):
         layer, x = shaken(kind, **options)
         z, log_det = layer(x)
         (z.square().sum() - log_det.sum()).backward()
@@ -75,5 +75,5 @@ def test_a_batch_no_larger_than_that_is_taken_whole(kind: str) -> None:
 
 
 def test_no_rows_at_all_are_refused() -> None:
-    with pytest.raises(ConfigError, match="penalty_samples"):
-        SelfNormalizingDense(3, penalty_samples=0)
+    with pytest.raises(ConfigError, match="samples ≥ 1"):
+        Penalty(samples=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from snflow import SelfNormalizingConv2d, SelfNormalizingDense
+from snflow import Penalty, SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.numerics.operators.conv import ConvOperator
 from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
 
@@ -109,7 +109,9 @@ def check_against(formula, layer, x, penalty, symmetric, only_inverse, scaling):
 @pytest.mark.parametrize(("batch", "features"), DENSE_SHAPES)
 def test_dense_gradient_is_the_written_out_formula(batch, features, penalty, symmetric, only_inverse, bias, scaling):
     layer = SelfNormalizingDense(
-        features, bias, penalty_weight=penalty, symmetric_penalty=symmetric, penalty_only_inverse=only_inverse
+        features,
+        bias=bias,
+        tracking=Penalty(weight=penalty, symmetric=symmetric, on_inverse_only=only_inverse),
     )
     x = torch.randn(batch, features)
     check_against(dense_formula, shaken(layer), x, penalty, symmetric, only_inverse, scaling)
@@ -123,7 +125,10 @@ def test_conv_gradient_is_the_written_out_formula(
     batch, channels, kernel, height, width, penalty, symmetric, only_inverse, bias, scaling
 ):
     layer = SelfNormalizingConv2d(
-        channels, kernel, bias, penalty_weight=penalty, symmetric_penalty=symmetric, penalty_only_inverse=only_inverse
+        channels,
+        kernel,
+        bias=bias,
+        tracking=Penalty(weight=penalty, symmetric=symmetric, on_inverse_only=only_inverse),
     )
     x = torch.randn(batch, channels, height, width)
     check_against(conv_formula, shaken(layer), x, penalty, symmetric, only_inverse, scaling)
@@ -204,7 +209,7 @@ def test_dense_trace_terms_and_products_are_those_of_the_matrices():
 
 
 def test_bias_of_the_gradient_falls_linearly_with_the_error_of_the_inverse():
-    layer = shaken(SelfNormalizingDense(5, penalty_weight=0.0))
+    layer = shaken(SelfNormalizingDense(5, tracking=Penalty(weight=0.0)))
     x, direction = torch.randn(8, 5), torch.randn(5, 5)
     inverse = torch.linalg.inv(layer.weight.detach())
 

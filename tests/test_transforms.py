@@ -15,7 +15,7 @@ from snflow.selfnorm.gradient import GradientRule
 
 MODELS = {
     "dense, penalty": lambda: flows.dense((4,)),
-    "dense, newton": lambda: flows.dense((4,), inverse_tracking="newton"),
+    "dense, newton": lambda: flows.dense((4,), tracking=snflow.Newton()),
     "dense, exact": lambda: flows.dense((4,), log_det_rule="exact"),
     "dense, relative": lambda: flows.dense((4,), log_det_rule="relative"),
     "conv, penalty": lambda: flows.conv((2, 4, 4), blocks=1, layers_per_block=2),
@@ -139,7 +139,7 @@ def test_forward_derivatives_by_the_weights_see_the_log_determinant(name):
 
 
 @pytest.mark.parametrize(
-    "rule", [GradientRule(), GradientRule(symmetric_penalty=True), GradientRule(1.0, 0.0, False, False)]
+    "rule", [GradientRule(), GradientRule(symmetric=True), GradientRule(1.0, 0.0, False, False)]
 )
 def test_the_hand_written_gradient_is_the_same_under_a_transform(rule):
     layer = snflow.SelfNormalizingDense(3).double()

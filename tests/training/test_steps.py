@@ -191,7 +191,7 @@ def test_recorded_newton_steps_keep_the_inverse(recipe, tmp_path, quiet):
     for layer in trained.modules():
         if isinstance(layer, SelfNormalizingMap):
             assert layer.inverse_residual((64,)) < 0.05
-            assert layer.tracking_steps >= 18
+            assert layer.tracking.updates >= 18
 
 
 def _dense(recipe, **changes):
@@ -202,11 +202,11 @@ def _dense(recipe, **changes):
     return Recipe.from_dict(content)
 
 
-def test_a_look_repairs_what_a_newton_step_cannot():
+def test_tracking_repairs_what_a_newton_step_cannot():
     import snflow
 
     torch.manual_seed(0)
-    layer = snflow.SelfNormalizingDense(6, inverse_tracking="newton")
+    layer = snflow.SelfNormalizingDense(6, tracking=snflow.Newton())
     x = torch.randn(5, 6)
     layer.eval()(x)
     layer.train()
@@ -215,11 +215,11 @@ def test_a_look_repairs_what_a_newton_step_cannot():
     with torch.no_grad():
         layer.weight.mul_(-3)
     lost = layer.inverse_weight.clone()
-    followers.polish()
+    followers.track_on_device()
     assert torch.equal(layer.inverse_weight, lost)
     layer(x)
     assert torch.equal(layer.inverse_weight, lost)
-    followers.look()
+    followers.track()
     torch.testing.assert_close(layer.inverse_matrix @ layer.weight, torch.eye(6), rtol=0, atol=1e-5)
     assert layer.inverse_weight.data_ptr() == memory
 
@@ -306,7 +306,7 @@ def test_a_compiled_run_learns_the_same(recipe, tmp_path, quiet, tracking):
     assert nll(tmp_path / "compiled") == pytest.approx(nll(tmp_path / "plain"), rel=near)
     if tracking == "newton":
         flow, _ = load_flow(tmp_path / "compiled")
-        steps = [layer.tracking_steps for layer in flow.modules() if isinstance(layer, SelfNormalizingMap)]
+        steps = [layer.tracking.updates for layer in flow.modules() if isinstance(layer, SelfNormalizingMap)]
         assert all(count > 0 for count in steps)
 
 
@@ -345,16 +345,16 @@ def test_a_resumed_recorded_run_counts_on(monkeypatch):
         steps.take(dataset.train[:20], asked(104))
 
 
-def test_the_guard_looks_when_its_time_has_passed_between_two_calls():
+def test_the_guard_checks_when_its_time_has_passed_between_two_calls():
     import snflow
 
     torch.manual_seed(0)
-    layer = snflow.SelfNormalizingDense(4, guard_every=5)
+    layer = snflow.SelfNormalizingDense(4, tracking=snflow.Penalty(guard_every=5))
     layer.eval()(torch.randn(2, 4))
     followers = Followers(layer)
     with torch.no_grad():
         layer.inverse_weight.zero_()
-    followers.look(4)
-    assert int(layer.repairs) == 0
-    followers.look(7)
-    assert int(layer.repairs) == 1
+    followers.track(4)
+    assert int(layer.tracking.updates) == 0
+    followers.track(7)
+    assert int(layer.tracking.updates) == 1
