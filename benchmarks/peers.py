@@ -259,7 +259,7 @@ def snflow_glow(width: int, log_det_rule: str = "self_normalized") -> Model:
     """Glow with free 1×1 convolutions, self-normalizing or exact ones."""
     import snflow
 
-    flow = snflow.flows.glow(SHAPE, scales=SCALES, steps=STEPS, width=width, log_det_rule=log_det_rule)
+    flow = snflow.flows.glow(SHAPE, scales=SCALES, layers=STEPS, width=width, log_det_rule=log_det_rule)
     return Model(flow, flow.log_prob, flow.sample)
 
 
