@@ -9,7 +9,7 @@ from snflow.bijections.chain import Chain
 from snflow.bijections.elementwise import SmoothLeakyReLU
 from snflow.bijections.linear import Dense
 from snflow.testing import CATALOGUE, CHECKS, check
-from snflow.testing.cases import bijection_classes
+from snflow.testing.cases import bijection_classes, transformer_classes
 
 
 @pytest.mark.parametrize("property_name", CHECKS)
@@ -24,8 +24,14 @@ def test_every_layer_is_in_the_catalogue():
     assert not missing, f"add these to snflow/testing/cases: {missing}"
 
 
-def test_every_class_is_abstract_or_final():
-    classes = bijection_classes()
+def test_every_transformer_is_in_the_catalogue():
+    listed = {type(module) for case in CATALOGUE.values() for module in case.build().modules()}
+    missing = {kind for kind in transformer_classes() if getattr(kind, "__final__", False)} - listed
+    assert not missing, f"add these to snflow/testing/cases: {missing}"
+
+
+@pytest.mark.parametrize("classes", [bijection_classes(), transformer_classes()], ids=["bijections", "transformers"])
+def test_every_class_is_abstract_or_final(classes):
     parents = {parent for layer in classes for parent in layer.__mro__[1:]}
     for layer in classes:
         assert getattr(layer, "__final__", False) != (layer in parents), f"{layer} is neither a parent nor final"
