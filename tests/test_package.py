@@ -26,7 +26,7 @@ def test_import_is_light():
 
 
 def test_flows_need_neither_matplotlib_nor_lightning():
-    code = "import snflow, sys; snflow.flows.dense((4,)); snflow.data.load; print([m for m in sys.modules if m in {}])"
+    code = "import snflow, sys; snflow.flows.dense((4,)); snflow.data.toy; print([m for m in sys.modules if m in {}])"
     assert run(code.format("('matplotlib', 'lightning_fabric')")).strip() == "[]"
 
 

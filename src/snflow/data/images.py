@@ -28,10 +28,10 @@ def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: i
     """The 1,797 scanned digits of scikit-learn: 8×8 pixels with 17 grey values, split at random.
 
     Args:
-        train: The number of images to train on.
-        validation: The number of images by which the best epoch is chosen.
-        test: The number of images for the reported likelihood.
-        seed: The seed of the random split.
+        train: Number of images to train on.
+        validation: Number of images by which the best epoch is chosen.
+        test: Number of images for the reported likelihood.
+        seed: Seed of the random split.
 
     Returns:
         Images with shape ``(N, 1, 8, 8)``, uint8, from 0 to 16.
@@ -69,7 +69,7 @@ def mnist(path: str | Path | None = None, *, limit_train: int | None = None, lim
     The last sixth of the training file is the validation split.
 
     Args:
-        path: The folder with the idx files, plain or gzipped; by default the folder mnist in $SNFLOW_DATA.
+        path: Folder with the idx files, plain or gzipped; by default the folder mnist in $SNFLOW_DATA.
         limit_train: Train on the first limit_train images only; by default all.
         limit_eval: Validate and test on the first limit_eval images of each split only; by default all.
 
@@ -78,7 +78,7 @@ def mnist(path: str | Path | None = None, *, limit_train: int | None = None, lim
 
     Raises:
         ConfigError: A limit is below 1.
-        DataError: The folder or a file is missing, truncated or damaged.
+        DataError: Folder or a file is missing, truncated or damaged.
 
     References:
         LeCun, Bottou, Bengio, Haffner (1998), Gradient-based learning applied to document recognition.
@@ -98,7 +98,7 @@ def cifar10(
     The last fifth of the training images is the validation split.
 
     Args:
-        path: The folder with the Python batches or one .npz file; by default the folder cifar10 in $SNFLOW_DATA.
+        path: Folder with the Python batches or one .npz file; by default the folder cifar10 in $SNFLOW_DATA.
         limit_train: Train on the first limit_train images only; by default all.
         limit_eval: Validate and test on the first limit_eval images of each split only; by default all.
 
@@ -107,7 +107,7 @@ def cifar10(
 
     Raises:
         ConfigError: A limit is below 1.
-        DataError: The folder or a file is missing or damaged.
+        DataError: Folder or a file is missing or damaged.
 
     References:
         Krizhevsky (2009), Learning multiple layers of features from tiny images.
@@ -141,7 +141,7 @@ def imagenet32(
     when there are enough images, and ``memory_map`` leaves them on disk.
 
     Args:
-        path: The folder with the .npz batches; by default the folder imagenet32 in $SNFLOW_DATA.
+        path: Folder with the .npz batches; by default the folder imagenet32 in $SNFLOW_DATA.
         limit_train: Train on the first limit_train images only; by default all.
         limit_eval: Validate and test on the first limit_eval images of each split only; by default all.
         memory_map: Whether to unpack the training images once into a file next to the batches and map it into memory.
@@ -151,7 +151,7 @@ def imagenet32(
 
     Raises:
         ConfigError: A limit is below 1.
-        DataError: The folder or a file is missing or damaged.
+        DataError: Folder or a file is missing or damaged.
 
     References:
         Chrabaszcz, Loshchilov, Hutter (2017), A downsampled variant of ImageNet.

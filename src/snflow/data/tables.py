@@ -34,19 +34,19 @@ def table(
     are not used may hold anything. NaN and infinite values are rejected, not repaired.
 
     Args:
-        path: The file; a relative path that does not exist is looked up in $SNFLOW_DATA.
-        key: The name of the array in an .npz file; by default the only one.
-        columns: The columns to keep, in this order, by number from 0 or by name in the header; by default all.
-        drop_columns: The columns to leave out, such as a class label, by number from 0 or by name in the header.
-        validation_fraction: The fraction of the rows by which the best epoch is chosen.
-        test_fraction: The fraction of the rows for the reported likelihood.
-        seed: The seed of the random split.
+        path: File; a relative path that does not exist is looked up in $SNFLOW_DATA.
+        key: Name of the array in an .npz file; by default the only one.
+        columns: Columns to keep, in this order, by number from 0 or by name in the header; by default all.
+        drop_columns: Columns to leave out, such as a class label, by number from 0 or by name in the header.
+        validation_fraction: Fraction of the rows by which the best epoch is chosen.
+        test_fraction: Fraction of the rows for the reported likelihood.
+        seed: Seed of the random split.
 
     Returns:
         Rows with shape ``(N, columns)``, float32.
 
     Raises:
-        DataError: The file is missing or damaged, is not a table of finite numbers, or is too short for the fractions.
+        DataError: File is missing or damaged, is not a table of finite numbers, or is too short for the fractions.
         ConfigError: A fraction is out of range, both ``columns`` and ``drop_columns`` are given, or a column or an
             array of that name does not exist.
 

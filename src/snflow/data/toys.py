@@ -25,17 +25,17 @@ def toy(
     """Points in the plane from a density that is easy to recognise.
 
     Args:
-        shape: The density from which the points are drawn.
-        train: The number of points to train on.
-        validation: The number of points by which the best epoch is chosen.
-        test: The number of points for the reported likelihood.
-        seed: The seed of the points.
+        shape: Density from which the points are drawn.
+        train: Number of points to train on.
+        validation: Number of points by which the best epoch is chosen.
+        test: Number of points for the reported likelihood.
+        seed: Seed of the points.
 
     Returns:
         Points with shape ``(N, 2)``, float32; equal seeds give equal points.
 
     Raises:
-        ConfigError: The shape is unknown, or a number of points is below 1.
+        ConfigError: Shape is unknown, or a number of points is below 1.
 
     Example:
         >>> toy("pinwheel", train=50).train.shape
