@@ -23,7 +23,7 @@ class Dataset:
         num_values: L, the number of values of integer data; ``None`` for continuous data.
 
     Raises:
-        DataError: A split is empty or has another event shape, its dtype does not fit ``num_values``, or a value is
+        DataError: a split is empty or has another event shape, its dtype does not fit ``num_values``, or a value is
             NaN, infinite or outside 0 … L − 1.
 
     Example:
@@ -79,7 +79,7 @@ def check_values(where: str, rows: Tensor, num_values: int | None = None, column
         columns: The names of the columns, for rows of shape ``(N, columns)``.
 
     Raises:
-        DataError: A value is not allowed; the message gives its row and column, both counted from 0.
+        DataError: a value is not allowed; the message gives its row and column, both counted from 0.
 
     Example:
         >>> import torch

@@ -37,7 +37,7 @@ def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: i
         Images with shape ``(N, 1, 8, 8)``, uint8, from 0 to 16.
 
     Raises:
-        ConfigError: A number of images is below 1, or the splits need more images than there are.
+        ConfigError: a number of images is below 1, or the splits need more images than there are.
 
     References:
         Alpaydin & Kaynak (1998), Optical recognition of handwritten digits.
@@ -77,8 +77,8 @@ def mnist(path: str | Path | None = None, *, limit_train: int | None = None, lim
         Images with shape ``(N, 1, 28, 28)``, uint8, from 0 to 255.
 
     Raises:
-        ConfigError: A limit is below 1.
-        DataError: Folder or a file is missing, truncated or damaged.
+        ConfigError: a limit is below 1.
+        DataError: the folder or a file is missing, truncated or damaged.
 
     References:
         LeCun, Bottou, Bengio, Haffner (1998), Gradient-based learning applied to document recognition.
@@ -106,8 +106,8 @@ def cifar10(
         Images with shape ``(N, 3, 32, 32)``, uint8, from 0 to 255.
 
     Raises:
-        ConfigError: A limit is below 1.
-        DataError: Folder or a file is missing or damaged.
+        ConfigError: a limit is below 1.
+        DataError: the folder or a file is missing or damaged.
 
     References:
         Krizhevsky (2009), Learning multiple layers of features from tiny images.
@@ -150,8 +150,8 @@ def imagenet32(
         Images with shape ``(N, 3, 32, 32)``, uint8, from 0 to 255.
 
     Raises:
-        ConfigError: A limit is below 1.
-        DataError: Folder or a file is missing or damaged.
+        ConfigError: a limit is below 1.
+        DataError: the folder or a file is missing or damaged.
 
     References:
         Chrabaszcz, Loshchilov, Hutter (2017), A downsampled variant of ImageNet.

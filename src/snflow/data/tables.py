@@ -46,8 +46,8 @@ def table(
         Rows with shape ``(N, columns)``, float32.
 
     Raises:
-        DataError: File is missing or damaged, is not a table of finite numbers, or is too short for the fractions.
-        ConfigError: A fraction is out of range, both ``columns`` and ``drop_columns`` are given, or a column or an
+        DataError: the file is missing or damaged, is not a table of finite numbers, or is too short for the fractions.
+        ConfigError: a fraction is out of range, both ``columns`` and ``drop_columns`` are given, or a column or an
             array of that name does not exist.
 
     Example:

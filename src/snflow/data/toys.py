@@ -35,7 +35,7 @@ def toy(
         Points with shape ``(N, 2)``, float32; equal seeds give equal points.
 
     Raises:
-        ConfigError: Shape is unknown, or a number of points is below 1.
+        ConfigError: the shape is unknown, or a number of points is below 1.
 
     Example:
         >>> toy("pinwheel", train=50).train.shape
