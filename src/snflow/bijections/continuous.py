@@ -24,9 +24,9 @@ from snflow.numerics.probes import ProbeName, draw_probes, sum_event
 from snflow.numerics.transforms import refuse_transforms, stands_for_many, under_transform
 
 SolverName = Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "rk4", "midpoint", "euler"]
-"""Adaptive Runge–Kutta methods of orders 5, 8, 3 and 2, then ones of fixed steps of orders 4, 2 and 1."""
+"""Adaptive Runge–Kutta methods of orders 5, 8, 3 and 2, then methods with fixed steps of orders 4, 2 and 1."""
 FIXED_STEP: frozenset[str] = frozenset(get_args(SolverName)[4:])
-"""Those whose rows do not see each other at all."""
+"""The solvers with fixed steps, whose rows do not depend on each other."""
 
 State = tuple[Tensor, ...]
 Derivative = Callable[[Tensor, State], State]
@@ -48,26 +48,26 @@ def solve(
 ) -> State:
     """y(end) of dy/dt = f(t, y), y(begin) = y₀.
 
-    An adaptive solver keeps the error of every row of x below the tolerance, not that of the batch's mean: a row is as
-    exact in a large batch as alone.
+    An adaptive solver keeps the error of each row of x below the tolerance, rather than the mean over the batch: a row
+    is as accurate in a large batch as alone.
 
     Args:
         derivative: f, from a scalar t and the state to its derivatives.
-        start: y₀: x with shape ``(batch, *event)`` first, then numbers a row with shape ``(batch,)``.
-        begin: the first time.
-        end: the last.
+        start: y₀: x with shape ``(batch, *event)`` first, then one number per row, with shape ``(batch,)`` each.
+        begin: the initial time.
+        end: the final time.
         solver: the method.
-        tolerance: relative and absolute, of adaptive methods.
-        steps: of the other ones.
-        adjoint: what gradients flow to besides y₀ when the equation is solved once more, backwards, for them: memory
-            does not grow with the steps; ``None`` keeps every step for autograd instead.
-        where: the caller, for the error.
+        tolerance: relative and absolute tolerance of adaptive methods.
+        steps: number of steps of the other methods.
+        adjoint: the tensors besides y₀ that receive gradients by the adjoint method, which solves the equation once
+            more, backwards in time: memory does not grow with the steps. ``None`` keeps every step for autograd.
+        where: the caller, for errors.
 
     Returns:
         The state at the end.
 
     Raises:
-        ConvergenceError: the steps became too small or too many.
+        ConvergenceError: the steps became too small, or too many were needed.
 
     References:
         Chen et al. (2018), Neural ordinary differential equations; Kidger, Chen, Lyons (2021), "Hey, that's not an
@@ -80,7 +80,7 @@ def solve(
         >>> round(float(end[0]), 6)
         0.367879
     """
-    from torchdiffeq import odeint, odeint_adjoint  # takes SciPy's integrators along: only for those who need it
+    from torchdiffeq import odeint, odeint_adjoint  # imports SciPy's integrators: only when needed
 
     x = start[0]
     times = torch.tensor([begin, end], dtype=x.dtype, device=x.device)
@@ -99,7 +99,7 @@ def solve(
             found = odeint_adjoint(
                 derivative, start, times, **given, adjoint_params=wanted, adjoint_options=adjoint_options
             )
-    except AssertionError as error:  # torchdiffeq's way to say that it gives up
+    except AssertionError as error:  # how torchdiffeq reports failure
         raise ConvergenceError(
             where,
             expected=f"a solution within {_MOST_STEPS} steps of finite size",
@@ -111,55 +111,55 @@ def solve(
 
 
 def _worst_row(state: State) -> Tensor:
-    """The largest root mean square of a row of x, or element of the rest."""
+    """The largest root mean square of a row of x, or the largest of the other numbers."""
     sizes = [part.flatten(1).square().mean(1).sqrt() if part.dim() > 1 else part.abs() for part in state]
     return torch.cat([size.reshape(-1) for size in sizes]).amax() if sizes[0].numel() else sizes[0].sum()
 
 
 TraceName = Literal["auto", "exact", "hutchinson"]
-"""How tr(∂v/∂x) is found in training."""
+"""How tr(∂v/∂x) is computed in training."""
 
 _SMALL = 3
-"""Up to so many elements the exact trace costs little more than an estimate."""
+"""Up to this many elements the exact trace costs little more than an estimate."""
 
 
 @final
 class ContinuousFlow(Bijection):
-    """dx/dt = v(x, t), z = x(1) for x(0) = x, log|det ∂z/∂x| = ∫₀¹ tr(∂v/∂x) dt: any velocity, solved either way.
+    """dx/dt = v(x, t), z = x(1) for x(0) = x, log|det ∂z/∂x| = ∫₀¹ tr(∂v/∂x) dt, for any velocity v.
 
-    In ``train()`` the trace is exact (D products with the Jacobian) or Hutchinson's estimate νᵀ(∂v/∂x)ν, one ν a row
-    for the whole solution (one product). In ``eval()`` it is exact up to ``exact_dimensions``; above, the
-    log-determinant is an unbiased estimate and the layer says so: ``log_det_kind``. Both are right up to the solver's
-    tolerance, and so is the way back.
+    In ``train()`` the trace is exact (D products with the Jacobian) or Hutchinson's estimate νᵀ(∂v/∂x)ν with one ν per
+    row for the whole solution (one product). In ``eval()`` it is exact up to ``exact_dimensions``; above, the
+    log-determinant is an unbiased estimate and ``log_det_kind`` is ``"estimate"``. Both directions are accurate to the
+    tolerance of the solver.
 
-    Two penalties keep the solution simple, which saves steps: in training the log-determinant carries the gradient of
-    minus ``kinetic_weight`` ∫‖v‖² minus ``jacobian_weight`` ∫‖∂v/∂x‖_F² besides its own; its value is untouched.
+    Two penalties keep the trajectories simple, which saves steps: in training the gradient of the log-determinant
+    includes that of −``kinetic_weight`` ∫‖v‖² − ``jacobian_weight`` ∫‖∂v/∂x‖_F²; its value is unchanged.
 
     Args:
         net: v, from (x, t) or (x, t, context) to the shape of x: see :class:`~snflow.nets.VelocityNet`.
         event_shape: the shape of one event.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         trace: ``"exact"``, ``"hutchinson"``, or ``"auto"``: exact for D ≤ 3.
-        solver: an adaptive one, ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, whose steps a batch
-            shares, so that rows depend on each other within the tolerance; or one of fixed steps, ``"rk4"``,
+        solver: adaptive, ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, with steps shared by the
+            batch, so that rows depend on each other within the tolerance; or with fixed steps, ``"rk4"``,
             ``"midpoint"`` or ``"euler"``.
         tolerance: relative and absolute error of adaptive solvers, for each row.
-        steps: of the others.
-        adjoint: whether gradients come from the equation solved backwards, in constant memory, instead of from every
-            step, kept.
-        probe: the kind of ν.
-        kinetic_weight: of ∫‖v‖², ≥ 0.
-        jacobian_weight: of ∫‖∂v/∂x‖_F², ≥ 0.
-        exact_dimensions: the largest D for which ``eval()`` takes the exact trace.
+        steps: number of steps of the other solvers.
+        adjoint: whether gradients are computed by the adjoint method, in constant memory, instead of by autograd
+            through all steps.
+        probe: the distribution of ν.
+        kinetic_weight: weight of ∫‖v‖², ≥ 0.
+        jacobian_weight: weight of ∫‖∂v/∂x‖_F², ≥ 0.
+        exact_dimensions: the largest D for which ``eval()`` computes the exact trace.
 
     Shapes:
         x, z: ``(batch, *event)``; context: ``(batch, *context_shape)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a tolerance, a count or a weight out of its range, or an unknown word; a call under ``vmap``, or
+        ConfigError: a tolerance, a count or a weight out of its range, or an unknown option; a call under ``vmap``, or
             an adaptive solver under another transform of ``torch.func``.
         ShapeError: the network changes the shape.
-        ConvergenceError: the solver gave up.
+        ConvergenceError: the solver failed.
 
     References:
         Chen et al. (2018), Neural ordinary differential equations, eq. 8; Grathwohl et al. (2019), FFJORD; Finlay et
@@ -240,21 +240,21 @@ class ContinuousFlow(Bijection):
         self.evaluations = derivative.evaluations
         z, log_det = torch.where(rows, state[0], x), torch.where(finite, state[1], torch.nan)
         if penalties:
-            # running backwards in time turns the sign of the integral
+            # integrating backwards in time flips the sign
             carried = -state[2].abs()
             log_det = log_det + (carried - carried.detach())
         return z, log_det
 
     def _check_transforms(self, x: Tensor, context: Tensor | None) -> None:
-        """Adaptive solvers look at errors and fixed ones write into a plain tensor: ``vmap`` allows neither."""
+        """Adaptive solvers branch on errors and the others write into a plain tensor: ``vmap`` allows neither."""
         if not under_transform():
             return
         followed = (x, *self.net.parameters(), *(() if context is None else (context,)))
         if self.solver not in FIXED_STEP or any(map(stands_for_many, followed)):
             refuse_transforms(
                 "ContinuousFlow",
-                "for each row's gradient: torch.autograd.grad(flow.log_prob(x).sum(), x), rows being independent; "
-                f"or grad, without vmap, and a solver of fixed steps: {', '.join(sorted(FIXED_STEP))}",
+                "for per-row gradients use torch.autograd.grad(flow.log_prob(x).sum(), x), since rows are independent; "
+                f"or grad without vmap and a solver with fixed steps: {', '.join(sorted(FIXED_STEP))}",
             )
 
     def _adjoint_tensors(self, context: Tensor | None) -> tuple[Tensor, ...] | None:
@@ -263,7 +263,7 @@ class ContinuousFlow(Bijection):
         return (*self.net.parameters(), *(() if context is None else (context,)))
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the shape, the solver and the trace."""
         return f"{self.event_shape}, {self.solver}, trace={self.trace}"
 
 
@@ -280,7 +280,7 @@ class _Derivative:
         self.evaluations += 1
         graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            # without a graph to keep, a view of what the solver holds would not lead back to it
+            # without a graph a view of the tensor of the solver would not lead back to it
             x = state[0] if graph and state[0].requires_grad else state[0].detach().requires_grad_()
             v = self.layer.net(x, t) if self.context is None else self.layer.net(x, t, self.context)
             if v.shape != x.shape:
@@ -300,7 +300,7 @@ class _Derivative:
         return v, trace, layer.kinetic_weight * sum_event(v.square()) + layer.jacobian_weight * square
 
     def _trace(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """tr J and ‖J‖_F² of each row, exact or estimated, in nats a unit of time."""
+        """tr J and ‖J‖_F² of each row, exact or estimated, in nats per unit of time."""
         if self.probe is None:
             matrices = jacobian_of(v, x)
             return matrices.diagonal(dim1=1, dim2=2).sum(1), matrices.square().sum((1, 2))

@@ -14,13 +14,13 @@ from snflow.numerics.factorization import reflect
 
 
 class FactoredLinear(Bijection):
-    """z = W x + b, log|det W| from the factors of W: abstract parent of the linear layers that need no factorisation.
+    """z = W x + b, log|det W| from the factors of W: abstract base of the linear layers that are parametrized by factors.
 
-    **To write one**, give the product, the solve and the log-determinant; the bias is here.
+    **To write one**, implement the product, the solve and the log-determinant; the bias is handled here.
 
     Args:
         features: D.
-        bias: whether there is a b.
+        bias: whether to add b.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -50,6 +50,12 @@ class FactoredLinear(Bijection):
     def _log_abs_det(self) -> Tensor:
         """log|det W| in nats, a scalar."""
 
+    def _reflections(self, count: int | None) -> nn.Parameter:
+        """Draw the vectors of K reflections, with shape ``(K, D)``."""
+        count = self.features if count is None else count
+        check_count(self.label, "reflections", count)
+        return nn.Parameter(torch.randn(count, self.features))
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z = self._product(x)
         return z if self.bias is None else z + self.bias, self._log_abs_det().expand(x.shape[0])
@@ -66,13 +72,13 @@ class FactoredLinear(Bijection):
 class TriangularLinear(FactoredLinear):
     """z = T x + b, T lower or upper triangular with the diagonal exp(s); log|det| = Σ s.
 
-    Forward is one product, inverse one triangular solve, O(D²) a row each; the log-determinant costs O(D). It begins as
-    the identity.
+    Forward is one product and inverse one triangular solve, O(D²) per row each; the log-determinant costs O(D). The
+    layer begins as the identity.
 
     Args:
         features: D.
         upper: whether T is upper triangular.
-        bias: whether there is a b.
+        bias: whether to add b.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -116,12 +122,12 @@ class TriangularLinear(FactoredLinear):
 class HouseholderLinear(FactoredLinear):
     """z = H₁ … H_K x + b, Hₖ = I − 2 vₖ vₖᵀ/‖vₖ‖²; log|det| = 0.
 
-    Either direction costs O(K D) a row. D reflections reach every orthogonal matrix of their determinant (−1)ᴷ.
+    Each direction costs O(K D) per row. K = D reflections reach every orthogonal matrix with determinant (−1)ᴷ.
 
     Args:
         features: D.
-        reflections: K; D of them when ``None``.
-        bias: whether there is a b.
+        reflections: K; ``None`` for D.
+        bias: whether to add b.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -141,9 +147,7 @@ class HouseholderLinear(FactoredLinear):
 
     def __init__(self, features: int, *, reflections: int | None = None, bias: bool = True) -> None:
         super().__init__(features, bias)
-        count = features if reflections is None else reflections
-        check_count("HouseholderLinear", "reflections", count)
-        self.vectors = nn.Parameter(torch.randn(count, features))
+        self.vectors = self._reflections(reflections)
 
     def _product(self, x: Tensor) -> Tensor:
         return reflect(x, self.vectors, transposed=True)
@@ -157,14 +161,14 @@ class HouseholderLinear(FactoredLinear):
 
 @final
 class OrthogonalLinear(FactoredLinear):
-    """z = exp(A − Aᵀ) x + b: every rotation is the exponential of a skew matrix; log|det| = 0.
+    """z = exp(A − Aᵀ) x + b: every rotation is the exponential of a skew-symmetric matrix; log|det| = 0.
 
-    The exponential costs O(D³) a call, the product O(D²) a row; the inverse is the transpose. It begins as the
-    identity.
+    The exponential costs O(D³) per call, the product O(D²) per row; the inverse is the transpose. The layer begins as
+    the identity.
 
     Args:
         features: D.
-        bias: whether there is a b.
+        bias: whether to add b.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -205,13 +209,13 @@ class OrthogonalLinear(FactoredLinear):
 class LULinear(FactoredLinear):
     """z = P L U x + b with U's diagonal ± exp(s); log|det| = Σ s.
 
-    P and the signs stay as they were drawn. Forward is a product, inverse two triangular solves, O(D²) a row each; the
+    P and the signs are fixed. Forward is a product and inverse two triangular solves, O(D²) per row each; the
     log-determinant costs O(D).
 
     Args:
         features: D.
-        bias: whether there is a b.
-        identity: whether the matrix begins as the identity, or as a random rotation.
+        bias: whether to add b.
+        identity: whether the matrix begins as the identity instead of a random rotation.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -266,12 +270,12 @@ class LULinear(FactoredLinear):
 class QRLinear(FactoredLinear):
     """z = Q R x + b, Q a product of K reflections, R upper triangular with the diagonal exp(s); log|det| = Σ s.
 
-    Forward costs O(D² + K D) a row, inverse one triangular solve and the reflections.
+    Forward costs O(D² + K D) per row; the inverse is one triangular solve and the reflections.
 
     Args:
         features: D.
-        reflections: K; D of them when ``None``.
-        bias: whether there is a b.
+        reflections: K; ``None`` for D.
+        bias: whether to add b.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -291,9 +295,7 @@ class QRLinear(FactoredLinear):
 
     def __init__(self, features: int, *, reflections: int | None = None, bias: bool = True) -> None:
         super().__init__(features, bias)
-        count = features if reflections is None else reflections
-        check_count("QRLinear", "reflections", count)
-        self.vectors = nn.Parameter(torch.randn(count, features))
+        self.vectors = self._reflections(reflections)
         self.upper = nn.Parameter(torch.zeros(features, features))
         self.log_diagonal = nn.Parameter(torch.zeros(features))
 
@@ -316,12 +318,12 @@ class QRLinear(FactoredLinear):
 class SVDLinear(FactoredLinear):
     """z = U diag(exp(s)) Vᵀ x + b, U and V products of K reflections each; log|det| = Σ s.
 
-    Either direction costs O(K D) a row, and the singular values are at hand.
+    Each direction costs O(K D) per row, and the singular values are known.
 
     Args:
         features: D.
-        reflections: K of U and of V; D of them when ``None``.
-        bias: whether there is a b.
+        reflections: K, for U and for V each; ``None`` for D.
+        bias: whether to add b.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -341,10 +343,8 @@ class SVDLinear(FactoredLinear):
 
     def __init__(self, features: int, *, reflections: int | None = None, bias: bool = True) -> None:
         super().__init__(features, bias)
-        count = features if reflections is None else reflections
-        check_count("SVDLinear", "reflections", count)
-        self.left = nn.Parameter(torch.randn(count, features))
-        self.right = nn.Parameter(torch.randn(count, features))
+        self.left = self._reflections(reflections)
+        self.right = self._reflections(reflections)
         self.log_singular_values = nn.Parameter(torch.zeros(features))
 
     def _product(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from snflow.numerics.transforms import is_traced, refuse_transforms
 RotationName = Literal["random", "pca"]
 
 _BOX = 8.0
-"""Half the side of the spline's box, in deviations."""
+"""Half the side of the spline's box, in standard deviations."""
 _LEAST_SHARE = 1e-4
 _LEAST_SLOPE = 1e-3
 _LEAST_ROWS = 20
@@ -27,17 +27,17 @@ _LEAST_ROWS = 20
 
 @final
 class Gaussianization(Bijection):
-    """z = R Ψ((x − m)/s), Ψᵢ = Φ⁻¹ ∘ Fᵢ: every feature is made normal by its distribution function, then all rotated.
+    """z = R Ψ((x − m)/s), Ψᵢ = Φ⁻¹ ∘ Fᵢ: each feature is made normal through its distribution function, then all are rotated.
 
     Ψ is a monotone rational-quadratic spline through quantiles of the data, the identity far outside. :meth:`fit` sets
-    m, s, Ψ and, for ``"pca"``, R from data, with no gradient; the first training batch does where nobody has. It
-    happens once: never in ``eval()`` and never again after a ``load_state_dict`` of a layer that had it behind it.
-    Afterwards m, s and Ψ are parameters like any other, and R stands fixed.
+    m, s, Ψ and, for ``"pca"``, R from data, without gradients; otherwise the first training batch does. This happens
+    once: never in ``eval()``, and not again after a ``load_state_dict`` of an initialized layer. Afterwards m, s and Ψ
+    are ordinary parameters, and R is fixed.
 
     Args:
         features: D.
         bins: pieces of each spline.
-        rotation: ``"random"``, one rotation drawn with the layer, or ``"pca"``, the principal axes of Ψ's outputs.
+        rotation: ``"random"``, drawn once with the layer, or ``"pca"``, the principal axes of Ψ's outputs.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -85,7 +85,9 @@ class Gaussianization(Bijection):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.training and not (is_traced(self.initialized) or bool(self.initialized)) and len(x) >= _LEAST_ROWS:
-            refuse_transforms("Gaussianization", "let a first batch through in train() outside of it, or call fit")
+            refuse_transforms(
+                "Gaussianization", "pass a first batch through in train() outside the transform, or call fit"
+            )
             if bool(x.isfinite().all()):
                 self.fit(x.detach())
         y, log_det = self.spline((x - self.mean) * (-self.log_deviation).exp())
@@ -109,7 +111,7 @@ class Gaussianization(Bijection):
         self.mean.copy_(rows.mean(0))
         self.log_deviation.copy_(deviation.log())
         rows = (rows - rows.mean(0)) / deviation
-        # knots at even normal scores, as far out as there are data
+        # knots at equidistant normal scores, as far out as the data reach
         edge = min(3.5, math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - 10 / len(rows), dtype=torch.float64))))
         scores = torch.linspace(-edge, edge, self.bins - 1, dtype=torch.float64, device=x.device)
         quantiles = torch.quantile(_thinned(rows), torch.special.ndtr(scores), dim=0)
@@ -129,12 +131,12 @@ class Gaussianization(Bijection):
         return self
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the size and the rotation."""
         return f"{len(self.mean)}, bins={self.bins}, rotation={self.rotation}"
 
 
 def _shares(inner: Tensor) -> Tensor:
-    """From inner knots ``(D, bins − 1)`` in a box to the share that each of the bins takes of it, ``(D, bins)``."""
+    """From inner knots ``(D, bins − 1)`` to the share of the box that each bin takes, ``(D, bins)``."""
     end = torch.full_like(inner[:, :1], _BOX)
     knots = torch.cat([-end, inner.clamp(-_BOX, _BOX), end], 1)
     shares = knots.diff(dim=1) / (2 * _BOX)
@@ -143,20 +145,20 @@ def _shares(inner: Tensor) -> Tensor:
 
 
 def _thinned(rows: Tensor) -> Tensor:
-    """At most 100,000 rows, evenly taken: more do not move a quantile, and sorting them is what costs."""
+    """At most 100,000 rows, evenly spaced: more hardly change a quantile, and sorting them is expensive."""
     return rows[:: max(1, len(rows) // 100_000)]
 
 
 @final
 class GDN(Bijection):
-    """zᵢ = xᵢ / (βᵢ + Σⱼ γᵢⱼ |xⱼ|^α)^ε, β > 0, γ ≥ 0: each channel divided by the activity of all.
+    """zᵢ = xᵢ / (βᵢ + Σⱼ γᵢⱼ |xⱼ|^α)^ε, β > 0, γ ≥ 0: divides each channel by the activity of all.
 
-    One-to-one for αε ≤ 1: J = S^−ε (I − αε P) with P similar to a matrix of row sums below one. It reaches all of space
-    for αε < 1; for αε = 1, Ballé's choice of α = 2 and ε = ½, z is bounded, and the way back from outside raises an
-    error: a density made of it has a mass below one. log|det| is that of the C×C Jacobian at every pixel.
+    The map is one-to-one for αε ≤ 1: J = S^−ε (I − αε P) with P similar to a matrix with row sums below one. It is onto
+    for αε < 1. For αε = 1, Ballé's choice of α = 2 and ε = ½, z is bounded and inverting a point outside raises an
+    error: a density built on it has a mass below one. log|det| is that of the C×C Jacobian at every pixel.
 
-    The way back solves rᵢ = ε log(βᵢ + Σⱼ γᵢⱼ |zⱼ|^α exp(α rⱼ)) for r = log|x/z|, a contraction by αε in the largest
-    element, with the gradients of the exact solution.
+    The inverse solves rᵢ = ε log(βᵢ + Σⱼ γᵢⱼ |zⱼ|^α exp(α rⱼ)) for r = log|x/z|, a contraction with factor αε in the
+    maximum norm, with the gradients of the exact solution.
 
     Args:
         channels: C of images ``(C, height, width)``; or the number of features of vectors.
@@ -169,7 +171,7 @@ class GDN(Bijection):
 
     Raises:
         ConfigError: a count below one, or exponents out of their range.
-        ConvergenceError: in the inverse, a row is not reached by the map.
+        ConvergenceError: in the inverse, a row is outside the range of the map.
 
     References:
         Ballé, Laparra, Simoncelli (2016), Density modeling of images using a generalized normalization transformation,
@@ -227,7 +229,7 @@ class GDN(Bijection):
         return _back(sites * r.exp(), z)
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the size and the exponents."""
         return f"{len(self.raw_beta)}, alpha={self.alpha:g}, epsilon={self.epsilon:g}"
 
 

@@ -14,18 +14,18 @@ from snflow.numerics.probes import sum_event
 from snflow.numerics.transforms import is_traced, refuse_transforms
 
 CONSTANT = 1e-6
-"""Deviation, as a share of |mean|, up to which a channel of the first batch is constant: single precision's noise."""
+"""Standard deviation, relative to |mean|, up to which a channel counts as constant: the noise of single precision."""
 
 
 @final
 class ActNorm(Bijection):
-    """z = exp(s) ⊙ (x + b), log|det| = P · Σ_c s_c, one s and one b a channel, P pixels.
+    """z = exp(s) ⊙ (x + b), log|det| = P · Σ_c s_c, with one s and one b per channel and P pixels.
 
-    The first training batch sets b and s so that each channel has mean zero and deviation one; afterwards both are
-    parameters like any other. It happens once: never in ``eval()``, never again after a ``load_state_dict`` of a layer
-    that had it behind it, and not from a batch that has fewer than two numbers a channel or one that is not finite.
+    The first training batch sets b and s so that each channel has mean zero and standard deviation one; afterwards both
+    are ordinary parameters. This happens once: never in ``eval()``, not again after a ``load_state_dict`` of an
+    initialized layer, and not from a batch with fewer than two numbers per channel or with a number that is not finite.
     Until then the layer is the identity. A channel that is constant in the first batch is centred and keeps its scale.
-    Under ``torch.distributed`` the moments are those of all processes' batches.
+    Under ``torch.distributed`` the moments are those of the batches of all processes.
 
     Args:
         channels: C of images ``(C, height, width)``; or the number of features of vectors.
@@ -57,13 +57,13 @@ class ActNorm(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("initialized", torch.tensor(False))
-        # The buffer as Python sees it, so that a step does not wait for the device; None when a load has changed it.
+        # a copy of the buffer in Python, so that a step does not wait for the device; None after a load may have changed it
         self._is_initialized: bool | None = False
         self.register_load_state_dict_post_hook(_forget)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.training and not self._done():
-            refuse_transforms("ActNorm", "let a first batch through the flow in train(), outside of the transform")
+            refuse_transforms("ActNorm", "pass a first batch through the flow in train(), outside the transform")
             self._initialize(x.detach())
         scale, shift = self._columns(x)
         return scale * (x + shift), self._log_det(x)
@@ -101,7 +101,7 @@ class ActNorm(Bijection):
         deviation = (sums[1] / count - mean.square()).clamp_min(0).sqrt()
         if not bool((torch.isfinite(mean) & torch.isfinite(deviation) & (sums[2] > 1)).all()):
             return
-        # Blown up to deviation one, a constant channel would be a thousand times too large in the next batch.
+        # scaled to a standard deviation of one, the noise of a constant channel would become huge in the next batch
         deviation = torch.where(deviation <= CONSTANT * mean.abs(), 1.0, deviation)
         self.bias.copy_(-mean)
         self.log_scale.copy_(-deviation.log())
@@ -120,22 +120,22 @@ def _forget(layer: nn.Module, _: object) -> None:
 
 @final
 class BatchNorm(Bijection):
-    """z = γ (x − μ)/√(v + ε) + β, log|det| = HW Σ (log γ − ½ log(v + ε)), a number a feature or a channel.
+    """z = γ (x − μ)/√(v + ε) + β, log|det| = HW Σ (log γ − ½ log(v + ε)), per feature or per channel.
 
-    In ``train()`` μ and v are those of the batch, in the gradient too, and the running averages follow; the rows of a
-    batch depend on each other. In ``eval()``, and in the inverse always, μ and v are the running averages.
+    In ``train()`` μ and v are the moments of the batch, also for the gradient, and the running averages are updated;
+    the rows of a batch depend on each other. In ``eval()``, and always in the inverse, they are the running averages.
 
     Args:
-        features: D, features or channels.
-        image: whether they are channels.
-        momentum: share by which the running averages move to the batch's moments.
+        features: D, the number of features, or of channels of images.
+        image: whether the events are images.
+        momentum: weight of a batch in the running averages.
         eps: ε.
 
     Shapes:
         x, z: ``(batch, D)`` or ``(batch, D, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: fewer than one feature, a momentum outside of (0, 1], or ε ≤ 0.
+        ConfigError: fewer than one feature, a momentum outside (0, 1], or ε ≤ 0.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP, section 3.7 and appendix E; Papamakarios et al. (2017).

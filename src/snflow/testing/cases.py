@@ -244,13 +244,18 @@ CATALOGUE: dict[str, Case] = {
     "Squeeze (by 3)": Case(lambda: Squeeze(3), (1, 6, 3)),
     # Element-wise layers
     "Affine": Case(lambda: Affine(torch.randn(3), torch.tensor([0.5, -2.0, 3.0])), (3,)),
+    "Affine (channels)": Case(lambda: Affine(torch.randn(2, 1), 1 + torch.rand(2, 1)), (2, 3)),
+    "Affine (numbers)": Case(lambda: Affine(0.5, -2.0), (2, 3)),
     "CDF (Laplace)": Case(lambda: CDF(torch.distributions.Laplace, loc=0.0, scale=1.0), (2, 2)),
     "CDF (normal)": Case(lambda: CDF(torch.distributions.Normal, loc=torch.tensor([0.5, -1.0]), scale=2.0), (2,)),
     "LeakyReLU": Case(lambda: LeakyReLU(0.3), (4,)),
+    "LeakyReLU (slope above one)": Case(lambda: LeakyReLU(4.0), (4,)),
     "Logit": Case(lambda: Logit(1e-6), (3,), sample=_unit, single=1e-3),
     "Logit (wide margin)": Case(lambda: Logit(0.05), (3,), sample=_unit),
     "Scaling": _case(lambda: Scaling((2, 2)), 2, 2),
     "SmoothLeakyReLU": Case(lambda: SmoothLeakyReLU(0.3), (4,), _wide),
+    "SmoothLeakyReLU (slope of 0.01)": Case(lambda: SmoothLeakyReLU(0.01), (4,), _wide),
+    "SmoothLeakyReLU (slope of one)": Case(lambda: SmoothLeakyReLU(1.0), (4,), _wide),
     # Transformers, each as an element-wise layer
     "Elementwise (additive)": _case(lambda: Elementwise(AdditiveTransformer(), (3,)), 3),
     "Elementwise (affine)": _case(lambda: Elementwise(AffineTransformer(), (2, 3)), 2, 3),

@@ -22,14 +22,15 @@ Order = Literal["forward", "backward"]
 class AutoregressiveConv2d(Bijection):
     """z = (M ⊙ w) ⋆ x + b, log|det| = H·W · Σ_c s_c: a mask M that makes the matrix of the convolution triangular.
 
-    In the order of rows, columns and channels each output sees itself, with the factor exp(s_c), and what lies before
-    it; behind it for ``"backward"``. The inverse is a sparse triangular solve in float64, on the CPU: O(C²k²) a pixel.
+    In the order of rows, columns and channels each output depends on its own input, with the factor exp(s_c), and on
+    those before it, or after it for ``"backward"``. The inverse is a sparse triangular solve in float64 on the CPU,
+    O(C²k²) per pixel.
 
     Args:
         channels: C, in and out.
         kernel_size: k, odd.
         order: ``"forward"`` or ``"backward"``.
-        bias: whether b, one number a channel, is there.
+        bias: whether to add b, one number per channel.
 
     Shapes:
         x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
@@ -78,7 +79,7 @@ class AutoregressiveConv2d(Bijection):
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         y = z if self.bias is None else z - self.bias[:, None, None]
-        factor = self._factorised(tuple(z.shape[1:]))
+        factor = self._factorized(tuple(z.shape[1:]))
         solution = _to_images(factor.solve(_to_rows(y)), y.shape)
         if not torch.is_grad_enabled():
             return solution
@@ -90,8 +91,8 @@ class AutoregressiveConv2d(Bijection):
     def _log_det(self, x: Tensor) -> Tensor:
         return (x.shape[2] * x.shape[3] * self.log_diagonal.sum()).expand(x.shape[0])
 
-    def _factorised(self, event_shape: Shape) -> SparseTriangular:
-        """The sparse matrix, made anew when the kernel or the image size has changed."""
+    def _factorized(self, event_shape: Shape) -> SparseTriangular:
+        """The factorized matrix, computed again only if the kernel or the image size has changed."""
         kernel = self.kernel.detach()
         if self._factor is not None:
             shape, seen, factor = self._factor
@@ -102,16 +103,16 @@ class AutoregressiveConv2d(Bijection):
         return factor
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the factorisation out of copies and pickles: it is made anew on demand."""
+        """Leave the factorization out of copies and pickles: it is computed again on demand."""
         return {**self.__dict__, "_factor": None}
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the size."""
         return f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, bias={self.bias is not None}"
 
 
 def _before(channels: int, kernel_size: int, order: Order) -> Tensor:
-    """1 at the taps before the centre and, at the centre, at the channels before one's own."""
+    """1 at the taps before the centre and, at the centre, at the channels before the output's."""
     centre = kernel_size // 2
     mask = torch.zeros(channels, channels, kernel_size, kernel_size)
     mask.flatten(2)[:, :, : kernel_size * centre + centre] = 1
@@ -129,10 +130,10 @@ def _to_images(rows: Tensor, shape: torch.Size) -> Tensor:
 
 @final
 class EmergingConv2d(Bijection):
-    """z = w₂ ⋆ (w₁ ⋆ (W x)) + b: a 1×1 convolution W, then one masked k×k convolution forwards and one backwards.
+    """z = w₂ ⋆ (w₁ ⋆ (W x)) + b: a 1×1 convolution W, then a forward and a backward masked k×k convolution.
 
-    The product of the two triangular matrices sees all of the k×k pixels around each one, as a free convolution does,
-    and a few more. log|det| = H·W · (log|det W| + Σ s₁ + Σ s₂): exact, O(C³). The inverse is two sparse triangular
+    The product of the two triangular matrices covers the k×k pixels around each pixel, as a free convolution does, and
+    a few more. log|det| = H·W · (log|det W| + Σ s₁ + Σ s₂): exact, O(C³). The inverse is two sparse triangular
     solves.
 
     Args:

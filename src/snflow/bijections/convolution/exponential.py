@@ -13,7 +13,7 @@ from snflow.bijections.convolution.conv2d import Conv2d
 from snflow.errors import ConfigError, check_count, check_kernel
 
 FIRST_ITERATIONS = 30
-"""Power iterations when the layer is made; one a training step keeps up afterwards."""
+"""Power iterations at construction; afterwards one per training step."""
 
 
 @final
@@ -21,18 +21,18 @@ class ConvExponential(Bijection):
     """z = exp(T(w)) W x + b = Σₙ T(w)ⁿ W x / n! + b, log|det| = H·W · (Σ_c w[c, c, centre] + log|det W|).
 
     The determinant of a matrix exponential is the exponential of the trace: exact at no cost, for zero padding too. The
-    inverse is the series of −w. W is a 1×1 convolution. The series is cut: by norm 0.9 the first term that is left
-    out is 10⁻⁴ of the data after 6 terms, as in training, and 10⁻¹¹ after 13, as in evaluation.
+    inverse is the series of −w. W is a 1×1 convolution. The series is truncated: with a norm of 0.9 the first omitted
+    term is at most 10⁻⁴ of the data after 6 terms, as in training, and 10⁻¹¹ after 13, as in evaluation.
 
-    The kernel is scaled so that ‖T(w)‖ ≤ 0.9. The norm is that of the same kernel on a torus, from one power iteration
-    a training step: its vector does not depend on the image size, and in the limit of a large torus it bounds every
-    zero-padded image.
+    The kernel is scaled so that ‖T(w)‖ ≤ 0.9. The norm is that of the same kernel on a torus, updated by one power
+    iteration per training step: its singular vector does not depend on the image size, and the norm on a large torus
+    bounds that of every zero-padded image.
 
     Args:
         channels: C, in and out.
         kernel_size: k, odd.
-        train_terms: terms of the series in ``train()``.
-        eval_terms: terms in ``eval()``, and of every inverse.
+        train_terms: number of terms of the series in ``train()``.
+        eval_terms: number of terms in ``eval()`` and in the inverse.
         spectral_coefficient: the largest norm of the convolution.
 
     Shapes:
@@ -84,7 +84,7 @@ class ConvExponential(Bijection):
 
     @property
     def kernel(self) -> Tensor:
-        """w scaled to the largest norm that is allowed, with shape ``(C, C, k, k)``; a smaller one stays as it is."""
+        """w with shape ``(C, C, k, k)``, scaled down if its norm exceeds the bound."""
         norm = self._on_torus(self.direction).square().sum().clamp_min(torch.finfo(self.weight.dtype).tiny).sqrt()
         return self.weight * (self.spectral_coefficient / norm.clamp_min(self.spectral_coefficient))
 
@@ -114,19 +114,19 @@ class ConvExponential(Bijection):
 
     @torch.no_grad()
     def _turn(self, iterations: int) -> None:
-        """Power iterations of TᵀT on the torus."""
+        """Run power iterations of TᵀT on the torus."""
         transposed = self.weight.flip(2, 3).transpose(0, 1)
         margin = self.weight.shape[-1] // 2
         u = self.direction
         for _ in range(iterations):
             image = functional.pad(self._on_torus(u), (margin, margin, margin, margin), mode="circular")
             u = _unit(functional.conv2d(image, transposed))
-        # A kernel of zeros, or of numbers that are not finite, has no direction.
+        # a kernel of zeros, or with a number that is not finite, has no singular vector
         known = torch.isfinite(u).all() & (u.square().sum() > 0.5)
         self.direction = torch.where(known, u, self.direction)
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the size and the number of terms."""
         return (
             f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, terms={self.train_terms}/{self.eval_terms}"
         )

@@ -18,35 +18,35 @@ from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.probes import sum_event
 
 _SHARE = 0.55
-"""A step divides by this share of the largest possible slope at least: more than a half makes every step contract."""
+"""A step divides by at least this share of the largest possible slope: with more than a half every step contracts."""
 
 
 @final
 class MaskedResidualConv2d(Bijection):
     """z = t ⊙ x + w₃ ⋆ φ(w₂ ⋆ φ(w₁ ⋆ x + b₁) + b₂), masked: a triangular Jacobian, log|det| = Σ log of its diagonal.
 
-    Inside are K copies of the channels. In the order of rows, columns and channels each pixel of each copy sees what
-    lies before it, freely, and itself with a positive weight; t > 0 and φ is the ELU, whose slope is in (0, 1], so that
-    the diagonal is positive: between t and the sum that it reaches where every slope is one.
+    The hidden layers hold K copies of the channels. In the order of rows, columns and channels each pixel of each copy
+    depends on earlier pixels with free weights and on itself with a positive weight. t > 0, and φ is the ELU, whose
+    slope lies in (0, 1], so that the diagonal is positive: between t and its value if all slopes were one.
 
-    The way back is MintNet's iteration x ← x − (f(x) − z)/s, s the diagonal at x, but never less than 0.55 of the
-    largest that it can be: then every element contracts once those before it stand still, and the iteration converges
-    from anywhere. It stops at 8e-6 of max(1, |x|) in float32 and at 1e-9 in float64; gradients are those of the exact
+    The inverse is MintNet's iteration x ← x − (f(x) − z)/s, with s the diagonal at x but at least 0.55 of its largest
+    possible value: then each element contracts once those before it have converged, and the iteration converges from
+    any start. It stops at 8e-6 of max(1, |x|) in float32 and at 1e-9 in float64; gradients are those of the exact
     solution.
 
     Args:
-        channels: C of images; each pixel is seen in the order of channels too.
+        channels: C of images.
         groups: K.
         kernel_size: side of the kernels, odd.
-        reverse: whether the order runs from the last pixel and channel to the first.
-        context_shape: C, the size of a context vector that adds a bias; ``None`` for no context.
+        reverse: whether to order pixels and channels from last to first.
+        context_shape: C, the size of a context vector that shifts the first hidden layer; ``None`` for no context.
 
     Shapes:
         x, z: ``(batch, C, height, width)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one, or an even kernel.
-        ConvergenceError: in the inverse, rows did not settle.
+        ConvergenceError: the inverse did not converge for some rows.
 
     References:
         Song, Meng, Ermon (2019), MintNet: building invertible neural networks with masked convolutions, eq. 4-6 and
@@ -77,21 +77,21 @@ class MaskedResidualConv2d(Bijection):
             check_count("MaskedResidualConv2d", option, count)
         check_kernel("MaskedResidualConv2d", kernel_size)
         self.event_shape = (channels, None, None)
-        told = check_context_vector("MaskedResidualConv2d", context_shape)
-        self.context_shape = (told,) if told else None
+        context_size = check_context_vector("MaskedResidualConv2d", context_shape)
+        self.context_shape = (context_size,) if context_size else None
         self.channels, self.groups, self.reverse = channels, groups, reverse
         inner = groups * channels
         fans = ((inner, channels), (inner, inner), (channels, inner))
         self.weights = nn.ParameterList(
             torch.randn(a, b, kernel_size, kernel_size) * (0.5 / (b * kernel_size**2)) ** 0.5 for a, b in fans
         )
-        # softplus of them are the weights by which a pixel sees itself: 1 over the groups that are summed, at first
+        # their softplus is the weight of a pixel on itself: initially one over the number of summed groups
         self.diagonals = nn.ParameterList(
             torch.full((a // channels, b // channels, channels), math.log(math.expm1(channels / b))) for a, b in fans
         )
         self.biases = nn.ParameterList(torch.randn(inner) for _ in range(2))
         self.raw_scale = nn.Parameter(torch.full((channels,), SOFTPLUS_ONE))
-        self.told = nn.Linear(told, inner, bias=False) if told else None
+        self.context = nn.Linear(context_size, inner, bias=False) if context_size else None
         before = torch.zeros(channels, channels, kernel_size * kernel_size)
         middle = kernel_size * kernel_size // 2
         before[:, :, :middle] = 1
@@ -115,7 +115,7 @@ class MaskedResidualConv2d(Bijection):
         with torch.no_grad():
             least = _SHARE * self._largest_slope()[:, None, None]
 
-            # 64 roundings of float32; in float64 the rounding of a steep f is as much as 1e-10, and differs by machine
+            # 64 roundings in float32; in float64 the rounding of a steep f reaches 1e-10 and depends on the machine
             tolerance = max(64 * torch.finfo(z.dtype).eps, 1e-9)
 
             def step(x: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class MaskedResidualConv2d(Bijection):
         def solve_transposed(v: Tensor) -> Tensor:
             diagonal = self._through(solution, context, kernels)[1].detach()
             _, pull = pulled(lambda x: self._through(x, context, kernels)[0], solution)
-            # what is left of the matrix without its diagonal is triangular with zeros on it: its powers vanish
+            # without its diagonal the matrix is strictly triangular: its powers vanish
             return picard(lambda u: u + (v - pull(u)) / diagonal, v / diagonal, where="MaskedResidualConv2d, backward")
 
         return self._ordered(implicit_solution(solution, residual, solve_transposed))
@@ -140,16 +140,16 @@ class MaskedResidualConv2d(Bijection):
         """f(x) and the diagonal of its Jacobian, with the shape of x."""
         shape = (len(x), self.groups, self.channels, *x.shape[2:])
         padding = kernels[0].shape[-1] // 2
-        inside = F.conv2d(x, kernels[0], self.biases[0], padding=padding)
-        if self.told is not None:
-            told: Tensor = self.told(context)
-            inside = inside + told[:, :, None, None]
+        hidden = F.conv2d(x, kernels[0], self.biases[0], padding=padding)
+        if self.context is not None:
+            bias: Tensor = self.context(context)
+            hidden = hidden + bias[:, :, None, None]
         first, second, third = (F.softplus(d) for d in self.diagonals)
-        slope = _elu_slope(inside).view(shape) * first.view(1, self.groups, self.channels, 1, 1)
-        inside = F.conv2d(F.elu(inside), kernels[1], self.biases[1], padding=padding)
-        slope = _elu_slope(inside).view(shape) * torch.einsum("ghc,bhcij->bgcij", second, slope)
+        slope = _elu_slope(hidden).view(shape) * first.view(1, self.groups, self.channels, 1, 1)
+        hidden = F.conv2d(F.elu(hidden), kernels[1], self.biases[1], padding=padding)
+        slope = _elu_slope(hidden).view(shape) * torch.einsum("ghc,bhcij->bgcij", second, slope)
         diagonal = self._scale()[:, None, None] + torch.einsum("gc,bgcij->bcij", third[0], slope)
-        z = self._scale()[:, None, None] * x + F.conv2d(F.elu(inside), kernels[2], padding=padding)
+        z = self._scale()[:, None, None] * x + F.conv2d(F.elu(hidden), kernels[2], padding=padding)
         return z, diagonal
 
     def _kernels(self) -> list[Tensor]:
@@ -171,7 +171,7 @@ class MaskedResidualConv2d(Bijection):
         return x.flip((1, 2, 3)) if self.reverse else x
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the size and the order."""
         return f"{self.channels}, groups={self.groups}, reverse={self.reverse}"
 
 

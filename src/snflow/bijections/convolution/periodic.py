@@ -14,22 +14,22 @@ from snflow.errors import NotInvertibleError, check_count, check_kernel
 
 @final
 class PeriodicConv2d(Bijection):
-    """ẑ(f) = ŵ(f) x̂(f) at each frequency f, log|det| = Σ_f log|det ŵ(f)|: the image is continued periodically.
+    """ẑ(f) = ŵ(f) x̂(f) at each frequency f, log|det| = Σ_f log|det ŵ(f)|: a convolution with periodic boundaries.
 
-    At each frequency ŵ(f) is a complex C×C matrix: O(C³) a frequency for the exact log-determinant and for the
+    At each frequency ŵ(f) is a complex C×C matrix: O(C³) per frequency for the exact log-determinant and for the
     inverse, O(C² H W + C H W log(H W)) for z.
 
     Args:
         channels: C, in and out.
-        kernel_size: k, odd; a kernel larger than the image goes around it.
-        bias: whether b, one number a channel, is there.
+        kernel_size: k, odd; a kernel larger than the image wraps around it.
+        bias: whether to add b, one number per channel.
 
     Shapes:
         x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: fewer than one channel, or an even kernel.
-        NotInvertibleError: in ``eval()``, or on the way back: a frequency is lost.
+        NotInvertibleError: in ``eval()`` or in the inverse, ŵ is singular at some frequency.
 
     References:
         Hoogeboom, van den Berg, Welling (2019), Emerging convolutions for generative normalizing flows, section 3.3.
@@ -53,7 +53,7 @@ class PeriodicConv2d(Bijection):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         size = tuple(x.shape[2:])
         matrices = self._matrices(size)
-        # Cut out first: an empty batch has no Fourier transform.
+        # torch refuses the Fourier transform of an empty batch
         z = x if not len(x) else self._product(matrices, x, size)
         return z if self.bias is None else z + self.bias[:, None, None], self._log_det(matrices, size).expand(len(x))
 
@@ -90,12 +90,12 @@ class PeriodicConv2d(Bijection):
         places = (offset[:, None] % height) * width + offset[None, :] % width
         torus = self.weight.new_zeros(*self.weight.shape[:2], height * width)
         torus = torus.index_add(2, places.flatten(), self.weight.flatten(2)).unflatten(2, (height, width))
-        # A convolution layer is a correlation: the conjugate of the kernel's transform.
+        # torch's convolution is a correlation, hence the conjugate
         matrices: Tensor = torch.fft.rfft2(torus).conj().permute(2, 3, 0, 1)
         return matrices
 
     def _log_det(self, matrices: Tensor, size: Shape) -> Tensor:
-        """Σ over all frequencies; the half that a real transform leaves out mirrors the other."""
+        """Σ over all frequencies; those that a real transform leaves out mirror the others."""
         by_frequency = torch.linalg.slogdet(matrices).logabsdet
         times = torch.full((size[1] // 2 + 1,), 2.0, dtype=by_frequency.dtype, device=by_frequency.device)
         times[0] = 1.0
@@ -111,10 +111,10 @@ class PeriodicConv2d(Bijection):
             raise NotInvertibleError(
                 self.label,
                 expected="a kernel with an inverse at each frequency",
-                got="a singular or non-finite one",
+                got="a singular or non-finite kernel",
                 fix="go back to an earlier checkpoint; train with a smaller learning rate",
             )
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the size."""
         return f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, bias={self.bias is not None}"

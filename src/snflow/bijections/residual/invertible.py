@@ -16,26 +16,26 @@ from snflow.numerics.probes import draw_probes
 from snflow.numerics.transforms import under_transform
 
 SeriesName = Literal["auto", "unbiased", "truncated", "exact"]
-"""How log|det(I + J_g)| is found in training."""
+"""How log|det(I + J_g)| is computed in training."""
 
 _SMALL = 3
-"""Up to so many elements the full Jacobian costs no more than a series."""
+"""Up to this many elements the full Jacobian costs no more than a series."""
 _EVAL_TERMS = 20
-"""Terms that are always there in ``eval()``, where variance matters more than time."""
+"""Terms that are always included in ``eval()``, where variance matters more than time."""
 
 
 @final
 class InvertibleResidual(Bijection):
-    """z = x + g(x), ‖J_g‖ < 1, log|det(I + J_g)| = Σₖ (−1)ᵏ⁺¹ tr(J_gᵏ)/k: any network that contracts.
+    """z = x + g(x), ‖J_g‖ < 1, log|det(I + J_g)| = Σₖ (−1)ᵏ⁺¹ tr(J_gᵏ)/k, for any contractive network g.
 
-    In ``train()`` the series is estimated: by random vectors for the traces and a random number of terms, each counted
-    by how seldom it comes, which has the right mean (``"unbiased"``), by a fixed number of terms (``"truncated"``,
-    biased), or not at all, from the full Jacobian (``"exact"``). The gradient is the Neumann series, whose memory does
-    not grow with its terms. In ``eval()`` value and gradient are exact up to ``exact_dimensions``, D passes and O(D³)
-    a row; above, the log-determinant is an unbiased estimate and the layer says so: ``log_det_kind``.
+    In ``train()`` random vectors estimate the traces, and the series has a random number of terms, weighted by their
+    inverse probability (``"unbiased"``), or a fixed number (``"truncated"``, biased); or the log-determinant is that of
+    the full Jacobian (``"exact"``). The gradient is the Neumann series, whose memory does not grow with its terms. In
+    ``eval()`` value and gradient are exact up to ``exact_dimensions``, with D passes and O(D³) per row; above, the
+    log-determinant is an unbiased estimate and ``log_det_kind`` is ``"estimate"``.
 
-    The way back is the fixed point of x = z − g(x), found by Anderson's iteration, each row to its own error, with the
-    gradient of the exact solution.
+    The inverse is the fixed point of x = z − g(x), computed by Anderson's iteration until each row has converged, with
+    the gradient of the exact solution.
 
     Args:
         net: g, from ``(batch, *event)`` to the same shape; with a context g(x, context). Its Lipschitz constant must be
@@ -44,17 +44,17 @@ class InvertibleResidual(Bijection):
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         log_det: ``"unbiased"``, ``"truncated"`` or ``"exact"``, in training; ``"auto"`` is exact for D ≤ 3 and unbiased
             above.
-        terms: of the truncated series, or those that the unbiased one always has.
-        probes: random vectors a row.
-        exact_dimensions: the largest D for which ``eval()`` takes the full Jacobian.
+        terms: terms of the truncated series, or the number that the unbiased one always includes.
+        probes: random vectors per row.
+        exact_dimensions: the largest D for which ``eval()`` computes the full Jacobian.
 
     Shapes:
         x, z: ``(batch, *event)``; context: ``(batch, *context_shape)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a count below one, an unknown word, or a network whose bound is one or more.
+        ConfigError: a count below one, an unknown option, or a network whose Lipschitz bound is one or more.
         ShapeError: the network changes the shape.
-        ConvergenceError: on the way back, when rows did not settle: g does not contract there.
+        ConvergenceError: the inverse did not converge for some rows: g does not contract there.
 
     References:
         Behrmann et al. (2019), Invertible residual networks; Chen et al. (2019), Residual flows, eq. 6 and 8.
@@ -112,14 +112,14 @@ class InvertibleResidual(Bijection):
         return implicit_fixed_point(lambda x: z - g(x), z, where="InvertibleResidual", iterations=500)
 
     def estimated_log_det(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """log|det(I + J_g)|, as training estimates it: once more, from new random numbers.
+        """log|det(I + J_g)| as estimated in training, with new random numbers at each call.
 
         Args:
             x: data, with shape ``(batch, *event)``.
-            context: as :meth:`forward` takes it.
+            context: as in :meth:`forward`.
 
         Returns:
-            Estimates in nats, with shape ``(batch,)``; call it again for their variance.
+            Estimates in nats, with shape ``(batch,)``.
         """
         return self._estimated(self._map(context), x)[1]
 
@@ -130,7 +130,7 @@ class InvertibleResidual(Bijection):
         """z and its log-determinant, from the full Jacobian."""
         if not len(x):
             return x + g(x), x.new_zeros(0)
-        if under_transform():  # which takes derivatives of functions only
+        if under_transform():  # torch.func differentiates functions only
             return x + g(x), jacobian_log_det(lambda v: v + g(v), x)
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -155,14 +155,14 @@ class InvertibleResidual(Bijection):
                     "InvertibleResidual",
                     expected=f"a network that keeps the shape {tuple(v.shape)}",
                     got=f"{tuple(out.shape)}",
-                    fix="it maps events to events of the same shape",
+                    fix="it must map events to events of the same shape",
                 )
             return out
 
         return run
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Show the shape and the series."""
         return f"{self.event_shape}, {self.series}, terms={self.terms}"
 
 
@@ -174,17 +174,17 @@ def log_det_spread(
     Args:
         layer: the layer.
         x: data, with shape ``(batch, *event)``.
-        context: as the layer takes it.
-        repeats: how many estimates, two or more.
+        context: as in the layer's ``forward``.
+        repeats: number of estimates, two or more.
 
     Returns:
-        Both in nats, with shape ``(batch,)``; the mean's own error is the deviation over √repeats.
+        Both in nats, with shape ``(batch,)``; the standard error of the mean is the standard deviation over √repeats.
 
     Example:
         >>> import torch, snflow
         >>> layer = snflow.InvertibleResidual(snflow.nets.LipschitzNet((4,)), (4,)).eval()
-        >>> mean, deviation = log_det_spread(layer, torch.randn(3, 4))
-        >>> bool((deviation < 1).all())
+        >>> mean, std = log_det_spread(layer, torch.randn(3, 4))
+        >>> bool((std < 1).all())
         True
     """
     with torch.no_grad():

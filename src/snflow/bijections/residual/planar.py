@@ -9,28 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.bijections.residual.sylvester import ToldParameters
+from snflow.bijections.residual.sylvester import ConditionedParameters
 from snflow.errors import check_count
 from snflow.numerics.root_finding import implicit_inverse
 
 
 @final
 class Planar(Bijection):
-    """z = x + û tanh(wᵀx + b), log|det| = log(1 + û·w (1 − tanh²)): space moves along û, by the distance to a plane.
+    """z = x + û tanh(wᵀx + b), log|det| = log(1 + û·w (1 − tanh²)): moves x along û by its distance from a plane.
 
-    û = u + (softplus(u·w) − 1 − u·w) w/‖w‖² has û·w > −1, so that the map is one-to-one. Its inverse is the root of one
-    number a row: a with a + û·w tanh(a) = wᵀz + b, then x = z − û tanh(a). O(D) either way.
+    û = u + (softplus(u·w) − 1 − u·w) w/‖w‖² satisfies û·w > −1, so that the map is one-to-one. The inverse needs one
+    scalar root per row: a with a + û·w tanh(a) = wᵀz + b, then x = z − û tanh(a). O(D) in both directions.
 
     Args:
         features: D.
-        context_shape: C, the size of a context vector that moves u, w and b by a linear map; ``None`` for no context.
+        context_shape: C, the size of a context vector that shifts u, w and b by a linear map; ``None`` for no context.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one.
-        ConvergenceError: the root was not found, in the inverse.
+        ConvergenceError: in the inverse, a root was not found.
 
     References:
         Rezende & Mohamed (2015), Variational inference with normalizing flows, eq. 10-12 and appendix A.1.
@@ -48,29 +48,29 @@ class Planar(Bijection):
         check_count("Planar", "features", features)
         self.event_shape = (features,)
         self.features = features
-        self.parameters_told = ToldParameters("Planar", 2 * features + 1, context_shape=context_shape)
-        self.context_shape = self.parameters_told.context_shape
+        self.conditioned = ConditionedParameters("Planar", 2 * features + 1, context_shape=context_shape)
+        self.context_shape = self.conditioned.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        u, w, b, along = self._told(context)
+        u, w, b, along = self._parameters_for(context)
         height = torch.tanh((x * w).sum(1) + b)
         return x + u * height[:, None], torch.log1p(along * (1 - height.square()))
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        u, w, b, along = self._told(context)
+        u, w, b, along = self._parameters_for(context)
         target = (z * w).sum(1) + b
         along = along.expand_as(target)
 
-        def bent(a: Tensor) -> tuple[Tensor, Tensor]:
+        def scalar_map(a: Tensor) -> tuple[Tensor, Tensor]:
             height = torch.tanh(a)
             return a + along * height, torch.log1p(along * (1 - height.square()))
 
-        a, log_slope = implicit_inverse(bent, target, target - along.abs(), target + along.abs(), where="Planar")
+        a, log_slope = implicit_inverse(scalar_map, target, target - along.abs(), target + along.abs(), where="Planar")
         return z - u * torch.tanh(a)[:, None], log_slope
 
-    def _told(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _parameters_for(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """û and w ``(batch or 1, D)``, b and û·w ``(batch or 1,)``."""
-        u, w, b = self.parameters_told(context).split([self.features, self.features, 1], 1)
+        u, w, b = self.conditioned(context).split([self.features, self.features, 1], 1)
         product = (u * w).sum(1, keepdim=True)
         along = F.softplus(product) - 1
         u = u + (along - product) * w / w.square().sum(1, keepdim=True)
@@ -79,14 +79,14 @@ class Planar(Bijection):
 
 @final
 class Radial(Bijection):
-    """z = x + β h (x − x₀), h = 1/(α + ‖x − x₀‖): space moves towards a point or away from it.
+    """z = x + β h (x − x₀), h = 1/(α + ‖x − x₀‖): moves x towards a point or away from it.
 
-    log|det| = (D − 1) log(1 + β h) + log(1 + α β h²). α = softplus(α̂) and β = softplus(β̂) − α keep it one-to-one. The
-    inverse is a quadratic equation for ‖x − x₀‖, solved in closed form. O(D) either way.
+    log|det| = (D − 1) log(1 + β h) + log(1 + α β h²). α = softplus(α̂) and β = softplus(β̂) − α make it one-to-one. The
+    inverse solves a quadratic equation for ‖x − x₀‖ in closed form. O(D) in both directions.
 
     Args:
         features: D.
-        context_shape: C, the size of a context vector that moves x₀, α and β by a linear map; ``None`` for no context.
+        context_shape: C, the size of a context vector that shifts x₀, α̂ and β̂ by a linear map; ``None`` for no context.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
@@ -110,20 +110,20 @@ class Radial(Bijection):
         check_count("Radial", "features", features)
         self.event_shape = (features,)
         self.features = features
-        self.parameters_told = ToldParameters("Radial", features + 2, context_shape=context_shape)
-        self.context_shape = self.parameters_told.context_shape
+        self.conditioned = ConditionedParameters("Radial", features + 2, context_shape=context_shape)
+        self.context_shape = self.conditioned.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        centre, alpha, beta = self._told(context)
+        centre, alpha, beta = self._parameters_for(context)
         away = x - centre
         radius = _norm(away)
         return centre + away * (1 + beta / (alpha + radius))[:, None], self._log_det(radius, alpha, beta)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        centre, alpha, beta = self._told(context)
+        centre, alpha, beta = self._parameters_for(context)
         away = z - centre
         image = _norm(away)
-        # r² + (α + β − R) r − α R = 0; of the two ways to write its root the one that subtracts no near numbers
+        # r² + (α + β − R) r − α R = 0; the form of the root without cancellation
         half = (alpha + beta - image) / 2
         root = (half.square() + alpha * image).sqrt()
         radius = torch.where(half > 0, alpha * image / (half.abs() + root), half.abs() + root)
@@ -134,13 +134,13 @@ class Radial(Bijection):
         near = 1 / (alpha + radius)
         return (self.features - 1) * torch.log1p(beta * near) + torch.log1p(alpha * beta * near.square())
 
-    def _told(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _parameters_for(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """x₀ ``(batch or 1, D)``, α and β ``(batch or 1,)``."""
-        centre, raw = self.parameters_told(context).split([self.features, 2], 1)
+        centre, raw = self.conditioned(context).split([self.features, 2], 1)
         alpha, sum_of_both = F.softplus(raw).unbind(1)
         return centre, alpha, sum_of_both - alpha
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    # the square root has no slope at zero: a point on the centre would get a NaN for a gradient
+    # the square root has no derivative at zero: the gradient of a point at the centre would be NaN
     return vectors.square().sum(1).clamp_min(torch.finfo(vectors.dtype).tiny).sqrt()

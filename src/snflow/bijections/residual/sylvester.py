@@ -17,8 +17,8 @@ from snflow.numerics.root_finding import implicit_inverse
 
 
 @final
-class ToldParameters(nn.Module):
-    """p = p₀ + A c: one vector of parameters for all rows, or one a row by a linear map of its context.
+class ConditionedParameters(nn.Module):
+    """p = p₀ + A c: one vector of parameters for all rows, or one per row by a linear map of its context.
 
     Args:
         where: the layer, for errors.
@@ -29,30 +29,30 @@ class ToldParameters(nn.Module):
         context: ``(batch, C)``; p: ``(1, P)`` without a context, ``(batch, P)`` with one.
 
     Raises:
-        ConfigError: a count below one, or a negative size of the context.
+        ConfigError: a count below one, or a context that is not a vector.
 
     Example:
         >>> import torch
-        >>> ToldParameters("layer", 3)(None).shape
+        >>> ConditionedParameters("layer", 3)(None).shape
         torch.Size([1, 3])
     """
 
     def __init__(self, where: str, count: int, *, context_shape: int | Shape | None = None) -> None:
         super().__init__()
         check_count(where, "parameters", count)
-        told = check_context_vector(where, context_shape)
-        self.context_shape = (told,) if told else None
-        self.own = nn.Parameter(torch.randn(count) / count**0.5)
-        self.told = nn.Linear(told, count, bias=False) if told else None
+        size = check_context_vector(where, context_shape)
+        self.context_shape = (size,) if size else None
+        self.offset = nn.Parameter(torch.randn(count) / count**0.5)
+        self.linear = nn.Linear(size, count, bias=False) if size else None
 
     def forward(self, context: Tensor | None) -> Tensor:
         """p."""
-        own = self.own[None]
-        return own if self.told is None else own + self.told(context)
+        offset = self.offset[None]
+        return offset if self.linear is None else offset + self.linear(context)
 
 
 Basis = Literal["householder", "orthogonal", "triangular"]
-"""Columns of reflections, the orthogonal factor of a free matrix, or the features themselves, in either order."""
+"""Columns of a product of reflections, the orthogonal factor of a free matrix, or columns of the identity."""
 
 
 @final
@@ -60,23 +60,22 @@ class Sylvester(Bijection):
     """z = x + Q R tanh(R̃ Qᵀx + b), log|det| = Σ log(1 + rᵢᵢ r̃ᵢᵢ (1 − tanh²)): M planar flows at once.
 
     Q has M orthonormal columns, R and R̃ are upper triangular with diagonals in (−1, 1), so that the map is one-to-one
-    and its determinant costs O(M). The way back solves for Qᵀx from its last element to its first, the root of one
-    number each, M in all.
+    and its determinant costs O(M). The inverse solves for Qᵀx from its last element to its first, one scalar root each.
 
     Args:
         features: D.
-        units: M, D at most; D of them when ``None``.
+        units: M, at most D; ``None`` for D.
         basis: Q: ``"householder"`` by M reflections, ``"orthogonal"`` by the QR factors of a free matrix,
-            ``"triangular"`` for the first M features in their order: let a permutation stand between two layers.
-        context_shape: C, the size of a context vector that moves R, R̃ and b by a linear map; ``None`` for no
-            context. Q is the same for all.
+            ``"triangular"`` for the first M features: put a permutation between two such layers.
+        context_shape: C, the size of a context vector that shifts R, R̃ and b by a linear map; ``None`` for no
+            context. Q does not depend on it.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one, more units than features, or an unknown basis.
-        ConvergenceError: a root was not found, in the inverse.
+        ConvergenceError: in the inverse, a root was not found.
 
     References:
         van den Berg et al. (2018), Sylvester normalizing flows for variational inference, eq. 13-16 and theorem 2.
@@ -110,11 +109,11 @@ class Sylvester(Bijection):
         self.features, self.units, self.basis = features, units, basis
         shape = {"householder": (units, features), "orthogonal": (features, units), "triangular": (0,)}[basis]
         self.directions = nn.Parameter(torch.randn(shape)) if basis != "triangular" else None
-        self.parameters_told = ToldParameters("Sylvester", 2 * units * units + units, context_shape=context_shape)
-        self.context_shape = self.parameters_told.context_shape
+        self.conditioned = ConditionedParameters("Sylvester", 2 * units * units + units, context_shape=context_shape)
+        self.context_shape = self.conditioned.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        outer, inner, bias = self._told(context)
+        outer, inner, bias = self._parameters_for(context)
         columns = self._columns(x)
         y = x @ columns
         height = torch.tanh((inner @ y[:, :, None])[:, :, 0] + bias)
@@ -123,21 +122,21 @@ class Sylvester(Bijection):
         return x + moved @ columns.T, torch.log1p(slopes).sum(1)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        outer, inner, bias = self._told(context)
+        outer, inner, bias = self._parameters_for(context)
         columns = self._columns(z)
         image = z @ columns
         found: list[Tensor] = []
         heights: list[Tensor] = []
         log_slopes = torch.zeros_like(z[:, 0])
         for unit in reversed(range(self.units)):
-            # what the later ones, found already, add inside and outside of the tanh
+            # the contributions of the later units, already known, inside and outside the tanh
             shift, offset = bias[:, unit].expand(z.shape[0]), torch.zeros_like(z[:, 0])
             for later, (y, height) in enumerate(zip(reversed(found), reversed(heights), strict=True), unit + 1):
                 shift = shift + inner[:, unit, later] * y
                 offset = offset + outer[:, unit, later] * height
             scale, weight = inner[:, unit, unit].expand_as(shift), outer[:, unit, unit].expand_as(shift)
 
-            def bent(
+            def scalar_map(
                 y: Tensor, shift: Tensor = shift, scale: Tensor = scale, weight: Tensor = weight
             ) -> tuple[Tensor, Tensor]:
                 height = torch.tanh(scale * y + shift)
@@ -145,7 +144,7 @@ class Sylvester(Bijection):
 
             target = image[:, unit] - offset
             reach = weight.abs()
-            y, log_slope = implicit_inverse(bent, target, target - reach, target + reach, where="Sylvester")
+            y, log_slope = implicit_inverse(scalar_map, target, target - reach, target + reach, where="Sylvester")
             found.append(y)
             heights.append(torch.tanh(scale * y + shift))
             log_slopes = log_slopes + log_slope
@@ -162,11 +161,11 @@ class Sylvester(Bijection):
         columns: Tensor = torch.linalg.qr(self.directions)[0]
         return columns
 
-    def _told(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _parameters_for(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """R and R̃ ``(batch or 1, M, M)``, b ``(batch or 1, M)``."""
         square = self.units * self.units
-        told: Tensor = self.parameters_told(context)
-        outer, inner, bias = told.split([square, square, self.units], 1)
+        parameters: Tensor = self.conditioned(context)
+        outer, inner, bias = parameters.split([square, square, self.units], 1)
         return self._triangle(outer), self._triangle(inner), bias
 
     def _triangle(self, flat: Tensor) -> Tensor:
@@ -182,23 +181,24 @@ def _diagonal(matrices: Tensor) -> Tensor:
 class GeneralizedSylvester(Bijection):
     """z = x + Wᵀ f(W x), log|det| = Σ log(1 + ∂fᵢ/∂yᵢ), W orthogonal, f autoregressive: a Sylvester flow with networks.
 
-    fᵢ(y) = Σₖ uₖ tanh(wₖ yᵢ + bₖ) + t, its numbers told by a masked network of y₁ … yᵢ₋₁, its slope above −1, so that
-    the map is one-to-one. The way back solves for W x from the first element to the last, the root of one number each.
+    fᵢ(y) = Σₖ uₖ tanh(wₖ yᵢ + bₖ) + t with parameters predicted by a masked network from y₁ … yᵢ₋₁ and with a slope
+    above −1, so that the map is one-to-one. The inverse solves for W x from the first element to the last, one scalar
+    root each.
 
     Args:
         features: D.
-        units: bends of each fᵢ.
-        width: features inside of the masked network.
-        depth: hidden layers of it.
+        units: number of tanh units of each fᵢ.
+        width: units of each hidden layer of the masked network.
+        depth: number of its hidden layers.
         context_shape: C, the size of a context vector that the network sees; ``None`` for no context.
-        activation: what stands between its layers.
+        activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``, between its layers.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one.
-        ConvergenceError: a root was not found, in the inverse.
+        ConvergenceError: in the inverse, a root was not found.
 
     References:
         Hoogeboom, Garcia Satorras, Tomczak, Welling (2020), The convolution exponential and generalized Sylvester
@@ -245,5 +245,5 @@ class GeneralizedSylvester(Bijection):
         return found @ turn, log_det
 
     def _turn(self, x: Tensor) -> Tensor:
-        """W with shape ``(D, D)``: one reflection a row of the parameter."""
+        """W with shape ``(D, D)``: a product of D reflections."""
         return reflect(torch.eye(x.shape[1], dtype=x.dtype, device=x.device), self.directions)
