@@ -21,21 +21,21 @@ from snflow.numerics.transforms import under_transform
 
 @final
 class Affine(Bijection):
-    """z = (x − shift) / scale, with log|det| = −Σ log|scale|: a fixed normalization, saved with the weights.
+    """z = (x − shift) / scale, with log|det| = −Σ log|scale|: a fixed normalization, stored with the weights.
 
     A number applies to every element of events of any shape. A tensor fixes the event shape, in which a dimension of
-    size one stands for any size: ``(3, 1, 1)`` is one number a channel.
+    size one stands for any size: ``(3, 1, 1)`` is one number per channel.
 
     Args:
-        shift: what maps to zero, a number or a tensor with shape ``event``, in the units of x.
-        scale: what counts as one, a number or a tensor with shape ``event``, in the units of x; not zero.
+        shift: the point that maps to zero, a number or a tensor with shape ``event``, in the units of x.
+        scale: the unit, a number or a tensor with shape ``event``, in the units of x; not zero.
 
     Attributes:
-        shift: buffer, with the shape that the two arguments have together.
+        shift: buffer, with the broadcast shape of the two arguments.
         scale: buffer, likewise.
 
     Raises:
-        ConfigError: a scale is zero, a number is not finite, or the two shapes do not fit.
+        ConfigError: a scale is zero, a number is not finite, or the two shapes do not broadcast.
 
     Example:
         >>> import torch, snflow
@@ -68,17 +68,17 @@ class Affine(Bijection):
 
     @classmethod
     def standardizing(cls, data: Tensor, floor: float = 1e-6) -> Self:
-        """z = (x − mean) / deviation of each element over a sample; elements that do not vary keep the scale one.
+        """z = (x − mean) / std of each element over a sample; the scale of constant elements is one.
 
-        The moments are summed in float64. An element counts as constant when its deviation is below ``floor`` times its
-        largest magnitude: dividing by that would blow up rounding errors.
+        The moments are summed in float64. An element counts as constant if its standard deviation is below ``floor``
+        times its largest magnitude, since dividing by less would amplify rounding errors.
 
         Args:
-            data: with shape ``(batch, *event)``; integers are taken as numbers.
-            floor: the smallest deviation, relative to the largest magnitude.
+            data: with shape ``(batch, *event)``; integers are allowed.
+            floor: the smallest standard deviation, relative to the largest magnitude.
 
         Raises:
-            DataError: there are no rows, or some are not finite.
+            DataError: the data have no rows, or values that are not finite.
 
         Example:
             >>> import torch, snflow
@@ -89,7 +89,10 @@ class Affine(Bijection):
         name = f"{cls.__name__}.standardizing"
         if data.dim() == 0 or data.shape[0] == 0:
             raise DataError(
-                name, expected="shape (batch, *event) with a row at least", got=f"{tuple(data.shape)}", fix="pass data"
+                name,
+                expected="shape (batch, *event) with at least one row",
+                got=f"{tuple(data.shape)}",
+                fix="pass data",
             )
         rows = data.double()
         finite = rows.flatten(1).isfinite().all(1) if rows.dim() > 1 else rows.isfinite()
@@ -98,14 +101,14 @@ class Affine(Bijection):
                 name,
                 expected="finite data",
                 got=f"{int((~finite).sum())} rows with NaN or infinity, the first is {int((~finite).int().argmax())}",
-                fix="drop or repair these rows",
+                fix="remove or repair these rows",
             )
         # in units near the largest magnitude no square overflows or vanishes; a power of two costs no rounding
         exponent = rows.abs().amax(0).frexp().exponent.double() - 1
         unit = exponent.exp2()
-        deviation = (rows / unit).std(0, correction=0)
+        std = (rows / unit).std(0, correction=0)
         mean = unit * (rows / unit).mean(0)
-        scale = torch.where(deviation > floor, unit * deviation, 1.0)
+        scale = torch.where(std > floor, unit * std, 1.0)
         dtype = data.dtype if data.is_floating_point() else torch.get_default_dtype()
         return cls(mean.to(dtype), scale.to(dtype))
 
@@ -127,8 +130,8 @@ class Affine(Bijection):
             raise ConfigError(
                 self.label,
                 expected=expected,
-                got=f"{values[wrong][0].item()} in {int(wrong.sum())} of {values.numel()} places",
-                fix="use Affine.standardizing(data), which takes care of constant features",
+                got=f"{values[wrong][0].item()} in {int(wrong.sum())} of {values.numel()} elements",
+                fix="use Affine.standardizing(data), which handles constant features",
             )
 
     def extra_repr(self) -> str:
@@ -170,14 +173,14 @@ class Scaling(Bijection):
 class Logit(Bijection):
     """z = logit(p), p = α + (1 − 2α)x, with log|det| = Σ [log(1 − 2α) − log p − log(1 − p)] (Dinh et al. 2017, §4.1).
 
-    Takes events of any shape with values in [0, 1]; z has the shape of x. Thanks to α both ends are finite. An x
-    outside [0, 1] has no density: its row gets a log-determinant of −inf, the z of the nearest end, and a gradient that
-    is finite. NaN stays NaN.
+    Accepts events of any shape with values in [0, 1]; z has the shape of x and is finite at both ends, since α > 0.
+    Outside [0, 1] the density is zero: the row gets a log-determinant of −inf, the z of the nearest end and a finite
+    gradient. NaN stays NaN.
 
-    The inverse gives values in [0, 1]: a latent beyond ±logit(1 − α) decodes to the nearest end.
+    The inverse has values in [0, 1]: a latent beyond ±logit(1 − α) is decoded to the nearest end.
 
     Args:
-        alpha: the share α by which both ends are drawn in, in (0, 0.5).
+        alpha: α, the margin at both ends, in (0, 0.5).
 
     Raises:
         ConfigError: α is not in (0, 0.5).
@@ -200,10 +203,10 @@ class Logit(Bijection):
         size = math.prod(x.shape[1:])
         outside = (inner != x).reshape(len(x), size).any(1)
         low, high = x.new_full((), self.alpha), x.new_full((), 1 - self.alpha)
-        # each logarithm from its own side: 1 − p has no digits left where p is close to one
+        # both from their own end: 1 − p loses its digits where p is close to one
         log_p, log_q = torch.lerp(low, high, inner).log(), torch.lerp(high, low, inner).log()
         log_det = size * math.log1p(-2 * self.alpha) - sum_event(log_p + log_q)
-        # added, so that what is not a number stays so
+        # added, so that NaN stays NaN
         return log_p - log_q, log_det + torch.where(outside, -math.inf, 0.0).to(x.dtype)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -220,10 +223,10 @@ class Logit(Bijection):
 class LeakyReLU(Bijection):
     """z = x where x ≥ 0, αx where x < 0, with log|det| = (number of negative elements) · log α.
 
-    Takes events of any shape; z has the shape of x.
+    Accepts events of any shape; z has the shape of x.
 
     Args:
-        alpha: the slope α of the negative side, positive.
+        alpha: α > 0, the slope for negative x.
 
     Raises:
         ConfigError: the slope is not a positive number.
@@ -262,11 +265,11 @@ class LeakyReLU(Bijection):
 class SmoothLeakyReLU(Bijection):
     """z = αx + (1 − α) softplus(x), with log|det| = Σ log(α + (1 − α) sigmoid(x)) (Gresele et al. 2020, §5).
 
-    Takes events of any shape; z has the shape of x. The slope rises from α to one. The inverse is Newton's method from
-    the right, where it falls monotonically on the root because the map is convex; it has the gradient 1/f'(x).
+    Accepts events of any shape; z has the shape of x. The slope rises from α to one. The inverse is Newton's method
+    from the right, which converges monotonically because the map is convex; its gradient is 1/f'(x).
 
     Args:
-        alpha: the slope α far on the negative side, in (0, 1].
+        alpha: α, the slope at −∞, in (0, 1].
 
     Raises:
         ConfigError: the slope is not in (0, 1].
@@ -294,7 +297,7 @@ class SmoothLeakyReLU(Bijection):
         lowest = z - (1 - self.alpha) * math.log(2)
         lower, upper = (torch.where(bound < 0, bound / self.alpha, bound).detach() for bound in (lowest, z))
         root = invert_increasing(self._value_and_slope, z, lower, upper, start=upper, where=f"{self.label} inverse")
-        # one more Newton step, for the gradient; an infinity is its own root and gets none
+        # one more Newton step carries the gradient; an infinity is its own root and gets none
         value, slope = self._value_and_slope(root)
         x = root - torch.where(root.isinf(), 0.0, (value - z) / slope)
         return x, -sum_event(self._value_and_slope(x)[1].log())
@@ -313,7 +316,7 @@ class SmoothLeakyReLU(Bijection):
 class CDF(Bijection):
     """z = F(x), log|det| = Σ log F'(x): the probability integral transform; its inverse is inverse transform sampling.
 
-    Takes events of any shape; z has the shape of x, in [0, 1]. With a uniform base the flow is the density F' itself;
+    Accepts events of any shape; z has the shape of x, in [0, 1]. With a uniform base the flow is the density F' itself;
     followed by other layers, or by the quantiles of a normal distribution (the :class:`~snflow.Inverse` of another
     CDF), it is a copula.
 

@@ -14,7 +14,7 @@ from snflow.numerics.factorization import reflect
 
 
 class FactoredLinear(Bijection):
-    """z = W x + b, log|det W| from the factors of W: abstract base of the linear layers that are parametrized by factors.
+    """z = W x + b, log|det W| from the factors of W: abstract base of linear layers given by factors.
 
     **To write one**, implement the product, the solve and the log-determinant; the bias is handled here.
 

@@ -27,7 +27,7 @@ _LEAST_ROWS = 20
 
 @final
 class Gaussianization(Bijection):
-    """z = R Ψ((x − m)/s), Ψᵢ = Φ⁻¹ ∘ Fᵢ: each feature is made normal through its distribution function, then all are rotated.
+    """z = R Ψ((x − m)/s), Ψᵢ = Φ⁻¹ ∘ Fᵢ: makes each feature normal by its CDF, then rotates.
 
     Ψ is a monotone rational-quadratic spline through quantiles of the data, the identity far outside. :meth:`fit` sets
     m, s, Ψ and, for ``"pca"``, R from data, without gradients; otherwise the first training batch does. This happens
@@ -70,7 +70,7 @@ class Gaussianization(Bijection):
         self.event_shape = (features,)
         self.bins, self.rotation = bins, rotation
         self.mean = nn.Parameter(torch.zeros(features))
-        self.log_deviation = nn.Parameter(torch.zeros(features))
+        self.log_std = nn.Parameter(torch.zeros(features))
         self.spline = rational_quadratic_spline(
             features,
             bins=bins,
@@ -90,12 +90,12 @@ class Gaussianization(Bijection):
             )
             if bool(x.isfinite().all()):
                 self.fit(x.detach())
-        y, log_det = self.spline((x - self.mean) * (-self.log_deviation).exp())
-        return y @ self.turn.T, log_det - self.log_deviation.sum()
+        y, log_det = self.spline((x - self.mean) * (-self.log_std).exp())
+        return y @ self.turn.T, log_det - self.log_std.sum()
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         y, log_det = self.spline.inverse(z @ self.turn)
-        return y * self.log_deviation.exp() + self.mean, log_det + self.log_deviation.sum()
+        return y * self.log_std.exp() + self.mean, log_det + self.log_std.sum()
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> Gaussianization:
@@ -107,10 +107,10 @@ class Gaussianization(Bijection):
         if len(x) < _LEAST_ROWS:
             raise ConfigError("Gaussianization.fit", expected=f"{_LEAST_ROWS} rows or more", got=str(len(x)))
         rows = x.double()
-        deviation = rows.std(0).clamp_min(1e-6)
+        std = rows.std(0).clamp_min(1e-6)
         self.mean.copy_(rows.mean(0))
-        self.log_deviation.copy_(deviation.log())
-        rows = (rows - rows.mean(0)) / deviation
+        self.log_std.copy_(std.log())
+        rows = (rows - rows.mean(0)) / std
         # knots at equidistant normal scores, as far out as the data reach
         edge = min(3.5, math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - 10 / len(rows), dtype=torch.float64))))
         scores = torch.linspace(-edge, edge, self.bins - 1, dtype=torch.float64, device=x.device)

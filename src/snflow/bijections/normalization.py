@@ -57,7 +57,7 @@ class ActNorm(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("initialized", torch.tensor(False))
-        # a copy of the buffer in Python, so that a step does not wait for the device; None after a load may have changed it
+        # a copy of the buffer in Python, so that a step does not wait for the device; None after a load
         self._is_initialized: bool | None = False
         self.register_load_state_dict_post_hook(_forget)
 
@@ -98,13 +98,13 @@ class ActNorm(Bijection):
             distributed.all_reduce(sums)
         count = sums[2].clamp_min(1)
         mean = sums[0] / count
-        deviation = (sums[1] / count - mean.square()).clamp_min(0).sqrt()
-        if not bool((torch.isfinite(mean) & torch.isfinite(deviation) & (sums[2] > 1)).all()):
+        std = (sums[1] / count - mean.square()).clamp_min(0).sqrt()
+        if not bool((torch.isfinite(mean) & torch.isfinite(std) & (sums[2] > 1)).all()):
             return
         # scaled to a standard deviation of one, the noise of a constant channel would become huge in the next batch
-        deviation = torch.where(deviation <= CONSTANT * mean.abs(), 1.0, deviation)
+        std = torch.where(std <= CONSTANT * mean.abs(), 1.0, std)
         self.bias.copy_(-mean)
-        self.log_scale.copy_(-deviation.log())
+        self.log_scale.copy_(-std.log())
         self.initialized.fill_(True)
         self._is_initialized = True
 

@@ -1,4 +1,4 @@
-"""Convolutional networks: plain, residual, and with attention."""
+"""Convolutional networks: plain, residual and with attention."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.errors import ConfigError, check_context_shape, check_count, check_kernel
+from snflow.errors import CheckedConstructor, ConfigError, check_context_shape, check_count, check_kernel
 
 
 @final
-class ConvNet(nn.Module):
-    """h = w₃ ⋆ ReLU(w₂ ⋆ ReLU(w₁ ⋆ a)): convolutions that keep the image size, zero at first.
+class ConvNet(nn.Module, metaclass=CheckedConstructor):
+    """h = w₃ ⋆ ReLU(w₂ ⋆ ReLU(w₁ ⋆ a)): convolutions that keep the image size.
 
-    The last convolution begins with zeros, so that a coupling begins as the identity.
+    The last convolution begins at zero, so that a coupling begins as the identity.
 
     Args:
         in_channels: channels of a.
-        width: channels between two convolutions.
         out_channels: channels of h.
-        kernel_sizes: side of each kernel, odd; Glow has 3, 1, 3.
+        width: channels of the hidden layers.
+        kernel_sizes: side of each kernel, odd; Glow uses 3, 1, 3.
 
     Shapes:
         a: ``(batch, in_channels, height, width)``; h: ``(batch, out_channels, height, width)``.
@@ -63,14 +63,14 @@ class ConvNet(nn.Module):
 
 
 @final
-class ResidualConvNet(nn.Module):
-    """h₀ = w₀ ⋆ a, hᵢ = hᵢ₋₁ + uᵢ ⋆ ReLU(vᵢ ⋆ ReLU(hᵢ₋₁)), y = w ⋆ ReLU(hₙ): keeps the image size, zero at first.
+class ResidualConvNet(nn.Module, metaclass=CheckedConstructor):
+    """h₀ = w₀ ⋆ a, hᵢ = hᵢ₋₁ + uᵢ ⋆ ReLU(vᵢ ⋆ ReLU(hᵢ₋₁)), y = w ⋆ ReLU(hₙ), zero at first: keeps the image size.
 
     Args:
         in_channels: channels of a.
-        width: channels inside.
         out_channels: channels of y.
-        blocks: n, of two 3×3 convolutions each.
+        width: channels of the hidden layers.
+        blocks: n, the number of residual blocks of two 3×3 convolutions each.
 
     Shapes:
         a: ``(batch, in_channels, height, width)``; y: ``(batch, out_channels, height, width)``.
@@ -116,25 +116,25 @@ _HEADS = 4
 
 
 @final
-class AttentionConvNet(nn.Module):
+class AttentionConvNet(nn.Module, metaclass=CheckedConstructor):
     """h ← norm(h + gated conv(h)), h ← norm(h + gated attention(h + position)), n times: Flow++'s conditioner.
 
-    Every pixel sees the whole image. The last convolution begins with zeros.
+    Each pixel sees the whole image. The last convolution begins at zero.
 
     Args:
         in_channels: channels of a.
-        width: channels inside, a multiple of 4, the number of heads.
         out_channels: channels of y.
-        size: (height, width) of the images: positions have learned codes.
-        blocks: n.
-        context_shape: the shape of an image that the network sees beside a, of the same size; ``None`` for no context.
+        size: (height, width) of the images, each pixel of which has a learned code.
+        width: channels of the hidden layers, a multiple of 4, the number of heads.
+        blocks: n, the number of blocks.
+        context_shape: ``(channels, height, width)`` of an image concatenated to a; ``None`` for no context.
 
     Shapes:
         a: ``(batch, in_channels, height, width)``; context: ``(batch, *context_shape)``; y:
         ``(batch, out_channels, height, width)``.
 
     Raises:
-        ConfigError: a count below one, or a width that four heads cannot share.
+        ConfigError: a count below one, a width that is not a multiple of 4, or a context of another size.
 
     References:
         Ho et al. (2019), Flow++, section 3.3; Vaswani et al. (2017), Attention is all you need.
@@ -160,7 +160,7 @@ class AttentionConvNet(nn.Module):
         for option, count in counts.items():
             check_count("AttentionConvNet", option, count)
         if width % _HEADS:
-            raise ConfigError("AttentionConvNet", expected=f"a width that {_HEADS} divides", got=str(width))
+            raise ConfigError("AttentionConvNet", expected=f"width to be a multiple of {_HEADS}", got=str(width))
         image = check_context_shape("AttentionConvNet", context_shape)
         if image is not None and (len(image) != 3 or image[1:] != tuple(size)):
             raise ConfigError(
@@ -185,7 +185,7 @@ class AttentionConvNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """One gated convolution and one gated attention, each added and normalised over the channels."""
+    """A gated convolution and gated attention, each with a skip connection and normalized over the channels."""
 
     def __init__(self, width: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -197,20 +197,20 @@ class _Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
     def forward(self, h: Tensor) -> Tensor:
-        """h with the same shape."""
-        h = self._normal(0, h + F.glu(self.conv_gate(_both_signs(self.conv(_both_signs(h)))), 1))
-        return self._normal(1, h + F.glu(self.attention_gate(self._attended(h + self.position)), 1))
+        """h, with the shape of the input."""
+        h = self._normalized(0, h + F.glu(self.conv_gate(_both_signs(self.conv(_both_signs(h)))), 1))
+        return self._normalized(1, h + F.glu(self.attention_gate(self._attended(h + self.position)), 1))
 
     def _attended(self, h: Tensor) -> Tensor:
         heads = self.query_key_value(h).flatten(2).unflatten(1, (3, _HEADS, -1)).transpose(-1, -2)
         query, key, value = heads.unbind(1)
         return F.scaled_dot_product_attention(query, key, value).transpose(-1, -2).reshape(h.shape)
 
-    def _normal(self, number: int, h: Tensor) -> Tensor:
+    def _normalized(self, number: int, h: Tensor) -> Tensor:
         normal: Tensor = self.norms[number](h.movedim(1, -1))
         return normal.movedim(-1, 1)
 
 
 def _both_signs(h: Tensor) -> Tensor:
-    """ELU of h and of −h, side by side."""
+    """ELU of h and of −h, concatenated."""
     return F.elu(torch.cat([h, -h], 1))

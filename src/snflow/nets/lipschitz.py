@@ -1,4 +1,4 @@
-"""Networks with a bound on the Lipschitz constant."""
+"""Networks with a bounded Lipschitz constant."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.errors import ConfigError, check_choice, check_context_vector, check_count
+from snflow.errors import CheckedConstructor, ConfigError, check_choice, check_context_vector, check_count
 from snflow.nets.mlp import LipschitzActivation
 from snflow.nets.spectral_norm import spectral_layer
 from snflow.numerics.monotone import SOFTPLUS_ONE
 
 _SWISH_SLOPE = 1.1
-"""No slope of x σ(βx) is larger (1.0998…), whatever β is."""
+"""The slope of x σ(βx) is at most 1.0998… for every β."""
 _PAIR_SLOPE = 1.004
-"""Of the pair (LipSwish(x), LipSwish(−x)): √(1.0998² + 0.0998²) / 1.1."""
+"""That of the pair (LipSwish(x), LipSwish(−x)): √(1.0998² + 0.0998²) / 1.1."""
 
 
 @final
-class LipSwish(nn.Module):
+class LipSwish(nn.Module, metaclass=CheckedConstructor):
     """y = x σ(βx) / 1.1, β > 0 learned: slopes between −0.1 and 1, and second derivatives that do not vanish.
 
-    A residual flow's loss holds first derivatives of its networks, so that its gradient holds second ones: a ReLU's are
-    zero, those of saturating activations are small where their slope is near one.
+    The loss of a residual flow contains first derivatives of its networks, and its gradient second ones. Those of a
+    ReLU are zero, and those of saturating activations are small where their slope is near one.
 
     References:
         Chen, Behrmann, Duvenaud, Jacobsen (2019), Residual flows for invertible generative modeling, section 3.3.
@@ -37,7 +37,7 @@ class LipSwish(nn.Module):
     """
 
     factor = 1
-    """How many numbers come out for one."""
+    """Outputs per input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ class LipSwish(nn.Module):
 
 
 @final
-class CLipSwish(nn.Module):
-    """y = (LipSwish(x), LipSwish(−x)) / 1.004: twice the channels, and a slope that stays near one on both sides.
+class CLipSwish(nn.Module, metaclass=CheckedConstructor):
+    """y = (LipSwish(x), LipSwish(−x)) / 1.004: twice the channels, and a slope near one on both sides.
 
     References:
         Perugachi-Diaz, Tomczak, Bhulai (2021), Invertible DenseNets with concatenated LipSwish, section 3.3.
@@ -63,7 +63,7 @@ class CLipSwish(nn.Module):
     """
 
     factor = 2
-    """How many numbers come out for one."""
+    """Outputs per input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,14 +75,14 @@ class CLipSwish(nn.Module):
 
 
 def lipschitz_activation(where: str, name: LipschitzActivation) -> LipSwish | CLipSwish:
-    """Make the activation of this name.
+    """Return the activation of this name.
 
     Args:
         where: the caller, for the error.
         name: ``"lipswish"`` or ``"clipswish"``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: an unknown name.
 
     Example:
         >>> lipschitz_activation("net", "clipswish").factor
@@ -93,15 +93,15 @@ def lipschitz_activation(where: str, name: LipschitzActivation) -> LipSwish | CL
 
 
 @final
-class LipschitzNet(nn.Module):
+class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
     """g(x) = Wₙ φ(… φ(W₁ x + A c)), each ‖Wᵢ‖ ≤ L^(1/n): ‖g(x) − g(y)‖ ≤ L ‖x − y‖ for every context c.
 
     Args:
         event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
-        width: features, or channels, inside.
-        depth: number n − 1 of hidden layers.
-        kernel_sizes: for images, the side of each of the n kernels, odd; by default 3 for the first and the last and 1
-            between them.
+        width: units, or channels, of the hidden layers.
+        depth: n − 1, the number of hidden layers.
+        kernel_sizes: for images, the side of each of the n kernels, odd; by default 3 for the first and the last, 1
+            for the others.
         lipschitz: L, in (0, 1).
         context_shape: C, the size of a context vector that adds a bias to the first layer; ``None`` for no context.
         activation: φ, ``"lipswish"`` or ``"clipswish"``.
@@ -110,7 +110,7 @@ class LipschitzNet(nn.Module):
         x, g(x): ``(batch, *event_shape)``; context: ``(batch, C)``.
 
     Raises:
-        ConfigError: a count below one, a bound out of its range, or as many kernels as there are no layers.
+        ConfigError: a count below one, a bound out of range, or a number of kernels other than that of layers.
 
     References:
         Behrmann et al. (2019), Invertible residual networks; Chen et al. (2019), Residual flows, appendix E.
@@ -143,11 +143,11 @@ class LipschitzNet(nn.Module):
         if len(kernels) != depth + 1:
             raise ConfigError(
                 "LipschitzNet",
-                expected=f"{depth + 1} kernels, one a layer",
+                expected=f"{depth + 1} kernels, one per layer",
                 got=str(kernels),
-                fix="give a kernel for each hidden layer and for the last",
+                fix="give a kernel size for each hidden layer and for the last",
             )
-        told = check_context_vector("LipschitzNet", context_shape)
+        context_size = check_context_vector("LipschitzNet", context_shape)
         self.lipschitz = lipschitz
         bound = lipschitz ** (1 / (depth + 1))
         inner = event_shape[1:]
@@ -158,30 +158,29 @@ class LipschitzNet(nn.Module):
             spectral_layer((size, *inner), out, kernel, bound)
             for size, out, kernel in zip(widths, outputs, kernels, strict=True)
         )
-        self.told = nn.Linear(told, width, bias=False) if told else None
+        self.context = nn.Linear(context_size, width, bias=False) if context_size else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """g(x, context)."""
         h: Tensor = self.layers[0](x)
-        if self.told is not None:
-            told: Tensor = self.told(context)
-            h = h + told.view(*told.shape, *(1 for _ in h.shape[2:]))
+        if self.context is not None:
+            bias: Tensor = self.context(context)
+            h = h + bias.view(*bias.shape, *(1 for _ in h.shape[2:]))
         for activation, layer in zip(self.activations, self.layers[1:], strict=True):
             h = layer(activation(h))
         return h
 
 
 @final
-class LipschitzDenseNet(nn.Module):
-    """hᵢ₊₁ = (η̂₁ hᵢ, η̂₂ φ(Wᵢ hᵢ)), η̂₁² + η̂₂² = 1, g(x) = W hₙ: what was found is kept and added to, ‖J_g‖ ≤ L.
+class LipschitzDenseNet(nn.Module, metaclass=CheckedConstructor):
+    """hᵢ₊₁ = (η̂₁ hᵢ, η̂₂ φ(Wᵢ hᵢ)), η̂₁² + η̂₂² = 1, g(x) = W hₙ: a densely connected network with ‖J_g‖ ≤ L.
 
-    ‖Wᵢ‖ ≤ 1 and both parts are weighed so that a concatenation does not stretch; how much of the old and of the new is
-    learned, one pair η a layer.
+    ‖Wᵢ‖ ≤ 1, and the weights η̂, learned per layer, keep the Lipschitz constant of each concatenation at one.
 
     Args:
         event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
-        growth: features, or channels, that a layer adds (twice as many with ``"clipswish"``).
-        depth: number n of layers that add some.
+        growth: units, or channels, that each layer adds (twice as many with ``"clipswish"``).
+        depth: n, the number of layers.
         kernel_size: for images, the side of their kernels, odd; the last layer has a 1×1 kernel.
         lipschitz: L, in (0, 1).
         context_shape: C, the size of a context vector that adds a bias to the first layer; ``None`` for no context.
@@ -191,7 +190,7 @@ class LipschitzDenseNet(nn.Module):
         x, g(x): ``(batch, *event_shape)``; context: ``(batch, C)``.
 
     Raises:
-        ConfigError: a count below one, or a bound out of its range.
+        ConfigError: a count below one, or a bound out of range.
 
     References:
         Perugachi-Diaz, Tomczak, Bhulai (2021), Invertible DenseNets with concatenated LipSwish, section 3, eq. 6-10.
@@ -218,7 +217,7 @@ class LipschitzDenseNet(nn.Module):
             check_count("LipschitzDenseNet", option, count)
         if not 0 < lipschitz < 1:
             raise ConfigError("LipschitzDenseNet", expected="0 < lipschitz < 1", got=str(lipschitz), fix="use 0.97")
-        told = check_context_vector("LipschitzDenseNet", context_shape)
+        context_size = check_context_vector("LipschitzDenseNet", context_shape)
         self.lipschitz = lipschitz
         layers, activations = [], []
         channels, inner = event_shape[0], event_shape[1:]
@@ -229,7 +228,7 @@ class LipschitzDenseNet(nn.Module):
         self.layers, self.activations = nn.ModuleList(layers), nn.ModuleList(activations)
         self.last = spectral_layer((channels, *inner), event_shape[0], 1, lipschitz)
         self.shares = nn.Parameter(torch.full((depth, 2), SOFTPLUS_ONE))
-        self.told = nn.Linear(told, growth, bias=False) if told else None
+        self.context = nn.Linear(context_size, growth, bias=False) if context_size else None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """g(x, context)."""
@@ -238,9 +237,9 @@ class LipschitzDenseNet(nn.Module):
         shares = shares / shares.norm(dim=1, keepdim=True)
         for number, (layer, activation) in enumerate(zip(self.layers, self.activations, strict=True)):
             new = layer(h)
-            if number == 0 and self.told is not None:
-                told: Tensor = self.told(context)
-                new = new + told.view(*told.shape, *(1 for _ in new.shape[2:]))
+            if number == 0 and self.context is not None:
+                bias: Tensor = self.context(context)
+                new = new + bias.view(*bias.shape, *(1 for _ in new.shape[2:]))
             h = torch.cat([shares[number, 0] * h, shares[number, 1] * activation(new)], 1)
         y: Tensor = self.last(h)
         return y

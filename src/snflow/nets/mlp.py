@@ -7,27 +7,27 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import check_choice, check_context_vector, check_count
+from snflow.errors import CheckedConstructor, check_choice, check_context_vector, check_count
 
 Activation = Literal["relu", "silu", "elu", "tanh"]
-"""What stands between hidden layers: relu fits edges soonest; the others are smooth, and so are the densities."""
+"""The nonlinearity: relu fits sharp edges fastest; the others give smooth densities."""
 
 LipschitzActivation = Literal["lipswish", "clipswish"]
-"""Activations of Lipschitz constant one: x σ(βx) / 1.1, or that of x and of −x side by side."""
+"""Activations with Lipschitz constant one: x σ(βx) / 1.1, or that of x and of −x concatenated."""
 
 
 _MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
 
 def activation_module(where: str, name: Activation) -> nn.Module:
-    """Make the activation of this name.
+    """Return the activation of this name.
 
     Args:
         where: the caller, for the error.
         name: one of ``Activation``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: an unknown name.
 
     Example:
         >>> activation_module("MLP", "silu")
@@ -38,19 +38,19 @@ def activation_module(where: str, name: Activation) -> nn.Module:
 
 
 @final
-class MLP(nn.Module):
+class MLP(nn.Module, metaclass=CheckedConstructor):
     """h₀ = W₀ (x, context), hᵢ = Wᵢ φ(hᵢ₋₁), y = V φ(hₙ).
 
     Args:
         features: D of x.
         outputs: O of y.
-        width: features inside.
-        depth: number n + 1 of hidden layers.
-        context_shape: C, the size of a context vector that the network sees beside x; ``None`` for no context.
-        residual: whether each hidden layer behind the first adds to the one before it.
+        width: units of each hidden layer.
+        depth: n + 1, the number of hidden layers.
+        context_shape: C, the size of a context vector that is concatenated to x; ``None`` for no context.
+        residual: whether each hidden layer after the first adds to the one before it.
         activation: φ, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        input_bound: the network sees x clamped to ±this, so that points far outside get what the nearest point inside
-            gets: a network of ReLUs would tell them ever larger numbers. ``None`` for no bound.
+        input_bound: clamps x to ±this, so that the outputs of a distant point are those of the nearest point inside
+            instead of growing without bound; ``None`` for no bound.
 
     Shapes:
         x: ``(batch, D)``; context: ``(batch, C)``; y: ``(batch, O)``.
@@ -98,14 +98,14 @@ class MLP(nn.Module):
 
 
 @final
-class ResidualMLP(nn.Module):
-    """h₀ = W x, hᵢ = hᵢ₋₁ + Bᵢ SiLU(Aᵢ SiLU(hᵢ₋₁, context)), y = x + V hₙ: smooth, and the identity at first.
+class ResidualMLP(nn.Module, metaclass=CheckedConstructor):
+    """h₀ = W (x, context), hᵢ = hᵢ₋₁ + Bᵢ SiLU(Aᵢ SiLU(hᵢ₋₁)), y = x + V hₙ: smooth, and near the identity at first.
 
     Args:
         features: D of x and y.
-        width: features inside.
+        width: units of each hidden layer.
         blocks: number of residual blocks.
-        context_shape: C, the size of a context vector that the network sees beside x; ``None`` for no context.
+        context_shape: C, the size of a context vector that is concatenated to x; ``None`` for no context.
 
     Shapes:
         x, y: ``(batch, *event)`` with D elements in each event; context: ``(batch, C)``.
@@ -155,15 +155,15 @@ class ResidualMLP(nn.Module):
 
 
 @final
-class PeriodicMLP(nn.Module):
-    """y = MLP(cos x, sin x, context): a network without a seam where the circle closes.
+class PeriodicMLP(nn.Module, metaclass=CheckedConstructor):
+    """y = MLP(cos x, sin x, context): a network that is periodic in each angle.
 
     Args:
         features: D of x, angles in radians.
         outputs: O of y.
-        width: features inside.
+        width: units of each hidden layer.
         depth: number of hidden layers.
-        context_shape: C, the size of a context vector that the network sees beside x; ``None`` for no context.
+        context_shape: C, the size of a context vector that is concatenated to x; ``None`` for no context.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
 
     Shapes:

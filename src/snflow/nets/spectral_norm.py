@@ -1,4 +1,4 @@
-"""Linear maps with a bound on the spectral norm."""
+"""Linear maps with a bounded spectral norm."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from snflow.numerics.krylov import leading_direction
 from snflow.numerics.transforms import outside_transforms, refuse_transforms, stands_for_many, value_of
 
 _MOST_CYCLES = 100
-"""Krylov spaces at most for one weight in ``eval()``; they end when the norm is known to the root of the rounding."""
+"""The most Krylov spaces for one weight in ``eval()``; iteration stops at a relative error of √ε."""
 
 
 class _Spectral(nn.Module, ABC):
     """W / max(1, σ(W)/c), with the largest singular value by power iteration and Lanczos' method.
 
-    In ``train()`` the direction is carried on by one power iteration for each new weight; in ``eval()`` it is found by
-    Lanczos' method once a weight, so that the bound holds to the root of the rounding. Between two changes of the
-    weight the layer is one fixed map, which iterations that call it again and again rely on.
+    In ``train()`` the singular vector is updated by one power iteration for each new weight; in ``eval()`` it is
+    computed by Lanczos' method once per weight, so that the bound holds up to √ε. Between two changes of the weight the
+    layer is a fixed map, on which iterative solvers rely.
 
     Raises:
         ConfigError: ``vmap`` runs over the weight.
@@ -52,7 +52,7 @@ class _Spectral(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W x / max(1, σ/c) + b."""
-        # the weight is scaled, not the result: it is smaller than a batch of them
+        # scales the weight rather than the result, which is larger
         return self._map(self.weight / (self.norm() / self.bound).clamp_min(1), x, self.bias)
 
     def norm(self) -> Tensor:
@@ -71,7 +71,9 @@ class _Spectral(nn.Module, ABC):
     @torch.no_grad()
     def _direction(self) -> Tensor:
         if stands_for_many(self.weight):
-            refuse_transforms(type(self).__name__, "its norm is found by looking at numbers: run such flows one by one")
+            refuse_transforms(
+                type(self).__name__, "its norm depends on the weight: run such flows one by one"
+            )
         weight = value_of(self.weight.detach())
         with outside_transforms():
             return self._kept_direction(weight)
@@ -90,7 +92,7 @@ class _Spectral(nn.Module, ABC):
         return v
 
     def _settled(self, weight: Tensor) -> Tensor:
-        """The direction in which W stretches most."""
+        """The leading right singular vector of W."""
         still = torch.finfo(weight.dtype).eps ** 0.5
         return self._leading(weight, cycles=_MOST_CYCLES, tolerance=still)
 
@@ -101,13 +103,13 @@ class _Spectral(nn.Module, ABC):
         return leading_direction(gram, self.direction, cycles=cycles, tolerance=tolerance)
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what is known of a weight: it is found again."""
+        """Leave the known norms out of copies and pickles: they are computed again on demand."""
         return {**self.__dict__, "_known": {}}
 
 
 @final
 class SpectralLinear(_Spectral):
-    """y = W x / max(1, σ(W)/c) + b: a linear map of Lipschitz constant c at most.
+    """y = W x / max(1, σ(W)/c) + b: a linear map with a Lipschitz constant of at most c.
 
     Args:
         features: D of x.
@@ -118,7 +120,7 @@ class SpectralLinear(_Spectral):
         x: ``(batch, D)``; y: ``(batch, O)``.
 
     Raises:
-        ConfigError: a count below one, or a bound out of its range.
+        ConfigError: a count below one, or a bound out of range.
 
     References:
         Miyato et al. (2018), Spectral normalization for generative adversarial networks, algorithm 1; Behrmann et al.
@@ -154,10 +156,10 @@ class SpectralLinear(_Spectral):
 
 @final
 class SpectralConv2d(_Spectral):
-    """y = w ⋆ x / max(1, σ(A(w))/c) + b: a zero-padded convolution of Lipschitz constant c at most.
+    """y = w ⋆ x / max(1, σ(A(w))/c) + b: a zero-padded convolution with a Lipschitz constant of at most c.
 
-    σ is that of the whole map on images of one size, not of the kernel flattened to a matrix, which would bound it by a
-    factor of the kernel's side too early or too late.
+    σ is the norm of the map on images of one size, not that of the kernel flattened to a matrix, which may differ from
+    it by a factor up to the side of the kernel.
 
     Args:
         channels: C of x.
@@ -170,7 +172,7 @@ class SpectralConv2d(_Spectral):
         x: ``(batch, C, height, width)``; y: ``(batch, O, height, width)``.
 
     Raises:
-        ConfigError: a count below one, an even kernel, or a bound out of its range.
+        ConfigError: a count below one, an even kernel, or a bound out of range.
 
     References:
         Gouk et al. (2021), Regularisation of neural networks by enforcing Lipschitz continuity, section 4; Chen et al.
@@ -201,7 +203,7 @@ class SpectralConv2d(_Spectral):
 def spectral_layer(
     event_shape: tuple[int, ...], outputs: int, kernel_size: int, bound: float
 ) -> SpectralLinear | SpectralConv2d:
-    """Make the layer for vectors ``(D,)`` or for images ``(C, height, width)``.
+    """Return the layer for vectors ``(D,)`` or for images ``(C, height, width)``.
 
     Example:
         >>> type(spectral_layer((3,), 4, 1, 0.9)).__name__

@@ -1,4 +1,4 @@
-"""The velocity of a continuous flow."""
+"""The velocity network of a continuous flow."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import check_context_vector, check_count, check_kernel
+from snflow.errors import CheckedConstructor, check_context_vector, check_count, check_kernel
 from snflow.nets.mlp import Activation, activation_module
 
 
 @final
-class VelocityNet(nn.Module):
-    """hᵢ = φ((Wᵢ hᵢ₋₁ + bᵢ) ⊙ 2σ(Aᵢ s + aᵢ) + Bᵢ s), s = (t, context): layers that time and context scale and shift.
+class VelocityNet(nn.Module, metaclass=CheckedConstructor):
+    """hᵢ = φ((Wᵢ hᵢ₋₁ + bᵢ) ⊙ 2σ(Aᵢ s + aᵢ) + Bᵢ s), s = (t, context): layers scaled and shifted by time and context.
 
-    The last layer begins at zero, so that a flow begins as the identity. The gains lie between 0 and 2 and begin at
-    about 1. As gates between 0 and 1 they would begin half closed, three layers at an eighth of their strength: after a
-    short training flows of two and four dimensions were a quarter to half a nat worse.
+    The last layer begins at zero, so that a flow begins as the identity. The gains lie between 0 and 2 and begin near
+    1. Gates between 0 and 1 would begin half closed, and three layers at an eighth of their strength: after a short
+    training, flows of two and four dimensions were a quarter to half a nat worse.
 
     Args:
         event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
-        width: features, or channels, inside.
-        depth: hidden layers.
+        width: units, or channels, of the hidden layers.
+        depth: number of hidden layers.
         kernel_size: for images, the side of the kernels, odd.
         context_shape: C, the size of a context vector; ``None`` for no context.
-        activation: φ, smooth: ``"tanh"``, ``"silu"`` or ``"elu"``; a ``"relu"`` makes adaptive solvers slow.
+        activation: φ, smooth: ``"tanh"``, ``"silu"`` or ``"elu"``; ``"relu"`` makes adaptive solvers slow.
 
     Shapes:
         x, y: ``(batch, *event_shape)``; t: a scalar; context: ``(batch, C)``.
@@ -74,12 +74,12 @@ class VelocityNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """The velocity of x at time t."""
-        told = t.to(x).reshape(1, 1)
+        s = t.to(x).reshape(1, 1)
         if context is not None:
-            told = torch.cat([told.expand(len(context), 1), context], 1)
+            s = torch.cat([s.expand(len(context), 1), context], 1)
         h = x
         for number, (layer, gain, shift) in enumerate(zip(self.maps, self.gains, self.shifts, strict=True)):
-            factor, moved = 2 * torch.sigmoid(gain(told)), shift(told)
+            factor, moved = 2 * torch.sigmoid(gain(s)), shift(s)
             if h.dim() == 4:
                 factor, moved = factor[..., None, None], moved[..., None, None]
             h = torch.addcmul(moved, layer(h if number == 0 else self.activation(h)), factor)

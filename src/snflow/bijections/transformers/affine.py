@@ -1,4 +1,4 @@
-"""Affine and tanh transformers: additive, scale and shift, gated, and a sum of tanh units."""
+"""Additive, affine and gated transformers, and sums of tanh units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST_GATE = 5.0
 
 @final
 class AdditiveTransformer(Transformer):
-    """z = x + t, log dz/dx = 0, t = h₀: volume is kept (Dinh et al. 2015, NICE, eq. 8).
+    """z = x + t, log dz/dx = 0, t = h₀: preserves volume (Dinh et al. 2015, NICE, eq. 8).
 
     Example:
         >>> import torch
@@ -46,8 +46,8 @@ class AffineTransformer(Transformer):
     """z = x exp(s) + t, log dz/dx = s = c tanh(h₀/c), t = h₁ (Dinh et al. 2017, eq. 7).
 
     Args:
-        largest_log_scale: c, the bound of |s| in nats: the exponential of a free s overflows on data far from those of
-            training.
+        largest_log_scale: c, the bound on |s| in nats: without it exp(s) may overflow on data far from the training
+            data.
 
     Raises:
         ConfigError: the bound is not a positive number.
@@ -101,12 +101,12 @@ class AffineTransformer(Transformer):
 class GatedTransformer(Transformer):
     """z = σ x + (1 − σ) m, log dz/dx = log σ, σ = sigmoid(c tanh(h₀/c) + bias), m = h₁ (Kingma et al. 2016).
 
-    An LSTM's update: σ is below one, so that what the layer says is blended in and no value explodes; it begins near
-    one, where the layer is near the identity. It is meant for the fast direction of an inverse autoregressive flow.
-    The bound c = 5 is ours: a gate that closes on a far point cannot be opened again.
+    The update of an LSTM: σ is below one, so that values are blended and do not explode; it begins near one, where the
+    layer is near the identity. It is meant for the fast direction of an inverse autoregressive flow. The bound c = 5 is
+    ours: a gate that has closed on a distant point gets no gradient to open again.
 
     Args:
-        bias: added to h₀; the authors advise 1 or 2.
+        bias: added to h₀; the paper recommends 1 or 2.
 
     Example:
         >>> import torch
@@ -142,17 +142,17 @@ class GatedTransformer(Transformer):
 
 @final
 class TanhTransformer(Transformer):
-    """z = x + Σₖ uₖ tanh(wₖ x + bₖ) + t, uₖ wₖ > −1/K: what a Sylvester flow does to one number.
+    """z = x + Σₖ uₖ tanh(wₖ x + bₖ) + t, uₖ wₖ > −1/K: the scalar map of a Sylvester flow.
 
-    hᵢ are K products, K log-weights, K biases and t. The inverse is a root search with implicit gradients, in a bracket
-    of width 2 Σ|uₖ|.
+    hᵢ are K products uₖ wₖ, unconstrained, K log-weights, K biases and t. The inverse is a root search in a bracket of
+    width 2 Σ|uₖ|, with implicit gradients.
 
     Args:
         units: K.
 
     Raises:
         ConfigError: fewer than one unit.
-        ConvergenceError: in the inverse, elements found no root.
+        ConvergenceError: in the inverse, no root was found for some elements.
 
     References:
         Hoogeboom et al. (2020), The convolution exponential and generalized Sylvester flows, section 3.2.
@@ -173,21 +173,21 @@ class TanhTransformer(Transformer):
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z and log dz/dx."""
-        products, weights, biases, shift = self._told(h)
+        products, weights, biases, shift = self._parameters_of(h)
         heights = torch.tanh(weights * x + biases)
         z = x + (products / weights * heights).sum(0) + shift
         return z, torch.log1p((products * (1 - heights.square())).sum(0))
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """x and log dx/dz."""
-        products, weights, _, shift = self._told(h)
+        products, weights, _, shift = self._parameters_of(h)
         reach = (products / weights).abs().sum(0).expand_as(z)
         middle = z - shift
         return implicit_inverse(
             lambda x: self.forward(x, h), z, middle - reach, middle + reach, where="TanhTransformer"
         )
 
-    def _told(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _parameters_of(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         k = self.units
         products, weights, biases, shift = h.split([k, k, k, 1])
         return (F.softplus(products + SOFTPLUS_ONE) - 1) / k, bounded(weights).exp(), biases, shift[0]

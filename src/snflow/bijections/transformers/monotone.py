@@ -1,4 +1,4 @@
-"""Transformers by monotone networks: sigmoidal, mixture of logistics, integral, sum of squares."""
+"""Monotone networks as transformers: mixtures of logistics, sigmoidal, integral and sum-of-squares."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _LARGEST = 5.0
 
 @final
 class LogisticMixtureTransformer(Transformer):
-    """z = exp(a) logit(Σₖ πₖ σ((x − μₖ)/sₖ)) + b: the CDF of a mixture of logistics, opened by a logit (Flow++).
+    """z = exp(a) logit(Σₖ πₖ σ((x − μₖ)/sₖ)) + b: the CDF of a mixture of logistics, followed by a logit (Flow++).
 
-    hᵢ are K log-weights, K means, K log-scales, a and b. With zeros the means lie between −1 and 1, so that the
-    components are not all the same. The inverse is a root search with implicit gradients.
+    hᵢ are K log-weights, K means, K log-scales, a and b. Parameters of zero place the means between −1 and 1, so that
+    the components differ. The inverse is a root search with implicit gradients.
 
     Args:
         components: K.
 
     Raises:
         ConfigError: fewer than one component.
-        ConvergenceError: in the inverse, elements found no root.
+        ConvergenceError: in the inverse, no root was found for some elements.
 
     References:
         Ho et al. (2019), Flow++, eq. 13-15.
@@ -61,16 +61,16 @@ class LogisticMixtureTransformer(Transformer):
         return torch.addcmul(last[1], z, a.exp()), log_slope + a
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x by bracketing."""
+        """x by a root search."""
         return implicit_inverse(partial(self.forward, h=h), z, z - 1, z + 1, where="LogisticMixtureTransformer inverse")
 
 
 @final
 class SigmoidalTransformer(Transformer):
-    """z = τ_L(… τ₁(x)), τ(x) = logit(Σₖ wₖ σ(aₖ x + bₖ)): a monotone network that the conditioner writes.
+    """z = τ_L(… τ₁(x)), τ(x) = logit(Σₖ wₖ σ(aₖ x + bₖ)): a monotone network whose weights are the parameters.
 
-    hᵢ are K log-weights, K log-slopes and K shifts for each of the L layers. With zeros the shifts lie between −1 and
-    1. The inverse is a root search with implicit gradients.
+    hᵢ are K log-weights, K log-slopes and K shifts for each of the L layers. Parameters of zero place the shifts
+    between −1 and 1. The inverse is a root search with implicit gradients.
 
     Args:
         units: K.
@@ -78,7 +78,7 @@ class SigmoidalTransformer(Transformer):
 
     Raises:
         ConfigError: a count below one.
-        ConvergenceError: in the inverse, elements found no root.
+        ConvergenceError: in the inverse, no root was found for some elements.
 
     References:
         Huang et al. (2018), Neural autoregressive flows, eq. 8, the deep sigmoidal flow.
@@ -111,12 +111,12 @@ class SigmoidalTransformer(Transformer):
         return x, total
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x by bracketing."""
+        """x by a root search."""
         return implicit_inverse(partial(self.forward, h=h), z, z - 1, z + 1, where="SigmoidalTransformer inverse")
 
 
 def bounded(log_scale: Tensor) -> Tensor:
-    """c tanh(h/c), c = 5: a log-scale that no input can drive to overflow."""
+    """c tanh(h/c), c = 5: a bounded log-scale, whose exponential cannot overflow."""
     return _LARGEST * torch.tanh(log_scale / _LARGEST)
 
 
@@ -127,19 +127,19 @@ _LEAST_SLOPE = 1e-3
 class IntegralTransformer(Transformer):
     """z = ∫₀ˣ g(t; h) dt + β, log dz/dx = log g(x; h), g > 0 a network: an unconstrained monotone network.
 
-    Inside [−B, B] the integral is Gauss and Legendre's rule, outside g keeps its value at the border, where z is a
-    straight line. hᵢ are E numbers that g sees beside t, and β. One g serves all elements. The inverse is a root
-    search with implicit gradients.
+    On [−B, B] the integral is computed by Gauss–Legendre quadrature; outside, g keeps its value at the border and z is
+    linear. hᵢ are E further inputs of g, and β. All elements share one g. The inverse is a root search with implicit
+    gradients.
 
     Args:
         embedding: E.
-        width: features inside of g, which has two hidden layers.
-        nodes: of the quadrature rule.
+        width: units of each of the two hidden layers of g.
+        nodes: number of nodes of the quadrature.
         bound: B, in the units of x.
 
     Raises:
         ConfigError: a count below one, or a bound that is not positive.
-        ConvergenceError: in the inverse, elements found no root.
+        ConvergenceError: in the inverse, no root was found for some elements.
 
     References:
         Wehenkel & Louppe (2019), Unconstrained monotonic neural networks, eq. 3 and 5.
@@ -166,29 +166,29 @@ class IntegralTransformer(Transformer):
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = ∫₀ˣ g + β."""
-        said = self.of_embedding(h[:-1].movedim(0, -1))
+        embedded = self.of_embedding(h[:-1].movedim(0, -1))
         inner = x.clamp(-self.bound, self.bound)
-        value = integral(lambda t: self._log_integrand(t, said).exp(), inner, self.rule)
-        log_slope = self._log_integrand(inner, said)
+        value = integral(lambda t: self._log_integrand(t, embedded).exp(), inner, self.rule)
+        log_slope = self._log_integrand(inner, embedded)
         return value + log_slope.exp() * (x - inner) + h[-1], log_slope
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x by bracketing."""
+        """x by a root search."""
         return implicit_inverse(partial(self.forward, h=h), z, z - 1, z + 1, where="IntegralTransformer inverse")
 
-    def _log_integrand(self, t: Tensor, said: Tensor) -> Tensor:
-        # log 2 more: a network that begins near zero begins with a slope near one.
-        units = torch.tanh(self.hidden(torch.tanh(self.of_point(t.unsqueeze(-1)) + said)))
+    def _log_integrand(self, t: Tensor, embedded: Tensor) -> Tensor:
+        # the offset makes the slope one where the output of the network is zero
+        units = torch.tanh(self.hidden(torch.tanh(self.of_point(t.unsqueeze(-1)) + embedded)))
         positive: Tensor = F.softplus(self.last(units).squeeze(-1) + SOFTPLUS_ONE) + _LEAST_SLOPE
         return positive.log()
 
 
 @final
 class SumOfSquaresTransformer(Transformer):
-    """z = β + ∫₀ˣ (ε + Σₖ pₖ(t)²) dt, K polynomials of degree R: a polynomial of degree 2R + 1 that cannot fall.
+    """z = β + ∫₀ˣ (ε + Σₖ pₖ(t)²) dt, K polynomials of degree R: an increasing polynomial of degree 2R + 1.
 
-    hᵢ are the K (R + 1) coefficients and β. With zeros the map is nearly the identity. Outside [−B, B] it is a straight
-    line, so that points far away do not overflow. The inverse is a root search with implicit gradients.
+    hᵢ are the K (R + 1) coefficients and β. Parameters of zero give nearly the identity. Outside [−B, B] the map is
+    linear, so that distant points do not overflow. The inverse is a root search with implicit gradients.
 
     Args:
         polynomials: K.
@@ -197,7 +197,7 @@ class SumOfSquaresTransformer(Transformer):
 
     Raises:
         ConfigError: a count below one, or a bound that is not positive.
-        ConvergenceError: in the inverse, elements found no root.
+        ConvergenceError: in the inverse, no root was found for some elements.
 
     References:
         Jaini et al. (2019), Sum-of-squares polynomial flow, eq. 9.
@@ -218,25 +218,25 @@ class SumOfSquaresTransformer(Transformer):
         _check_bound("SumOfSquaresTransformer", bound)
         self.polynomials, self.degree, self.bound = polynomials, degree, bound
         self.parameters_per_element = polynomials * (degree + 1) + 1
-        # Σ p² = 1 at zero, and a slight slope that tells the polynomials apart: the same ones would stay the same.
+        # Σ p² = 1 at zero, and slightly different slopes: equal polynomials would stay equal
         first = torch.zeros(polynomials, degree + 1)
         first[:, 0] = ((1 - _LEAST_SLOPE) / polynomials) ** 0.5
         first[:, 1] = 0.05 * (torch.arange(polynomials) - (polynomials - 1) / 2)
         self.register_buffer("first", first, persistent=False)
-        # A power of t up to R is as large as B^R: coefficients are in units that make each of them matter alike.
+        # tⁱ is as large as Bⁱ: in these units all coefficients have similar effects
         self.register_buffer("units", torch.tensor([bound ** -float(i) for i in range(degree + 1)]), persistent=False)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = ∫₀ˣ (ε + Σ p²) + β."""
         ones = [1] * (h.dim() - 1)
-        said = h[:-1].unflatten(0, (self.polynomials, self.degree + 1)) * self.units.to(h.dtype).reshape(-1, *ones)
-        coefficients = said + self.first.reshape(*self.first.shape, *ones)
+        free = h[:-1].unflatten(0, (self.polynomials, self.degree + 1)) * self.units.to(h.dtype).reshape(-1, *ones)
+        coefficients = free + self.first.reshape(*self.first.shape, *ones)
         inner = x.clamp(-self.bound, self.bound)
         value, slope = sum_of_squares(inner, coefficients, _LEAST_SLOPE)
         return value + slope * (x - inner) + h[-1], slope.log()
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """x by bracketing."""
+        """x by a root search."""
         return implicit_inverse(partial(self.forward, h=h), z, z - 1, z + 1, where="SumOfSquaresTransformer inverse")
 
 

@@ -29,7 +29,7 @@ _MIN = 1e-3
 
 @final
 class LinearSplineTransformer(Transformer):
-    """z = s(x) with K straight pieces of equal width on [−B, B], the identity outside (Müller et al. 2019, §4.1).
+    """z = s(x) with K linear pieces of equal width on [−B, B], the identity outside (Müller et al. 2019, §4.1).
 
     hᵢ are K log-heights; zeros are the identity. The slope jumps at the knots. Both directions are in closed form.
 
@@ -38,7 +38,7 @@ class LinearSplineTransformer(Transformer):
         tail_bound: B, in the units of x.
 
     Raises:
-        ConfigError: fewer than one bin or so many that none has room, or a box without a size.
+        ConfigError: fewer than one bin or more than fit into the box, or a box without a size.
 
     Example:
         >>> import torch
@@ -63,7 +63,7 @@ class LinearSplineTransformer(Transformer):
 
 @final
 class QuadraticSplineTransformer(Transformer):
-    """z = s(x) with K quadratic pieces on [−B, B], the slope continuous in between (Müller et al. 2019, §4.2).
+    """z = s(x) with K quadratic pieces on [−B, B] and a continuous slope (Müller et al. 2019, §4.2).
 
     hᵢ are K log-widths and K + 1 log-slopes; zeros are the identity. Both directions are in closed form.
 
@@ -72,7 +72,7 @@ class QuadraticSplineTransformer(Transformer):
         tail_bound: B, in the units of x.
 
     Raises:
-        ConfigError: fewer than one bin or so many that none has room, or a box without a size.
+        ConfigError: fewer than one bin or more than fit into the box, or a box without a size.
 
     Example:
         >>> import torch
@@ -99,18 +99,18 @@ class QuadraticSplineTransformer(Transformer):
 
 @final
 class CubicSplineTransformer(Transformer):
-    """z = s(x) with K cubic pieces on [−B, B], the slope continuous in between (Durkan et al. 2019).
+    """z = s(x) with K cubic pieces on [−B, B] and a continuous slope (Durkan et al. 2019).
 
     hᵢ are K log-widths, K log-heights and the slopes at both ends; zeros are the identity. The inverse is a root search
-    with implicit gradients: the closed formula for roots of cubics loses its digits to cancellation.
+    with implicit gradients: the closed form for the roots of cubics suffers from cancellation.
 
     Args:
         bins: K.
         tail_bound: B, in the units of x.
 
     Raises:
-        ConfigError: fewer than one bin or so many that none has room, or a box without a size.
-        ConvergenceError: in the inverse, elements found no root.
+        ConfigError: fewer than one bin or more than fit into the box, or a box without a size.
+        ConvergenceError: in the inverse, no root was found for some elements.
 
     Example:
         >>> import torch
@@ -204,7 +204,7 @@ class RationalQuadraticTransformer(Transformer):
 
     def prepare(self, h: Tensor) -> SplineKnots:
         """The knots."""
-        # event by event in memory: the vectorised softplus rounds by the place of an element
+        # contiguous by element: the rounding of the vectorised softplus depends on the position in memory
         return self._knots_of(h[:, 0].movedim(0, -1).contiguous().movedim(-1, 0))
 
     def _knots(self, h: Tensor | SplineKnots, points: Tensor) -> SplineKnots:
@@ -229,7 +229,7 @@ class RationalQuadraticTransformer(Transformer):
 
 @final
 class CircularSplineTransformer(Transformer):
-    """z = wrap(s(wrap(x + φ))), log s': a spline of angles in [−π, π), with one slope where the circle closes.
+    """z = wrap(s(wrap(x + φ))), log s': a spline of angles in [−π, π), smooth where the circle closes.
 
     hᵢ are K log-widths, K log-heights, K slopes and a rotation φ in radians. x is taken modulo 2π; z is in [−π, π].
 
@@ -237,7 +237,7 @@ class CircularSplineTransformer(Transformer):
         bins: K.
 
     Raises:
-        ConfigError: fewer than one bin or so many that none has room.
+        ConfigError: fewer than one bin or more than fit onto the circle.
 
     References:
         Rezende et al. (2020), Normalizing flows on tori and spheres, section 2.1.2; Durkan et al. (2019).
@@ -259,7 +259,7 @@ class CircularSplineTransformer(Transformer):
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(wrap(x + φ))."""
         z, log_slope = spline(_wrapped(x + h[-1]), self._knots(h, x))
-        # Rounding must not carry an angle over the seam, where a uniform base would have no density.
+        # rounding must not carry an angle beyond ±π, where a uniform base has no density
         return z.clamp(-math.pi, math.pi), log_slope
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,7 +280,7 @@ class CircularSplineTransformer(Transformer):
 
 
 def _check_bins(where: str, bins: int, tail_bound: float) -> None:
-    """Refuse a box without a size, and more bins than have room if each takes a share of 1e-3 at least."""
+    """Refuse a box without a size, and more bins than fit if each takes at least a share of 1e-3."""
     _check_box(where, bins, tail_bound)
     if not bins < 1 / _MIN:
         raise ConfigError(where, expected=f"{1 / _MIN - 1:.0f} bins at most", got=str(bins), fix="8 is usual")
