@@ -54,7 +54,7 @@ def angles(spread: float, size: int) -> list[float]:
     weight = torch.zeros(EVENT[0], EVENT[0], 3, 3)
     weight[range(EVENT[0]), range(EVENT[0]), 1, 1] = 1
     weight += spread * torch.randn_like(weight)
-    layer = SelfNormalizingConv2d(EVENT[0], 3, inverse_kernel_size=size, tracking=Penalty(0.0))
+    layer = SelfNormalizingConv2d(EVENT[0], 3, inverse_kernel_size=size, tracking=Penalty(weight=0.0))
     layer.weight.data = weight
     layer.refresh_inverse(EVENT)
     matrix, exact = dense(weight)
@@ -81,7 +81,7 @@ def gradient(layer: SelfNormalizingConv2d, terms: int, probes: int) -> Tensor:
         EVENT[0],
         3,
         inverse_kernel_size=layer.inverse_weight.shape[-1],
-        tracking=Penalty(0.0, guard=False, neumann_terms=terms, neumann_probes=probes),
+        tracking=Penalty(weight=0.0, guard=False, neumann_terms=terms, neumann_probes=probes),
     )
     twin.load_state_dict(layer.state_dict())
     twin(torch.zeros(1, *EVENT))[1].sum().backward()

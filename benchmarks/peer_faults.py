@@ -149,7 +149,7 @@ def own_layers() -> dict[str, Callable[[], snflow.Bijection]]:
         "spline, coupling": lambda: flows.neural_spline(FEATURES, layers=1, width=16),
         "affine coupling": lambda: flows.realnvp(FEATURES, layers=2, width=16),
         "sigmoidal": lambda: flows.naf(FEATURES, layers=1, width=8, units=4),
-        "block autoregressive": lambda: flows.bnaf(FEATURES, layers=1, block=4),
+        "block autoregressive": lambda: flows.bnaf(FEATURES, layers=1, width=4),
         "integral of a network": lambda: flows.umnn(FEATURES, layers=1, width=8, integrand_width=8),
         "sum of squares": lambda: flows.sos(FEATURES, layers=1, width=8),
     }

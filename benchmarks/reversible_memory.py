@@ -31,7 +31,7 @@ half = features // 2
 masks = [alternating(features, number % 2) for number in range(depth)]
 layers = []
 for mask in masks:
-    coupling = Coupling(mask, AffineTransformer(), MLP(half, 2 * half, width))
+    coupling = Coupling(mask, AffineTransformer(), MLP(half, 2 * half, width=width))
     layers += [ActNorm(features, vectors=True), coupling, Permutation.reversed(features)]
 chain = Chain(layers)
 def peak():  # of this process alone: getrusage starts at the peak of the parent
