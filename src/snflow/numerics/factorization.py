@@ -12,11 +12,11 @@ from torch import Tensor
 from snflow.errors import NotInvertibleError, NumericalWarning
 
 LEAST_ACCURACY = 1e-2
-"""The relative error of a solve, condition number × machine epsilon, above which it is worth a warning."""
+"""The relative error of a solve, condition number × machine epsilon, above which to warn."""
 
 
 class Factor(Protocol):
-    """What a factorisation of A offers, however it was made."""
+    """A factorization of A, by whatever algorithm."""
 
     @property
     def log_abs_det(self) -> Tensor:
@@ -54,18 +54,18 @@ class LUFactor:
 
     @classmethod
     def of(cls, matrix: Tensor, owner: str) -> LUFactor:
-        """Factorise A, whatever its floating dtype, in float64.
+        """Factorize A in float64.
 
         Args:
             matrix: A, with shape ``(n, n)``.
-            owner: the layer of which an error speaks.
+            owner: the layer named in errors.
 
         Raises:
-            NotInvertibleError: A is singular or holds a value that is not finite.
+            NotInvertibleError: A is singular or has a value that is not finite.
 
         Warns:
-            NumericalWarning: the ratio of the pivots, a lower bound of sorts for the condition number, leaves fewer
-                than two digits to a solve.
+            NumericalWarning: the ratio of the pivots, a rough lower bound on the condition number, leaves fewer than
+                two digits in a solve.
         """
         factors, pivots, _ = torch.linalg.lu_factor_ex(matrix.detach().double())
         sizes = factors.diagonal().abs()
@@ -74,7 +74,7 @@ class LUFactor:
             finite = bool(torch.isfinite(matrix).all())
             raise NotInvertibleError(
                 owner,
-                expected="a weight with an inverse",
+                expected="an invertible weight",
                 got=f"a {'singular' if finite else 'non-finite'} {len(matrix)}×{len(matrix)} matrix",
                 fix="go back to an earlier checkpoint; train with a smaller learning rate or a larger penalty weight",
             )
@@ -95,14 +95,14 @@ class LUFactor:
 
 
 def warn_of_condition(condition: float, owner: str) -> None:
-    """Warn where a condition number leaves fewer than two digits of float64 to a solve."""
+    """Warn if a condition number leaves fewer than two digits in a solve in float64."""
     if condition * torch.finfo(torch.float64).eps > LEAST_ACCURACY:
         message = f"{owner}: a weight with a condition number of about {condition:.0e}: its inverse is mostly rounding"
         warnings.warn(message, NumericalWarning, stacklevel=3)
 
 
 def reflect(x: Tensor, vectors: Tensor, *, transposed: bool = False) -> Tensor:
-    """x H₁ … H_K for rows x, with Hₖ = I − 2 vₖ vₖᵀ/‖vₖ‖²: an orthogonal map, whatever the vectors.
+    """x H₁ … H_K for rows x, with Hₖ = I − 2 vₖ vₖᵀ/‖vₖ‖²: an orthogonal map for any vectors.
 
     Args:
         x: rows, with shape ``(batch, D)``.

@@ -11,16 +11,16 @@ from snflow.errors import ConvergenceError
 from snflow.numerics.implicit import implicit_solution
 
 RowMap = Callable[[Tensor], Tensor]
-"""A map of rows ``(batch, *event)`` to rows of that shape, each by itself."""
+"""A map of rows ``(batch, *event)`` to rows of that shape, independently of each other."""
 
 
 def default_tolerance(dtype: torch.dtype) -> float:
-    """Sixteen roundings, relative to the largest element of a row or to one."""
+    """Sixteen machine epsilons, relative to max(1, |x|) of a row."""
     return 16 * torch.finfo(dtype).eps
 
 
 def row_error(x: Tensor, image: Tensor) -> Tensor:
-    """max |f(x) − x| / max(1, max |x|) of each row, with shape ``(batch,)``; rows of no elements have none."""
+    """max |f(x) − x| / max(1, max |x|) of each row, with shape ``(batch,)``; zero for rows without elements."""
     if x.numel() == 0:
         return x.new_zeros(x.shape[0])
     size = x.flatten(1).abs().amax(1).clamp_min(1.0)
@@ -28,18 +28,18 @@ def row_error(x: Tensor, image: Tensor) -> Tensor:
 
 
 def expand(rows: Tensor, like: Tensor) -> Tensor:
-    """Give a number a row the shape ``(batch, 1, …)`` of the rows."""
+    """Reshape one number per row to ``(batch, 1, …)``."""
     return rows.reshape(-1, *(1 for _ in like.shape[1:]))
 
 
 def failure(where: str, failed: Tensor, error: Tensor, iterations: int) -> ConvergenceError:
-    """Say how many rows did not settle, and by how much."""
+    """The error that says how many rows did not converge, and by how much."""
     worst = error[failed].nan_to_num(nan=torch.inf).max().item()
     return ConvergenceError(
         where,
         expected=f"a fixed point within {iterations} iterations",
         got=f"none for {int(failed.sum())} of {failed.numel()} rows, |f(x) - x| up to {worst:.3g} of max(1, |x|)",
-        fix="the map must contract: bound its Lipschitz constant below one, allow more iterations, or use float64",
+        fix="the map must be a contraction: bound its Lipschitz constant, allow more iterations, or use float64",
     )
 
 
@@ -52,23 +52,24 @@ def picard(
     iterations: int = 1000,
     where: str = "picard",
 ) -> Tensor:
-    """x ← f(x) until max |f(x) − x| ≤ tolerance · max(1, |x|), each row by itself (Banach 1922).
+    """x ← f(x) until max |f(x) − x| ≤ tolerance · max(1, |x|), for each row (Banach 1922).
 
-    For f of Lipschitz constant L < 1 the error falls by L an iteration, and what is left of it is at most L/(1 − L) of
-    the last step. A row that is done does not move any more, so that its result does not depend on the others.
+    If f has a Lipschitz constant L < 1, each iteration reduces the error by the factor L, and the remaining error is at
+    most L/(1 − L) times the last step. A converged row is no longer updated, so that its result does not depend on the
+    other rows.
 
     Args:
-        function: f, of rows, each by itself.
-        start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is given back as it is.
-        tolerance: of each row, relative to max(1, |x|); sixteen roundings by default.
-        iterations: the most evaluations of f.
+        function: f, row by row.
+        start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is returned unchanged.
+        tolerance: error of each row, relative to max(1, |x|); sixteen machine epsilons by default.
+        iterations: the largest number of evaluations of f.
         where: the caller, for the error.
 
     Returns:
         The fixed points, with shape ``(batch, *event)``; no gradient flows through them.
 
     Raises:
-        ConvergenceError: some rows did not settle; it says how many and by how much.
+        ConvergenceError: some rows did not converge; the message says how many and by how much.
 
     Example:
         >>> import torch
@@ -91,7 +92,7 @@ def picard(
 
 
 _RIDGE = 1e-12
-"""Relative size of what keeps the small systems solvable when steps become parallel."""
+"""Relative ridge that keeps the small systems solvable when steps become parallel."""
 
 
 @torch.no_grad()
@@ -104,25 +105,25 @@ def anderson(
     iterations: int = 200,
     where: str = "anderson",
 ) -> Tensor:
-    """x ← Σ αᵢ f(xᵢ), α the affine weights that make Σ αᵢ (f(xᵢ) − xᵢ) least, each row by itself (Anderson 1965).
+    """x ← Σ αᵢ f(xᵢ), α the affine weights that minimize ‖Σ αᵢ (f(xᵢ) − xᵢ)‖, for each row (Anderson 1965).
 
-    For an affine f it is GMRES: far fewer evaluations than :func:`picard` where the Lipschitz constant is near one. A
-    step whose error is more than twice the smallest so far is replaced by the plain one from the best point, so that
-    a contraction converges in any case. A row that is done does not move any more.
+    For an affine f this is GMRES: it needs far fewer evaluations than :func:`picard` if the Lipschitz constant is near
+    one. A step whose error exceeds twice the smallest so far is replaced by the Picard step from the best point, so
+    that it converges for every contraction. A converged row is no longer updated.
 
     Args:
-        function: f, of rows, each by itself.
-        start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is given back as it is.
-        memory: how many points are weighed.
-        tolerance: of each row, relative to max(1, |x|); sixteen roundings by default.
-        iterations: the most evaluations of f.
+        function: f, row by row.
+        start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is returned unchanged.
+        memory: number of points that are combined.
+        tolerance: error of each row, relative to max(1, |x|); sixteen machine epsilons by default.
+        iterations: the largest number of evaluations of f.
         where: the caller, for the error.
 
     Returns:
         The fixed points, with shape ``(batch, *event)``; no gradient flows through them.
 
     Raises:
-        ConvergenceError: some rows did not settle; it says how many and by how much.
+        ConvergenceError: some rows did not converge; the message says how many and by how much.
 
     References:
         Anderson (1965), Iterative procedures for nonlinear integral equations; Walker & Ni (2011).
@@ -150,7 +151,7 @@ def anderson(
         least = torch.where(better, error, least)
         best = torch.where(expand(better, x), x, best)
         best_image = torch.where(expand(better, x), image, best_image)
-        # the image of a point within the tolerance is nearer still
+        # the image of a point within the tolerance is closer still
         settled = ~done & (error <= tolerance)
         x = torch.where(expand(settled, x), image, x)
         done = done | settled
@@ -166,13 +167,13 @@ def anderson(
 
 
 def _mixed(points: list[Tensor], images: list[Tensor]) -> Tensor:
-    """Weigh the images so that the weighed residual is least, by the normal equations of residual differences."""
+    """Combine the images so that the combined residual is least, by the normal equations of residual differences."""
     residuals = torch.stack([(i - p).flatten(1) for p, i in zip(points, images, strict=True)], 1)
     values = torch.stack([i.flatten(1) for i in images], 1)
     if len(points) == 1:
         return images[0]
     differences = residuals[:, :-1] - residuals[:, -1:]
-    # a product a row, summed in the same order whatever the batch
+    # one product per row, summed in an order that does not depend on the batch
     gram = (differences[:, :, None] * differences[:, None]).sum(-1)
     right = -(differences * residuals[:, -1:]).sum(-1)
     scale = gram.diagonal(dim1=1, dim2=2).amax(1).clamp_min(torch.finfo(gram.dtype).tiny)
@@ -186,7 +187,7 @@ def _mixed(points: list[Tensor], images: list[Tensor]) -> Tensor:
 
 
 Solver = Callable[..., Tensor]
-"""``picard`` or ``anderson``, or one with their arguments."""
+"""``picard``, ``anderson``, or a function with the same arguments."""
 
 
 def implicit_fixed_point(
@@ -197,15 +198,15 @@ def implicit_fixed_point(
     where: str = "implicit_fixed_point",
     **options: float | int | None,
 ) -> Tensor:
-    """x = f(x), with dx = (I − ∂f/∂x)⁻¹ df: the gradient of the exact solution, for whatever f depends on.
+    """x = f(x), with dx = (I − ∂f/∂x)⁻¹ df: the gradient of the exact solution for everything f depends on.
 
-    The backward pass solves u = v + (∂f/∂x)ᵀ u by the same iteration, a vector-Jacobian product of f each: no graph
-    of the iterations is kept.
+    The backward pass solves u = v + (∂f/∂x)ᵀ u by the same iteration, with one vector-Jacobian product of f per step:
+    no graph of the iterations is kept.
 
     Args:
-        function: f, of rows ``(batch, *event)``, each by itself; under autograd for its parameters and inputs.
+        function: f, row by row on ``(batch, *event)``, under autograd for its parameters and inputs.
         start: x₀, with that shape; no gradient flows to it.
-        solver: what finds the solution, and u.
+        solver: finds the solution, and u.
         where: the caller, for errors.
         options: ``tolerance``, ``iterations`` and ``memory`` of the solver.
 
@@ -213,7 +214,7 @@ def implicit_fixed_point(
         The fixed points, with shape ``(batch, *event)``.
 
     Raises:
-        ConvergenceError: some rows did not settle, forward or backward.
+        ConvergenceError: some rows did not converge, forward or backward.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Gradients that autograd cannot see: of a solution found outside of it, and of a value known in advance."""
+"""Gradients supplied to autograd: of a solution found outside it, and of a value known in advance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def implicit_solution(solution: Tensor, residual: Tensor, solve_transposed: Solv
 
     Args:
         solution: x*, found by any means, with shape ``(batch, *event)``; no gradient flows through it.
-        residual: y − A x*, about zero, built from y and from the parameters of A under autograd.
+        residual: y − A x*, about zero, computed from y and the parameters of A under autograd.
         solve_transposed: v ↦ A⁻ᵀ v, used once in the backward pass.
 
     Returns:
@@ -52,12 +52,12 @@ class _Implicit(torch.autograd.Function):
 
 
 def known_value(weight: Tensor, value: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """y = f(w) for a scalar f whose value is known already; f itself runs only if a gradient is asked for.
+    """y = f(w) for a scalar f whose value is known; f itself runs only if a gradient is computed.
 
     Args:
         weight: w, any shape.
         value: f(w), a scalar.
-        function: f, differentiable; called in the backward pass, also twice differentiable.
+        function: f, differentiable, called in the backward pass; the gradient can be differentiated again.
 
     Returns:
         The value, with the gradient of f.

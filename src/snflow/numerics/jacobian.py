@@ -1,4 +1,4 @@
-"""Jacobians of functions: products, determinants, Newton's method and power series of log-determinants."""
+"""Jacobians: products, determinants, Newton's method, and estimates of log-determinants."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from snflow.numerics.probes import sum_event
 Map = Callable[[Tensor], Tensor]
 
 TANGENTS = 64
-"""Columns of a Jacobian at a time: it bounds the memory and changes nothing else."""
+"""Columns of a Jacobian computed at a time, to bound the memory."""
 
 
 def along(function: Map, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x) and J_f(x) v, by forward differentiation; both can be differentiated again.
+    """f(x) and J_f(x) v, by forward-mode differentiation; both can be differentiated again.
 
     Args:
         function: f, row by row, ``(batch, *event)`` to ``(batch, *latent)``.
@@ -37,7 +37,7 @@ def along(function: Map, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pulled(function: Map, x: Tensor) -> tuple[Tensor, Map]:
-    """f(x) and v ↦ J_f(x)ᵀ v, by backward differentiation; neither can be differentiated again.
+    """f(x) and v ↦ J_f(x)ᵀ v, by reverse-mode differentiation; neither can be differentiated again.
 
     Args:
         function: f, row by row.
@@ -63,14 +63,14 @@ def pulled(function: Map, x: Tensor) -> tuple[Tensor, Map]:
 
 
 def jacobian(function: Map, x: Tensor) -> Tensor:
-    """J_f(x), one matrix a row: D directional derivatives, 64 at a time.
+    """J_f(x), one matrix per row: D directional derivatives, 64 at a time.
 
     Args:
         function: f, row by row, ``(batch, *event)`` to ``(batch, *event)``.
         x: where, with shape ``(batch, *event)``, D elements in each event.
 
     Returns:
-        The Jacobians, with shape ``(batch, D, D)``, differentiable in x and in what f holds.
+        The Jacobians, with shape ``(batch, D, D)``, differentiable in x and in the parameters of f.
 
     Example:
         >>> jacobian(torch.square, torch.tensor([[3.0, 4.0]]))
@@ -90,16 +90,16 @@ def jacobian(function: Map, x: Tensor) -> Tensor:
 
 
 def jacobian_of(value: Tensor, x: Tensor) -> Tensor:
-    """J, one matrix a row, of a value that was made from x under autograd: D vector-Jacobian products.
+    """J, one matrix per row, of a value computed from x under autograd: D vector-Jacobian products.
 
-    For few elements it is the fastest way in training, where the value is needed too.
+    For few elements this is the fastest method in training, where the value is needed too.
 
     Args:
         value: f(x), row by row, with shape ``(batch, *event)`` and a graph that leads to x.
         x: where, with shape ``(batch, *event)``, D elements in each event.
 
     Returns:
-        The Jacobians, with shape ``(batch, D, D)``, differentiable where gradients are on.
+        The Jacobians, with shape ``(batch, D, D)``, differentiable if gradients are enabled.
 
     Example:
         >>> x = torch.tensor([[3.0, 4.0]], requires_grad=True)
@@ -116,7 +116,7 @@ def jacobian_of(value: Tensor, x: Tensor) -> Tensor:
 
 
 def jacobian_log_det(function: Map, x: Tensor) -> Tensor:
-    """log|det J_f(x)| in nats, with shape ``(batch,)``: exact, O(D³) a row.
+    """log|det J_f(x)| in nats, with shape ``(batch,)``: exact, O(D³) per row.
 
     Example:
         >>> jacobian_log_det(torch.exp, torch.tensor([[1.0, 2.0]]))
@@ -130,15 +130,15 @@ def lanczos_log_det(function: Map, x: Tensor, probes: Tensor, steps: int = 30) -
     """½ tr log(JᵀJ) = log|det J_f(x)|, estimated by stochastic Lanczos quadrature; no gradient.
 
     For each probe ν the Lanczos recursion on JᵀJ from ν gives a small tridiagonal T with νᵀ log(JᵀJ) ν ≈
-    ‖ν‖² e₁ᵀ log(T) e₁. The mean over probes has the variance of Hutchinson's estimator, 2‖log(JᵀJ)/2‖_F² over the
-    number of probes at most; the quadrature's own error falls geometrically with the steps, the slower the worse the
-    condition of J.
+    ‖ν‖² e₁ᵀ log(T) e₁. The mean over probes has the variance of Hutchinson's estimator, at most 2‖log(JᵀJ)/2‖_F² over
+    the number of probes; the error of the quadrature falls geometrically with the steps, more slowly for an
+    ill-conditioned J.
 
     Args:
         function: f, row by row.
         x: where, with shape ``(batch, *event)``.
         probes: ν, with shape ``(probes, batch, *event)`` and E ννᵀ = I.
-        steps: of the recursion; D is enough for the exact quadrature.
+        steps: steps of the recursion; with D the quadrature is exact.
 
     Returns:
         Estimates in nats, with shape ``(batch,)``.
@@ -175,18 +175,18 @@ def _quadrature(gram: Map, start: Tensor, steps: int) -> Tensor:
 def newton_solve(
     function: Map, target: Tensor, start: Tensor, step: Callable[[Tensor, Tensor], Tensor], max_iterations: int = 50
 ) -> tuple[Tensor, Tensor]:
-    """x ← x + t Δ, Δ ≈ J_f(x)⁻¹ (y − f(x)), t halved until ‖y − f(x)‖ falls: each row on its own.
+    """x ← x + t Δ, Δ ≈ J_f(x)⁻¹ (y − f(x)), t halved until ‖y − f(x)‖ falls, for each row.
 
     Args:
         function: f, row by row.
         target: y, with shape ``(batch, *event)``.
         start: the first x, with the same shape.
         step: (x, residual) ↦ Δ.
-        max_iterations: steps at most.
+        max_iterations: the largest number of steps.
 
     Returns:
         x, and the relative residual ‖y − f(x)‖ / max(1, ‖y‖) of each row, with shape ``(batch,)``; a row stops at
-        10 · (machine epsilon)^0.9, or where no step brings it nearer.
+        10 · (machine epsilon)^0.9, or if no step reduces it.
 
     Example:
         >>> y, one = torch.tensor([[9.0]]), torch.ones(1, 1)
@@ -229,13 +229,13 @@ def _norm(rows: Tensor) -> Tensor:
 
 
 def roulette_weights(certain: int, stop: float = 0.5) -> list[float]:
-    """1 / P(N ≥ k) for k = 1 … N, with N = certain + a geometric number: how much each drawn term of a series counts.
+    """1 / P(N ≥ k) for k = 1 … N, with N = certain + a geometric number: weights of a randomly truncated series.
 
-    A sum of N terms so weighed has the mean of the whole series.
+    The weighted sum of N terms has the whole series as its mean.
 
     Args:
-        certain: terms that are always there.
-        stop: probability of ending after each further one.
+        certain: number of terms that are always included.
+        stop: probability of stopping after each further term.
 
     Returns:
         N weights, N drawn from torch's global generator.
@@ -254,9 +254,9 @@ def roulette_weights(certain: int, stop: float = 0.5) -> list[float]:
 def series_log_det(function: Map, x: Tensor, probes: Tensor, weights: list[float]) -> tuple[Tensor, Tensor]:
     """g(x) and Σₖ wₖ (−1)ᵏ⁺¹/k · νᵀJᵏν, mean over ν, with the gradient Σₖ wₖ (−1)ᵏ⁺¹ νᵀJᵏ⁻¹ ∂J ν.
 
-    With all wₖ = 1 it is the series of log|det(I + J)| cut off, biased by the rest, and with weights of
-    :func:`roulette_weights` it is unbiased; so is the gradient, the Neumann series of tr((I + J)⁻¹ ∂J). The vectors
-    νᵀJᵏ are made without a graph: memory does not grow with the number of terms.
+    With wₖ = 1 it is the truncated series of log|det(I + J)|, which is biased; with :func:`roulette_weights` it is
+    unbiased. So is its gradient, the Neumann series of tr((I + J)⁻¹ ∂J). The vectors νᵀJᵏ are computed without a graph:
+    memory does not grow with the number of terms.
 
     Args:
         function: g, row by row, ‖J_g‖ < 1.

@@ -15,21 +15,21 @@ from snflow.numerics.probes import sum_event
 def leading_direction(
     gram: Callable[[Tensor], Tensor], start: Tensor, *, steps: int = 16, cycles: int = 1, tolerance: float = 0.0
 ) -> Tensor:
-    """Argmax over ‖v‖ = 1 of ⟨v, AᵀA v⟩: the Ritz vector of a Krylov space, begun again from itself.
+    """Argmax over ‖v‖ = 1 of ⟨v, AᵀA v⟩: the leading Ritz vector of a Krylov space, with restarts.
 
-    Power iteration needs many hundred products where the largest singular values lie close together, as those of a
-    convolution do; a Krylov space of sixteen is as near. The error of σ², relative, is at most the tolerance, and
-    usually its square.
+    Power iteration needs several hundred products if the largest singular values lie close together, as those of a
+    convolution do; a Krylov space of dimension sixteen is as accurate. The relative error of σ² is at most the
+    tolerance, and usually its square.
 
     Args:
         gram: v ↦ AᵀA v, of the shape of ``start``.
-        start: a guess, of any shape; its neighbourhood is found sooner.
-        steps: dimension of a Krylov space, each a product.
-        cycles: how often it is begun again at most.
-        tolerance: ‖AᵀA v − σ² v‖ / σ² that is small enough.
+        start: the initial guess, of any shape.
+        steps: dimension of a Krylov space; each costs one product.
+        cycles: the largest number of Krylov spaces.
+        tolerance: the value of ‖AᵀA v − σ² v‖ / σ² at which to stop.
 
     Returns:
-        v, with the shape of ``start`` and norm one; ``start`` itself where AᵀA v is zero or not finite.
+        v, with the shape of ``start`` and norm one; ``start`` itself if AᵀA v is zero or not finite.
 
     References:
         Golub & Van Loan (2013), Matrix computations, section 10.1; Saad (2011), Numerical methods for large eigenvalue
@@ -104,7 +104,7 @@ def _ritz(gram: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> tuple[Tens
 Linear = Callable[[Tensor], Tensor]
 
 CHECK_EVERY = 5
-"""Steps of GMRES between two looks at the residual: each look is a small dense solve for every row."""
+"""Steps of GMRES between two checks of the residual, each of which costs a small dense solve per row."""
 
 
 def refine(
@@ -116,22 +116,22 @@ def refine(
     tolerance: float | None = None,
     max_iterations: int = 100,
 ) -> Tensor:
-    """x ← x + G(y − A x) from x = G y, and GMRES preconditioned by G once that stops paying.
+    """x ← x + G(y − A x) from x = G y, and GMRES preconditioned by G once that converges slowly.
 
     Args:
         product: x ↦ A x, linear.
         approximate_inverse: y ↦ G y, linear, G ≈ A⁻¹.
         target: y, with shape ``(batch, *event)``.
-        owner: the layer of which an error speaks.
-        tolerance: the relative residual ‖y − A x‖ / ‖y‖ to reach; by default 10 · (machine epsilon)^0.9, about what
-            the dtype can hold.
-        max_iterations: steps of the fixed point, and as many of GMRES.
+        owner: the layer named in errors.
+        tolerance: the relative residual ‖y − A x‖ / ‖y‖ to reach; by default 10 · (machine epsilon)^0.9, close to
+            the precision of the dtype.
+        max_iterations: the largest number of fixed-point steps, and of GMRES steps.
 
     Returns:
-        x, with the shape of y; every row has reached the tolerance.
+        x, with the shape of y; each row has reached the tolerance.
 
     Raises:
-        ConvergenceError: a row has not; the message says how many and by how much.
+        ConvergenceError: some rows have not; the message says how many and by how much.
 
     References:
         Saad & Schultz (1986), GMRES: a generalized minimal residual algorithm.
@@ -153,7 +153,7 @@ def refine(
         proposal = x + approximate_inverse(residual)
         left = target - product(proposal)
         now = (_norm(left) / scale).amax()
-        # A contraction slower than one half is better spent in a Krylov space.
+        # GMRES is faster if the error is not halved
         if not now < 0.5 * worst:
             break
         x, residual, worst = proposal, left, now
@@ -165,23 +165,23 @@ def refine(
             owner,
             expected=f"a refined inverse with a relative residual of {tolerance:.1e}",
             got=f"{int(failed.sum())} of {len(error)} rows above it, the worst at {float(error.amax()):.1e}",
-            fix="the learned inverse is too far off: use inverse='exact', or train with a larger penalty weight",
+            fix="the learned inverse is too inaccurate: use inverse='exact', or train with a larger penalty weight",
         )
     return x
 
 
 def gmres(product: Linear, preconditioner: Linear, target: Tensor, tolerance: Tensor, max_iterations: int) -> Tensor:
-    """min_u ‖y − A G u‖ over the Krylov space of A G, x = G u: right-preconditioned GMRES, each row on its own.
+    """min_u ‖y − A G u‖ over the Krylov space of A G, x = G u: right-preconditioned GMRES for each row.
 
     Args:
         product: x ↦ A x, linear.
         preconditioner: u ↦ G u, linear.
         target: y, with shape ``(batch, *event)``.
-        tolerance: the residual norm at which each row may stop, with shape ``(batch,)``.
+        tolerance: the residual norm at which to stop, with shape ``(batch,)``.
         max_iterations: the largest dimension of the Krylov space.
 
     Returns:
-        x, with the shape of y; the best of the space, whether or not the tolerance was reached.
+        x, with the shape of y: the best in the space, whether or not it reaches the tolerance.
 
     Example:
         >>> import torch
@@ -201,7 +201,7 @@ def gmres(product: Linear, preconditioner: Linear, target: Tensor, tolerance: Te
     for k in range(steps):
         w = product(preconditioner(basis[k].view_as(target))).flatten(1)
         space = torch.stack(basis, 1)
-        # Gram–Schmidt twice: once leaves the basis orthogonal only up to the condition number.
+        # Gram–Schmidt twice: the orthogonality after once depends on the condition number
         for _ in range(2):
             along = torch.einsum("bkn,bn->bk", space, w)
             w = w - torch.einsum("bk,bkn->bn", along, space)
@@ -214,7 +214,7 @@ def gmres(product: Linear, preconditioner: Linear, target: Tensor, tolerance: Te
         goal = target.new_zeros(batch, k + 2, 1)
         goal[:, 0, 0] = first
         small = hessenberg[:, : k + 2, : k + 1]
-        # A row that is solved has a rank-deficient space: the pseudo-inverse gives it the shortest answer.
+        # the space of a solved row is rank-deficient: the pseudo-inverse gives the shortest solution
         coefficients = torch.linalg.pinv(small) @ goal
         u = torch.einsum("bk,bkn->bn", coefficients[:, :, 0], space)
         if bool(((small @ coefficients - goal).squeeze(-1).norm(dim=1) <= tolerance).all()):

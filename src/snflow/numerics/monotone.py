@@ -14,7 +14,7 @@ SOFTPLUS_ONE = 0.5413248546129181
 
 
 def sum_of_squares(x: Tensor, coefficients: Tensor, least_slope: float) -> tuple[Tensor, Tensor]:
-    """z = ∫₀ˣ (ε + Σₖ pₖ(t)²) dt and dz/dx, pₖ(t) = Σᵢ aₖᵢ tⁱ: a polynomial that cannot fall.
+    """z = ∫₀ˣ (ε + Σₖ pₖ(t)²) dt and dz/dx, pₖ(t) = Σᵢ aₖᵢ tⁱ: an increasing polynomial.
 
     Args:
         x: with shape ``(batch, *event)``.
@@ -71,14 +71,14 @@ def integral(integrand: Callable[[Tensor], Tensor], x: Tensor, rule: tuple[Tenso
         rule: nodes and weights of :func:`legendre`.
 
     Returns:
-        With the shape of x.
+        The integrals, with the shape of x.
     """
     nodes, weights = (t.to(x).reshape(-1, *[1] * x.dim()) for t in rule)
     return x * (weights * integrand(nodes * x)).sum(0)
 
 
 def sigmoidal(x: Tensor, log_weights: Tensor, log_slopes: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
-    """z = logit(Σₖ wₖ σ(aₖ x + bₖ)) and log dz/dx, Σ w = 1, a > 0: increasing from −∞ to ∞, every tail in log space.
+    """z = logit(Σₖ wₖ σ(aₖ x + bₖ)) and log dz/dx, Σ w = 1, a > 0: increasing, with both tails in log space.
 
     Args:
         x: with shape ``(batch, *event)``.

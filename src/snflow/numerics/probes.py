@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def sum_event(values: Tensor) -> Tensor:
-    """Σ over all dimensions but the first: per-element terms to per-sample ones.
+    """Σ over all dimensions but the first: from terms per element to sums per sample.
 
     Args:
         values: with shape ``(batch, *event)``; the event may be empty.
@@ -33,9 +33,9 @@ def rademacher(count: int, event_shape: tuple[int, ...], like: Tensor) -> Tensor
     """ν ∈ {−1, 1}ᴰ, independent: ``count`` random events with E ννᵀ = I.
 
     Args:
-        count: how many.
-        event_shape: the shape of one.
-        like: gives the dtype and the device.
+        count: number of events.
+        event_shape: the shape of an event.
+        like: a tensor with the dtype and the device.
 
     Returns:
         The events, with shape ``(count, *event_shape)``, drawn from torch's global generator.
@@ -53,13 +53,13 @@ def rademacher(count: int, event_shape: tuple[int, ...], like: Tensor) -> Tensor
 def draw_probes(name: ProbeName, count: int, like: Tensor) -> Tensor:
     """ν with E ννᵀ = I, several for each row of a batch.
 
-    ``rademacher`` has the smallest variance of independent ones, ``orthogonal`` ones (√D times random orthonormal
-    vectors) share out the space: with D of them the trace is exact. More than D are drawn in groups of D.
+    ``rademacher`` has the smallest variance among independent probes. ``orthogonal`` probes are √D times random
+    orthonormal vectors: with D of them trace estimates are exact. More than D are drawn in groups of D.
 
     Args:
-        name: the kind.
-        count: how many for each row.
-        like: a batch ``(batch, *event)``; gives shape, dtype and device.
+        name: the distribution.
+        count: number of probes per row.
+        like: a batch ``(batch, *event)`` with the shape, dtype and device.
 
     Returns:
         Probes with shape ``(count, batch, *event)``, from torch's global generator.
@@ -78,7 +78,7 @@ def draw_probes(name: ProbeName, count: int, like: Tensor) -> Tensor:
     for first in range(0, count, size):
         square = torch.randn(len(like), size, min(size, count - first), dtype=like.dtype, device=like.device)
         columns, corner = torch.linalg.qr(square)
-        # The signs of R's diagonal make the distribution uniform (Mezzadri 2007).
+        # the signs of the diagonal of R make the distribution uniform (Mezzadri 2007)
         columns = columns * corner.diagonal(dim1=-2, dim2=-1).sign()[:, None]
         groups.append(math.sqrt(size) * columns.permute(2, 0, 1))
     return torch.cat(groups).view(count, *like.shape)

@@ -12,28 +12,28 @@ from snflow.errors import ConvergenceError, check_choice
 from snflow.numerics.transforms import is_known_true, stands_for_many
 
 Increasing = Callable[[Tensor], Tensor]
-"""An elementwise map that increases, from x to f(x) with the shape of x."""
+"""An increasing elementwise map from x to f(x), of the same shape."""
 
 
 def bracketed(
     function: Increasing, z: Tensor, lower: Tensor, upper: Tensor, where: str, expansions: int
 ) -> tuple[Tensor, Tensor]:
-    """Widen each bracket, doubling every time, until f(lower) ≤ z ≤ f(upper).
+    """Widen each bracket, doubling its width, until f(lower) ≤ z ≤ f(upper).
 
     Args:
         function: f, elementwise and increasing.
-        z: what it shall equal, finite, of any shape.
-        lower: one end, with the shape of z.
-        upper: the other, not below it.
+        z: the target values, finite, of any shape.
+        lower: lower ends, with the shape of z.
+        upper: upper ends, likewise.
         where: the caller, for the error.
-        expansions: the most times that a bracket doubles.
+        expansions: the largest number of doublings.
 
     Returns:
         Both ends, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found none: f does not reach z, or is NaN; under ``vmap``, which hides
-            values, their ends are NaN.
+        ConvergenceError: some elements have no bracket: f does not reach z, or is NaN; under ``vmap``, which hides
+            values, their ends are NaN instead.
 
     Example:
         >>> z = torch.tensor([8.0])
@@ -41,7 +41,7 @@ def bracketed(
         (tensor([1.]), tensor([2.]))
     """
     info = torch.finfo(z.dtype)
-    # a bracket of width zero must be able to grow as well
+    # a bracket of width zero must be able to grow
     width = torch.maximum(upper - lower, info.eps * torch.maximum(lower.abs(), upper.abs()) + info.tiny)
     for _ in range(expansions + 1):
         at_lower, at_upper = function(lower), function(upper)
@@ -61,13 +61,13 @@ def bracketed(
 
 
 def failure(where: str, failed: Tensor, residual: Tensor, expected: str) -> ConvergenceError:
-    """Say how many elements failed, and by how much."""
+    """The error that says how many elements failed, and by how much."""
     worst = residual[failed].abs().nan_to_num(nan=torch.inf).max().item()
     return ConvergenceError(
         where,
         expected=expected,
         got=f"none for {int(failed.sum())} of {failed.numel()} elements, |f(x) - z| up to {worst:.3g}",
-        fix="look for exploding parameters, or invert in float64",
+        fix="check for exploding parameters, or invert in float64",
     )
 
 
@@ -83,26 +83,26 @@ def bisect(
     iterations: int = 1200,
     expansions: int = 60,
 ) -> Tensor:
-    """x with f(x) = z, elementwise, by halving a bracket until it is as narrow as numbers are.
+    """x with f(x) = z, elementwise, by halving a bracket down to the precision of the dtype.
 
-    One bit an evaluation, whatever f is: no slope, no continuity; at a jump over z it finds the jump. An element is
-    done when f(x) is z, or its bracket is narrow enough, and does not move after that.
+    Each evaluation gains one bit, for any increasing f, differentiable or not; if f jumps over z, the result is the
+    jump. An element is finished when f(x) = z or its bracket is narrow enough, and is no longer updated.
 
     Args:
         function: f, elementwise and increasing.
-        z: what it shall equal, of any shape. NaN gives NaN, and an infinity the same infinity.
-        lower: where to look, with the shape of z; the bracket grows until it holds the root.
-        upper: the other end, likewise, not below ``lower``.
-        tolerance: relative width of the bracket; two roundings by default.
+        z: the target values, of any shape. NaN gives NaN, and an infinity the same infinity.
+        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        upper: upper ends, likewise.
+        tolerance: relative width of the bracket; two machine epsilons by default.
         where: the caller, for the error.
-        iterations: the most halvings; a root at zero takes about a thousand in float64.
-        expansions: the most times that the bracket doubles.
+        iterations: the largest number of halvings; a root at zero takes about a thousand in float64.
+        expansions: the largest number of doublings of the bracket.
 
     Returns:
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
+        ConvergenceError: some elements have no bracket or no root; under ``vmap``, which hides values, they are NaN.
 
     Example:
         >>> z = torch.tensor([8.0, -27.0])
@@ -143,26 +143,26 @@ def chandrupatla(
     iterations: int = 1200,
     expansions: int = 60,
 ) -> Tensor:
-    """x with f(x) = z, elementwise: inverse quadratic interpolation where three points allow it, halving elsewhere.
+    """x with f(x) = z, elementwise: inverse quadratic interpolation if three points allow it, otherwise halving.
 
-    It needs no slope, and about a dozen evaluations for a smooth f; for any other no more than a few times those of
-    :func:`bisect`. An element that is done does not move any more.
+    It needs no slope, and about a dozen evaluations for a smooth f; for others at most a few times as many as
+    :func:`bisect`. A finished element is no longer updated.
 
     Args:
         function: f, elementwise and increasing.
-        z: what it shall equal, of any shape. NaN gives NaN, and an infinity the same infinity.
-        lower: where to look, with the shape of z; the bracket grows until it holds the root.
-        upper: the other end, likewise, not below ``lower``.
-        tolerance: relative error of the root; two roundings by default.
+        z: the target values, of any shape. NaN gives NaN, and an infinity the same infinity.
+        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        upper: upper ends, likewise.
+        tolerance: relative error of the root; two machine epsilons by default.
         where: the caller, for the error.
-        iterations: the most evaluations.
-        expansions: the most times that the bracket doubles.
+        iterations: the largest number of evaluations.
+        expansions: the largest number of doublings of the bracket.
 
     Returns:
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
+        ConvergenceError: some elements have no bracket or no root; under ``vmap``, which hides values, they are NaN.
 
     References:
         Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function
@@ -180,7 +180,7 @@ def chandrupatla(
     target = torch.where(finite, z, 0.0)
     b, a = bracketed(function, target, lower, upper, where, expansions)
     fb, fa = function(b) - target, function(a) - target
-    # an end may be the root itself, or f NaN there, which halving would never meet again
+    # an end may be the root itself, or f may be NaN there; halving would never return to it
     best = torch.where(fa.abs() < fb.abs(), a, b)
     done = ~finite | (fa == 0) | (fb == 0)
     t = torch.full_like(target, 0.5)
@@ -229,29 +229,28 @@ def invert_increasing(
 ) -> Tensor:
     """x with f(x) = z, elementwise, for a continuous f that increases from −∞ to ∞.
 
-    Newton's step is taken where it stays inside the bracket and is at most half the step before it, otherwise the
-    bracket is halved: quadratic near the root and never worse than bisection. An element is done when f(x) differs from
-    z by rounding alone, |f(x) − z| ≤ 4 ε (|z| + |x f'(x)|), or when its bracket has no number left inside. It does not
-    move after that, so that a row's result does not depend on the rest of the batch.
+    A Newton step is taken if it stays in the bracket and is at most half of the previous step, otherwise the bracket is
+    halved: convergence is quadratic near the root and never slower than bisection. An element is finished when f(x)
+    equals z up to rounding, |f(x) − z| ≤ 4 ε (|z| + |x f'(x)|), or when no number is left in its bracket. It is then no
+    longer updated, so that a row's result does not depend on the rest of the batch.
 
-    The result carries no gradient. To differentiate, take one more Newton step from it outside, with f(x) and f'(x)
-    detached: ∂x/∂z = 1/f'(x).
+    The result carries no gradient. To differentiate, add one Newton step from it under autograd: ∂x/∂z = 1/f'(x).
 
     Args:
         function: the map from x to (f(x), f'(x)).
-        z: what f shall equal, of any shape. NaN gives NaN, and an infinity the same infinity.
-        lower: where to look, with the shape of z; the bracket grows until it holds the root.
-        upper: the other end, likewise, not below ``lower``.
-        start: where Newton begins, the middle of the bracket by default; with the shape of z.
-        where: the name of the caller, for the error.
-        iterations: the most steps.
-        expansions: the most times that the bracket doubles.
+        z: the target values, of any shape. NaN gives NaN, and an infinity the same infinity.
+        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        upper: upper ends, likewise.
+        start: the first iterate, with the shape of z; the middle of the bracket by default.
+        where: the caller, for the error.
+        iterations: the largest number of steps.
+        expansions: the largest number of doublings of the bracket.
 
     Returns:
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements found no bracket or no root; under ``vmap``, which hides values, they are NaN.
+        ConvergenceError: some elements have no bracket or no root; under ``vmap``, which hides values, they are NaN.
 
     Example:
         >>> import torch
@@ -288,7 +287,7 @@ def invert_increasing(
 
 
 RootSolver = Literal["newton", "bisection", "chandrupatla"]
-"""By slopes inside a bracket; by halving; by inverse quadratic steps or halving, without slopes."""
+"""Newton steps in a bracket; bisection; inverse quadratic interpolation or bisection, without slopes."""
 
 
 def implicit_inverse(
@@ -304,18 +303,18 @@ def implicit_inverse(
 
     Args:
         function: an elementwise map from x to (f(x), log f'(x)), increasing from −∞ to ∞, parameters under autograd.
-        z: what f shall equal.
-        lower: where to look, with the shape of z; the bracket grows until it holds the root.
-        upper: the other end.
-        where: the name of the caller, for the error.
-        solver: what finds the root; all find the same.
+        z: the target values.
+        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        upper: upper ends, likewise.
+        where: the caller, for the error.
+        solver: the method; the root does not depend on it.
 
     Returns:
         x and the log-slope of the inverse in nats, both with the shape of z.
 
     Raises:
         ConfigError: an unknown solver.
-        ConvergenceError: some elements found no root.
+        ConvergenceError: some elements have no root.
 
     Example:
         >>> import torch
@@ -338,6 +337,6 @@ def implicit_inverse(
         root = search(lambda x: function(x)[0], *given, where=where)
     value, log_slope = function(root)
     step = (value - z) * (-log_slope.detach()).exp()
-    # The value is the root's; the step, zero up to rounding, carries the gradient. An infinity is its own root.
+    # the value is the root; the step, zero up to rounding, carries the gradient; an infinity is its own root
     x = root - torch.where(root.isfinite(), step - step.detach(), 0.0)
     return x, -function(x)[1]

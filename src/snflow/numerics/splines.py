@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def rising(unnormalized: Tensor, bound: float, min_share: float) -> Tensor:
-    """Knots from −bound to bound, the shares of the bins ``min_share + (1 − K · min_share) softmax``.
+    """Knots from −bound to bound; each bin takes a share ``min_share + (1 − K · min_share) softmax``.
 
     Args:
         unnormalized: unconstrained numbers, with shape ``(K, *shape)``.
@@ -19,7 +19,7 @@ def rising(unnormalized: Tensor, bound: float, min_share: float) -> Tensor:
         min_share: the smallest share of a bin.
 
     Returns:
-        With shape ``(K + 1, *shape)``; the ends are exact, whatever the sum rounds to.
+        The knots, with shape ``(K + 1, *shape)``; both ends are exact, despite rounding.
 
     Example:
         >>> import torch
@@ -34,11 +34,11 @@ def rising(unnormalized: Tensor, bound: float, min_share: float) -> Tensor:
 
 
 def bin_of(points: Tensor, knots: Tensor) -> Tensor:
-    """The index of the bin of each point: the number of inner knots at or below it, so that NaN has one too.
+    """The index of the bin of each point: the number of inner knots at or below it, which is defined for NaN too.
 
     Args:
         points: with shape ``(batch, *event)``.
-        knots: for each element of the event, ``(K + 1, *event)``, or of each sample, ``(K + 1, batch, *event)``.
+        knots: ``(K + 1, *event)`` if the batch shares them, otherwise ``(K + 1, batch, *event)``.
 
     Returns:
         From 0 to K − 1, with the shape of the points.
@@ -51,7 +51,7 @@ def take(table: Tensor, index: Tensor) -> Tensor:
     """The entry of each point's bin.
 
     Args:
-        table: an entry a bin, with shape ``(K, *event)`` where the batch shares it, or ``(K, batch, *event)``.
+        table: one entry per bin, with shape ``(K, *event)`` if the batch shares it, or ``(K, batch, *event)``.
         index: with shape ``(batch, *event)``.
 
     Returns:
@@ -63,10 +63,10 @@ def take(table: Tensor, index: Tensor) -> Tensor:
 
 
 def take_ends(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries of the knots to the left and to the right of each point, by one look into the table.
+    """The entries of the knots to the left and to the right of each point, by one gather.
 
     Args:
-        table: an entry a knot, with shape ``(K + 1, *event)`` where the batch shares it, or ``(K + 1, batch, *event)``.
+        table: one entry per knot, ``(K + 1, *event)`` if the batch shares it, or ``(K + 1, batch, *event)``.
         index: the bin, from 0 to K − 1, with shape ``(batch, *event)``.
 
     Returns:
@@ -88,13 +88,13 @@ def take_ends(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 def piecewise_linear(
     points: Tensor, heights: Tensor, *, bound: float, backwards: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """z = yₖ + (x − xₖ) Δyₖ/Δx and log(Δyₖ/Δx), or the way back: K equal bins of [−bound, bound], each a straight line.
+    """z = yₖ + (x − xₖ) Δyₖ/Δx and log(Δyₖ/Δx), or the inverse: linear on each of K equal bins of [−bound, bound].
 
     Args:
-        points: x, or z on the way back, with shape ``(batch, *event)``.
+        points: x, or z for the inverse, with shape ``(batch, *event)``.
         heights: unconstrained log-heights of the bins, with shape ``(K, batch, *event)`` or ``(K, *event)``.
         bound: half the side of the box; outside it the map is the identity.
-        backwards: whether to go from z to x.
+        backwards: whether to map from z to x.
 
     Returns:
         The image and the log-slope of the direction taken, in nats, both with the shape of the points.
@@ -126,16 +126,16 @@ _MIN = 1e-3
 def piecewise_quadratic(
     points: Tensor, widths: Tensor, slopes: Tensor, *, bound: float, backwards: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """z = yₖ + sₖ ξ + (sₖ₊₁ − sₖ) ξ²/(2 Δxₖ), ξ = x − xₖ, and its log-slope, or the way back, in closed form.
+    """z = yₖ + sₖ ξ + (sₖ₊₁ − sₖ) ξ²/(2 Δxₖ), ξ = x − xₖ, and its log-slope, or the inverse, in closed form.
 
     The slopes s at the knots are positive and scaled so that the map takes [−bound, bound] to itself.
 
     Args:
-        points: x, or z on the way back, with shape ``(batch, *event)``.
+        points: x, or z for the inverse, with shape ``(batch, *event)``.
         widths: unconstrained log-widths of K bins, with shape ``(K, batch, *event)`` or ``(K, *event)``.
-        slopes: unconstrained log-slopes at K + 1 knots, likewise.
+        slopes: unconstrained slopes at K + 1 knots, likewise.
         bound: half the side of the box; outside it the map is the identity.
-        backwards: whether to go from z to x.
+        backwards: whether to map from z to x.
 
     Returns:
         The image and the log-slope of the direction taken, in nats, both with the shape of the points.
@@ -165,7 +165,7 @@ def piecewise_quadratic(
     bend = (right - left) / width
     if backwards:
         rise = inner - low_y
-        # ½ bend ξ² + left ξ − rise = 0 by the formula that does not cancel; both slopes are positive.
+        # ½ bend ξ² + left ξ − rise = 0, by the formula without cancellation; both slopes are positive
         root = (left * left + 2 * bend * rise).clamp_min(torch.finfo(rise.dtype).tiny).sqrt()
         step = 2 * rise / (left + root)
         image = low_x + step
@@ -179,14 +179,14 @@ def piecewise_quadratic(
 def cubic_spline(x: Tensor, widths: Tensor, heights: Tensor, ends: Tensor, *, bound: float) -> tuple[Tensor, Tensor]:
     """z = a ξ³ + b ξ² + c ξ + yₖ, ξ = (x − xₖ)/Δxₖ, and log dz/dx: cubic pieces with a continuous slope.
 
-    The slopes at inner knots are Steffen's: the largest for which no piece can turn back. Those at the two ends are
-    free, between zero and three times that of the chord.
+    The slopes at inner knots are Steffen's, for which each piece is monotone. Those at the two ends are free, between
+    zero and three times the slope of the chord.
 
     Args:
         x: with shape ``(batch, *event)``.
         widths: unconstrained log-widths of K bins, with shape ``(K, batch, *event)`` or ``(K, *event)``.
         heights: unconstrained log-heights, likewise.
-        ends: unconstrained slopes at both ends, with 2 instead of K.
+        ends: unconstrained slopes at both ends, likewise, with 2 instead of K.
         bound: half the side of the box; outside it the map is the identity.
 
     Returns:
@@ -207,7 +207,7 @@ def cubic_spline(x: Tensor, widths: Tensor, heights: Tensor, ends: Tensor, *, bo
     chord = rise / size
     mean = (chord[:-1] * size[1:] + chord[1:] * size[:-1]) / (size[:-1] + size[1:])
     inner_slope = 2 * torch.minimum(torch.minimum(chord[:-1], chord[1:]), 0.5 * mean)
-    # sigmoid(−log 2) = 1/3: zeros are the slope of the chord
+    # sigmoid(−log 2) = 1/3: zero is the slope of the chord
     share = 3 * torch.sigmoid(ends - 0.6931471805599453)
     slope = torch.cat([share[:1] * chord[:1], inner_slope, share[1:] * chord[-1:]])
     outside = x.abs() > bound
@@ -240,7 +240,7 @@ class SplineKnots(NamedTuple):
 
 
 class _Bin(NamedTuple):
-    """The bin that each point lies in, every field with the shape of the points."""
+    """The bin of each point; every field has the shape of the points."""
 
     x: Tensor
     width: Tensor
@@ -262,8 +262,8 @@ def spline_knots(
 ) -> SplineKnots:
     """Knots from unconstrained numbers: softmax widths and heights, softplus slopes; all zero gives the identity.
 
-    A width is its share of the box, ``min_width + (1 − bins · min_width) softmax(widths)``, so minimal widths and
-    heights are shares too. Slopes at both ends are one, where the spline meets the identity.
+    A width is a share of the box, ``min_width + (1 − bins · min_width) softmax(widths)``, and so are the minimal widths
+    and heights. The slopes at both ends are one, where the spline meets the identity.
 
     Args:
         widths: with shape ``(*shape, bins)``: ``shape`` is the event for parameters that the batch shares, or
@@ -280,7 +280,7 @@ def spline_knots(
         >>> spline_knots(torch.zeros(4), torch.zeros(4), torch.zeros(3), bound=2.0).x.tolist()
         [-2.0, -1.0, 0.0, 1.0, 2.0]
     """
-    # softplus(0 + offset) + min_slope = 1: parameters of zero mean a slope of one
+    # softplus(0 + offset) + min_slope = 1: parameters of zero give a slope of one
     offset = math.log(math.expm1(1 - min_slope))
     inner = min_slope + F.softplus(slopes.movedim(-1, 0) + offset)
     x = rising(widths.movedim(-1, 0), bound, min_width)
@@ -294,7 +294,7 @@ def spline(x: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
 
     Args:
         x: with shape ``(batch, *event)``.
-        knots: for each element of the event, ``(bins + 1, *event)``, or of each sample, ``(bins + 1, batch, *event)``.
+        knots: of shape ``(bins + 1, *event)`` if the batch shares them, otherwise ``(bins + 1, batch, *event)``.
 
     Returns:
         z and the log-derivative in nats, both with the shape of x. Outside the box they are x and 0; NaN stays NaN.
@@ -338,7 +338,7 @@ def inverse_spline(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
 
 
 def inverse_spline_value(z: Tensor, knots: SplineKnots) -> Tensor:
-    """x = s⁻¹(z) alone, elementwise: what sampling needs.
+    """x = s⁻¹(z) without the log-derivative, elementwise, for sampling.
 
     Args:
         z: with shape ``(batch, *event)``.
@@ -365,7 +365,7 @@ def _solved(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor, _Bin]:
     bend = theta * (bin_.left_slope + bin_.right_slope - 2 * mean_slope)
     # a ξ² + b ξ − c = 0 for ξ in [0, 1], with a + b = mean_slope and c ≥ 0
     a, b, c = mean_slope - bin_.left_slope + bend, bin_.left_slope - bend, mean_slope * theta
-    # zero would do for the value, but the square root has an infinite gradient there
+    # zero would suffice for the value, but the square root has an infinite gradient there
     discriminant = (b * b + 4 * a * c).clamp(min=torch.finfo(z.dtype).tiny)
     sum_ = b.abs() + discriminant.sqrt()
     rising = b >= 0
@@ -375,7 +375,7 @@ def _solved(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor, _Bin]:
 
 
 def _bin(points: Tensor, knots: Tensor, spline_: SplineKnots) -> _Bin:
-    """Look up the bin of each point, found among ``knots``, the x or the y of the spline."""
+    """Look up the bin of each point among ``knots``, the x or the y of the spline."""
     index = bin_of(points, knots)
     left, right = take_ends(spline_.x, index)
     lower, upper = take_ends(spline_.y, index)

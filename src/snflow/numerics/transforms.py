@@ -1,4 +1,4 @@
-"""What the transforms of torch.func do to the tensors that a layer sees."""
+"""How the transforms of torch.func affect the tensors of a layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from snflow.errors import ConfigError
 
 
 def under_transform() -> bool:
-    """Whether ``vmap``, ``grad`` or another transform of ``torch.func`` is tracing the present call.
+    """Whether ``vmap``, ``grad`` or another transform of ``torch.func`` is active.
 
-    Under one a tensor may stand for many: values can be neither compared nor kept, and a plain tensor cannot be written
-    into. A compiled call traces transforms by itself and answers no.
+    Under a transform a tensor may stand for many: its values can be neither compared nor kept, and a plain tensor
+    cannot be written to. The result is False in a compiled call, which traces transforms itself.
 
     Example:
         >>> under_transform()
@@ -29,7 +29,7 @@ def under_transform() -> bool:
 
 
 def outside_transforms() -> AbstractContextManager[object]:
-    """A block that no transform traces: there plain tensors may be looked at, kept and written into as usual.
+    """A context without active transforms, where plain tensors can be read, kept and written to as usual.
 
     Example:
         >>> total = torch.zeros(())
@@ -47,7 +47,7 @@ def outside_transforms() -> AbstractContextManager[object]:
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether a transform, or forward-mode differentiation, follows this very tensor: what is kept of it is no use.
+    """Whether a transform, or forward-mode differentiation, tracks this tensor, so that its values must not be kept.
 
     Example:
         >>> seen, plain = [], torch.ones(2)
@@ -63,7 +63,7 @@ def is_traced(tensor: Tensor) -> bool:
 
 
 def stands_for_many(tensor: Tensor) -> bool:
-    """Whether ``vmap`` runs over this tensor, so that its values cannot decide anything.
+    """Whether ``vmap`` runs over this tensor, so that control flow cannot depend on its values.
 
     Example:
         >>> seen = []
@@ -83,7 +83,7 @@ def stands_for_many(tensor: Tensor) -> bool:
 
 
 def value_of(tensor: Tensor) -> Tensor:
-    """The plain tensor of the same values, of one over which no ``vmap`` runs; a plain one is returned as it is.
+    """The plain tensor with the values of a tensor over which no ``vmap`` runs.
 
     Example:
         >>> seen = []
@@ -99,7 +99,7 @@ def value_of(tensor: Tensor) -> Tensor:
 
 
 def is_known_true(condition: Tensor) -> bool:
-    """``bool(condition)``, but False where ``vmap`` hides it: a loop that ends early then runs to its bound.
+    """``bool(condition)``, but False if ``vmap`` hides it, so that a loop with an early exit runs to its bound.
 
     Example:
         >>> is_known_true(torch.tensor(True))
@@ -109,13 +109,17 @@ def is_known_true(condition: Tensor) -> bool:
 
 
 def refuse_transforms(where: str, fix: str) -> None:
-    """Say that ``where`` needs to look at numbers, and what to do instead, where a transform is at work.
+    """Raise an error that says what to do instead if a transform is active.
+
+    Args:
+        where: the layer whose computation depends on values.
+        fix: what to do instead.
 
     Raises:
         ConfigError: under a transform of ``torch.func``.
 
     Example:
-        >>> refuse_transforms("a layer", "call it once outside")
+        >>> refuse_transforms("a layer", "call it once outside the transform")
     """
     if under_transform():
         raise ConfigError(
@@ -124,7 +128,7 @@ def refuse_transforms(where: str, fix: str) -> None:
 
 
 def add_scaled(into: Tensor, other: Tensor, scale: Tensor) -> None:
-    """Into += scale · other in place, the scale without dimensions: in one pass, for which ``vmap`` has no rule.
+    """Compute ``into += scale · other`` in place for a scalar tensor, in one pass unless a transform is active.
 
     Example:
         >>> into = torch.ones(2)

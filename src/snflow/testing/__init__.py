@@ -1,4 +1,4 @@
-"""The contract as a test suite: a catalogue of every layer, and the checks that run on each."""
+"""The contract of a bijection as a test suite: a catalogue of all layers, and the checks that each passes."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""The contract of a bijection as checks that anyone can run on a layer of their own."""
+"""The contract of a bijection as checks, for the layers of the library and for your own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class ContractError(AssertionError):
-    """A layer breaks the contract; the message says by how much."""
+    """A layer violates the contract; the message says by how much."""
 
 
 def _close(what: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
@@ -47,7 +47,7 @@ def check_round_trip(case: Case) -> None:
 
 
 def check_log_det(case: Case) -> None:
-    """log_det = log|det| of autodiff's Jacobian, forward and back, row by row."""
+    """log_det = log|det| of autodiff's Jacobian, in both directions, for each row."""
     layer, x, context = case.layer(), case.data(3), case.context(3)
     z = layer(x, context)[0].detach()
     for what, direction, start in (("log_det", layer, x), ("log_det of the inverse", layer.inverse, z)):
@@ -59,7 +59,7 @@ def check_log_det(case: Case) -> None:
 
 
 def check_shapes(case: Case) -> None:
-    """Batches of 0, 1 and 7; ``latent_shape`` and ``data_shape`` tell the truth; ``decode`` is ``inverse``."""
+    """Batches of 0, 1 and 7; ``latent_shape`` and ``data_shape`` are right; ``decode`` is ``inverse``."""
     for batch in (0, 1, 7):
         layer, x, context = case.layer(), case.data(batch), case.context(batch)
         z, log_det = layer(x, context)
@@ -72,7 +72,7 @@ def check_shapes(case: Case) -> None:
 
 
 def check_rows(case: Case) -> None:
-    """A row's result does not depend on the rows beside it, not even when one of them is NaN."""
+    """The result of a row does not depend on the other rows, even if one of them is NaN."""
     layer, x, context = case.layer(), case.data(), case.context()
     z, log_det = layer(x, context)
     one = layer(x[2:3], None if context is None else context[2:3])
@@ -82,12 +82,12 @@ def check_rows(case: Case) -> None:
     damaged[2] = torch.nan
     z_damaged, log_det_damaged = layer(damaged, context)
     others = torch.arange(len(x)) != 2
-    _close("z beside a NaN row", z_damaged[others], z[others], case.rows)
-    _close("log_det beside a NaN row", log_det_damaged[others], log_det[others], case.rows)
+    _close("z of the other rows of a batch with NaN", z_damaged[others], z[others], case.rows)
+    _close("log_det of the other rows of a batch with NaN", log_det_damaged[others], log_det[others], case.rows)
 
 
 def check_gradients(case: Case) -> None:
-    """In eval(): gradients of z, x and both log-determinants by x, z and every parameter match finite differences."""
+    """In eval(): gradients of both directions with respect to input and parameters match finite differences."""
     if not case.smooth:
         return
     layer, x, context = case.layer(), case.data(2).requires_grad_(), case.context(2)
@@ -96,7 +96,7 @@ def check_gradients(case: Case) -> None:
     for direction, start in ((layer, x), (layer.inverse, z)):
 
         def joined(v: Tensor, *_: Tensor, run: Direction = direction) -> Tensor:
-            # One output: gradcheck passes over an output that has lost its graph.
+            # one output: gradcheck skips an output that has lost its graph
             value, log_det = run(v, context)
             return torch.cat([value.flatten(1), log_det[:, None]], 1)
 
@@ -104,7 +104,7 @@ def check_gradients(case: Case) -> None:
 
 
 def check_single_precision(case: Case) -> None:
-    """Float32 agrees with float64, stays float32, and comes back as it went."""
+    """Float32 agrees with float64, stays float32, and survives a round trip."""
     layer, x, context = case.layer(), case.data(), case.context()
     z, log_det = layer(x, context)
     single = copy.deepcopy(layer).float()
@@ -120,7 +120,7 @@ def check_single_precision(case: Case) -> None:
 
 
 def check_state(case: Case) -> None:
-    """``state_dict``, ``deepcopy`` and ``pickle`` bring back the same layer, bit for bit."""
+    """``state_dict``, ``deepcopy`` and ``pickle`` restore the layer, bit for bit."""
     layer, x, context = case.layer(), case.data(), case.context()
     z, log_det = layer(x, context)
     fresh = case.layer()
@@ -136,14 +136,14 @@ def check_state(case: Case) -> None:
         "deepcopy": copy.deepcopy(layer),
         "pickle": pickle.loads(pickle.dumps(layer)),
     }
-    for way, twin in copies.items():
+    for method, twin in copies.items():
         again = twin.eval()(x, context)
-        _close(f"z after {way}", again[0], z, 0.0)
-        _close(f"log_det after {way}", again[1], log_det, 0.0)
+        _close(f"z after {method}", again[0], z, 0.0)
+        _close(f"log_det after {method}", again[1], log_det, 0.0)
 
 
 def check_refusals(case: Case) -> None:
-    """A wrong event shape, dtype, device or rank, a stray or missing context: each gets the library's own error."""
+    """A wrong event shape, dtype, device, rank or context raises the right error of the library."""
     layer, x, context = case.layer(), case.data(), case.context()
     if layer.event_shape is not None:
         _refuses(ShapeError, lambda: layer(x[..., None], context))
@@ -160,7 +160,7 @@ def check_refusals(case: Case) -> None:
 
 
 def check_autocast(case: Case) -> None:
-    """Under autocast the mathematics stays as it was, bit for bit."""
+    """Autocast does not change the result, bit for bit."""
     layer, x, context = case.layer().float(), case.data().float(), case.context()
     given = None if context is None else context.float()
     z, log_det = layer(x, given)
@@ -171,7 +171,7 @@ def check_autocast(case: Case) -> None:
 
 
 def check_transforms(case: Case) -> None:
-    """From x to z under torch.func: gradients by x, row by row too, by parameters, and forward, are autograd's."""
+    """Under torch.func the gradients of ``forward``, also per row and in forward mode, are those of autograd."""
 
     def objective(layer: Bijection, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = layer(x, context)
@@ -214,7 +214,7 @@ def _refuses(kind: type[Exception], call: Callable[[], object]) -> None:
         call()
     except kind:
         return
-    raise ContractError(f"expected {kind.__name__}, and nothing was raised")
+    raise ContractError(f"expected {kind.__name__}, but nothing was raised")
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {
@@ -229,19 +229,19 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "autocast": check_autocast,
     "transforms": check_transforms,
 }
-"""Every property that every layer has."""
+"""The properties that every layer has."""
 
 
 def check(layer: Bijection, event_shape: tuple[int, ...], **options: object) -> dict[str, str]:
-    """Run every check of the contract on a layer of your own.
+    """Run all checks of the contract on a layer of your own.
 
     Args:
-        layer: the layer; it is copied, never changed.
+        layer: the layer; it is copied, not changed.
         event_shape: the shape of one data event.
-        options: further fields of :class:`~snflow.testing.Case`, as ``sample`` or ``round_trip``.
+        options: further fields of :class:`~snflow.testing.Case`, such as ``sample`` and ``round_trip``.
 
     Returns:
-        For each check ``"ok"`` or what is wrong.
+        For each check ``"ok"``, or what is wrong.
 
     Example:
         >>> import snflow
@@ -254,6 +254,6 @@ def check(layer: Bijection, event_shape: tuple[int, ...], **options: object) -> 
         try:
             run(case)
             report[name] = "ok"
-        except Exception as wrong:  # whatever a layer raises is a line of the report
+        except Exception as wrong:  # any error of a layer is an entry of the report
             report[name] = f"{type(wrong).__name__}: {wrong}"
     return report

@@ -1,4 +1,4 @@
-"""A layer from elsewhere, seen through this library's contract."""
+"""A layer of another library as a bijection of this one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import final
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
+from snflow.errors import check_context_shape, check_event_shape
 
 ForeignDirection = Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """From a module, points and a context (or ``None``) to values and log-determinants ``(batch,)``."""
@@ -18,16 +19,16 @@ class ForeignLayer(Bijection):
     """z, log|det ∂z/∂x| = forward(module, x, context): any module as a bijection, to check it or to use it in a chain.
 
     Args:
-        module: the layer from elsewhere.
-        forward: maps (module, x, context) to (z, log-determinant), or the name of the module's method that maps
-            (x, context), or x alone where it takes no context, to the two.
-        inverse: the same for the way back.
-        event_shape: the shape of one data event.
-        context_shape: the shape of one sample's context, ``None`` when it takes none.
+        module: the layer.
+        forward: a function from (module, x, context) to (z, log-determinant); or the name of a method of the module,
+            called with x, and with the context if the layer takes one.
+        inverse: the same for the inverse.
+        event_shape: the shape of one data event, or D for vectors.
+        context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
 
     Example:
         >>> import torch, snflow
-        >>> class Doubling(torch.nn.Module):  # its log-determinant forgets that there are three features
+        >>> class Doubling(torch.nn.Module):  # its log-determinant ignores the number of features
         ...     def forward(self, x):
         ...         return 2 * x, torch.full((len(x),), 2.0, dtype=x.dtype).log()
         ...     def back(self, z):
@@ -42,23 +43,25 @@ class ForeignLayer(Bijection):
         module: nn.Module,
         forward: str | ForeignDirection,
         inverse: str | ForeignDirection,
-        event_shape: Shape,
-        context_shape: Shape | None = None,
+        event_shape: int | Shape,
+        *,
+        context_shape: int | Shape | None = None,
     ) -> None:
         super().__init__()
         self.module = module
-        self.event_shape, self.context_shape = event_shape, context_shape
-        self._ways = forward, inverse
+        self.event_shape = check_event_shape("ForeignLayer", event_shape)
+        self.context_shape = check_context_shape("ForeignLayer", context_shape)
+        self._directions = forward, inverse
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._run(self._ways[0], x, context)
+        return self._run(self._directions[0], x, context)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._run(self._ways[1], z, context)
+        return self._run(self._directions[1], z, context)
 
-    def _run(self, way: str | ForeignDirection, points: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not isinstance(way, str):
-            return way(self.module, points, context)
-        method = getattr(self.module, way)
+    def _run(self, direction: str | ForeignDirection, points: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if not isinstance(direction, str):
+            return direction(self.module, points, context)
+        method = getattr(self.module, direction)
         value, log_det = method(points) if self.context_shape is None else method(points, context)
         return value, log_det
