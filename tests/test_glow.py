@@ -26,7 +26,7 @@ def batch(n=50):
     return torch.tensor([1.0, -20.0, 300.0])[:, None, None] * torch.randn(n, 3, 4, 5) + torch.tensor(7.0)
 
 
-def test_actnorm_gives_the_first_batch_mean_zero_and_deviation_one():
+def test_actnorm_gives_the_first_batch_zero_mean_and_unit_variance():
     z, log_det = ActNorm(3)(batch())
     moments = z.movedim(1, 0).flatten(1)
     torch.testing.assert_close(moments.mean(1), torch.zeros(3))
@@ -34,7 +34,7 @@ def test_actnorm_gives_the_first_batch_mean_zero_and_deviation_one():
     assert torch.isfinite(log_det).all()
 
 
-def test_actnorm_sets_itself_once():
+def test_actnorm_is_initialized_once():
     layer = ActNorm(3)
     layer(batch())
     before = copy.deepcopy(layer.state_dict())
@@ -43,7 +43,7 @@ def test_actnorm_sets_itself_once():
         assert torch.equal(value, before[name])
 
 
-def test_actnorm_never_sets_itself_in_evaluation():
+def test_actnorm_is_never_initialized_in_evaluation():
     layer = ActNorm(3).eval()
     x = batch()
     assert torch.equal(layer(x)[0], x)
@@ -53,7 +53,7 @@ def test_actnorm_never_sets_itself_in_evaluation():
 
 
 @pytest.mark.parametrize("way", ["load_state_dict", "deepcopy", "pickle"])
-def test_actnorm_never_sets_itself_again_after_a_load(way):
+def test_actnorm_is_not_initialized_again_after_loading(way):
     layer = ActNorm(3)
     layer(batch())
     if way == "load_state_dict":
@@ -65,7 +65,7 @@ def test_actnorm_never_sets_itself_again_after_a_load(way):
     torch.testing.assert_close(twin.train()(x)[0], layer(x)[0], rtol=0, atol=0)
 
 
-def test_loading_a_layer_that_was_not_set_lets_it_be_set():
+def test_loading_an_uninitialized_layer_lets_it_be_initialized():
     fresh = ActNorm(3).state_dict()
     layer = ActNorm(3)
     layer(batch())
@@ -74,7 +74,7 @@ def test_loading_a_layer_that_was_not_set_lets_it_be_set():
     torch.testing.assert_close(z.movedim(1, 0).flatten(1).std(1, correction=0), torch.ones(3))
 
 
-def test_a_constant_channel_is_not_blown_up():
+def test_a_constant_channel_keeps_its_scale():
     x = torch.cat([torch.full((4, 1, 3, 3), 2.0), torch.randn(4, 1, 3, 3)], 1)
     layer = ActNorm(2)
     z, _ = layer(x)
@@ -95,8 +95,8 @@ def test_a_channel_of_rounding_noise_is_constant_and_a_small_one_is_not(level):
     assert z[:, 1].std(correction=0) == pytest.approx(1)
 
 
-def test_one_row_of_vectors_sets_no_actnorm():
-    """A first call on one row, to see whether the shapes fit, must not cost the initialisation."""
+def test_one_row_of_vectors_does_not_initialize_an_actnorm():
+    """A first call on one row, to check the shapes, must not use up the initialization."""
     layer, x = ActNorm(3, vectors=True), 5 + 2 * torch.randn(50, 3)
     assert torch.equal(layer(x[:1])[0], x[:1])
     assert not layer.initialized
@@ -104,7 +104,7 @@ def test_one_row_of_vectors_sets_no_actnorm():
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_first_batch_that_is_not_finite_or_empty_is_not_learned_from(bad):
+def test_an_empty_or_non_finite_first_batch_does_not_initialize(bad):
     layer, x = ActNorm(3), batch()
     damaged = x.clone()
     damaged[0, 0, 0, 0] = bad
@@ -125,7 +125,7 @@ def test_actnorm_on_vectors_and_in_single_precision():
     assert (z.std(0) - 1).abs().max() < 1e-2
 
 
-def test_coupling_is_glows():
+def test_affine_coupling_is_glows():
     layer = affine_coupling(5, width=7)
     kernels = [m.kernel_size for m in layer.conditioner.layers if isinstance(m, torch.nn.Conv2d)]
     assert kernels == [(3, 3), (1, 1), (3, 3)]
@@ -166,7 +166,7 @@ def test_wrong_options_are_named(build, message):
         build()
 
 
-def test_glow_takes_images_that_halve():
+def test_glow_takes_images_whose_sides_halve():
     with pytest.raises(ShapeError, match="Squeeze"):
         flows.glow((1, 7, 7))
     with pytest.raises(ShapeError, match=r"use flows\.dense"):
@@ -193,7 +193,7 @@ MIXINGS = ["free", "plu", "emerging", "exponential", "periodic", "woodbury"]
 
 
 def trained(**options):
-    """A Glow a few steps away from its first weights."""
+    """A Glow after a few steps of training."""
     torch.manual_seed(0)
     flow = snflow.dequantized(flows.glow((1, 8, 8), scales=2, layers=2, width=8, **options), 17)
     optimizer = torch.optim.Adam(flow.parameters(), lr=2e-3)
@@ -207,7 +207,7 @@ def trained(**options):
 @pytest.mark.parametrize("rule", ["self_normalized", "exact"])
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("mixing", MIXINGS)
-def test_glow_trains_comes_back_and_keeps_every_latent(mixing, kernel, rule):
+def test_glow_trains_is_inverted_and_keeps_every_latent(mixing, kernel, rule):
     if mixing != "free" and rule == "exact":
         return  # the rule is that of a free convolution
     flow = trained(mixing=mixing, kernel_size=kernel, log_det_rule=rule)
@@ -244,7 +244,7 @@ def test_glow_of_the_paper_has_its_layers():
 
 # torch's own tracer instantiates the autograd functions that it traces
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_a_step_of_glow_compiles_whole_once_it_is_set():
+def test_a_step_of_glow_compiles_as_one_graph_once_initialized():
     chain = Chain([Squeeze(), ActNorm(4), PLUConv2d(4), SelfNormalizingConv2d(4, 1), affine_coupling(4, width=8)])
     x = torch.randn(3, 1, 4, 4)
     chain(x)

@@ -22,8 +22,8 @@ def fitted(flow, draw, steps, rate=3e-3):
     return flow.eval()
 
 
-def normal_log_prob(x, mean, deviation):
-    return (-0.5 * ((x - mean) / deviation) ** 2 - math.log(deviation) - 0.5 * math.log(2 * math.pi)).sum(-1)
+def normal_log_prob(x, mean, scale):
+    return (-0.5 * ((x - mean) / scale) ** 2 - math.log(scale) - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
 def banana(n, _context=None):
@@ -79,19 +79,19 @@ def test_a_learned_posterior_has_the_moments_of_the_true_one(posterior):
     covariance = torch.linalg.inv(torch.eye(2) + MIXING.T @ MIXING / NOISE**2)
     means = y.double() @ (covariance @ MIXING.T / NOISE**2).T
     draws = posterior.sample(2000, y).double()
-    deviations = covariance.diagonal().sqrt()
-    assert ((draws.mean(0) - means) / deviations).abs().mean() < 0.08
-    assert (draws.std(0) / deviations - 1).abs().mean() < 0.06
+    scales = covariance.diagonal().sqrt()
+    assert ((draws.mean(0) - means) / scales).abs().mean() < 0.08
+    assert (draws.std(0) / scales - 1).abs().mean() < 0.06
 
 
-def test_credible_intervals_hold_what_they_promise(posterior):
+def test_credible_intervals_have_their_nominal_coverage(posterior):
     """The rank of the truth among posterior draws is uniform (Talts et al. 2018)."""
     torch.manual_seed(2)
     theta, y = linear_gaussian(600)
     draws = posterior.sample(200, y)
     ranks = (draws < theta).double().mean(0).sort(0).values
     uniform = (torch.arange(600) + 0.5) / 600
-    # Kolmogorov-Smirnov at one in a thousand, with the room that 600 steps of training leave.
+    # Kolmogorov–Smirnov at the level 0.001, with a margin for 600 steps of training.
     assert (ranks - uniform[:, None]).abs().max() < 1.95 / math.sqrt(600) + 0.02
     for level in (0.5, 0.9):
         inside = ((ranks > (1 - level) / 2) & (ranks < (1 + level) / 2)).double().mean(0)

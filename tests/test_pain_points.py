@@ -1,4 +1,4 @@
-"""What users of other libraries have met, one test each: the numbers are those of the reports that are known."""
+"""Problems reported by users of other libraries, one test each."""
 
 import math
 
@@ -18,7 +18,7 @@ def spline_flow(**options):
 
 
 @pytest.mark.parametrize("kind", ["coupling", "autoregressive"])
-def test_splines_of_extreme_parameters_come_back_without_nan(kind):
+def test_splines_of_extreme_parameters_are_inverted_without_nan(kind):
     """A negative discriminant gave NaN in the inverse of rational-quadratic splines."""
     flow = spline_flow(kind=kind)
     with torch.no_grad():
@@ -29,12 +29,12 @@ def test_splines_of_extreme_parameters_come_back_without_nan(kind):
         back = flow.decode(z)
         assert bool(z.isfinite().all())
         assert bool(back.isfinite().all())
-        # slopes go down to 1e-4 a layer: what comes back is near x, not equal to the last digit
+        # slopes go down to 1e-4 per layer: x is recovered approximately
         torch.testing.assert_close(back, x, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("outside", [5.0, 5.0 + 1e-9, 50.0, 1e8])
-def test_points_outside_of_the_splines_box_give_gradients_without_nan(outside):
+def test_points_outside_the_splines_box_have_gradients_without_nan(outside):
     """torch.where hides a NaN of the branch that is not taken in the value, not in the gradient."""
     flow = spline_flow()
     x = torch.tensor([[outside, -outside, 0.1]], requires_grad=True)
@@ -69,7 +69,7 @@ def test_an_affine_scale_cannot_explode_and_keeps_a_gradient():
     assert modest.grad[0].item() > 0.1
 
 
-def test_directions_are_what_their_names_say():
+def test_forward_maps_data_to_latents():
     """Elsewhere forward means sampling in one class and density in the next."""
     flow = flows.maf(2, layers=1, width=8)
     x = torch.randn(4, 2)
@@ -78,8 +78,8 @@ def test_directions_are_what_their_names_say():
     torch.testing.assert_close(flow.log_prob(x), normal + log_det)
 
 
-def test_a_learned_inverse_that_has_drifted_is_seen():
-    """The inverse kept beside W drifts away under fast training; the round trip tells."""
+def test_a_learned_inverse_that_has_drifted_is_detected():
+    """A learned inverse drifts away from W⁻¹ under fast training; its residual shows it."""
     layer = snflow.SelfNormalizingDense(4)
     sound = float(layer.inverse_residual((4,)))
     with torch.no_grad():
@@ -131,8 +131,8 @@ def test_batch_norm_is_one_map_in_evaluation():
     torch.testing.assert_close(layer.inverse(layer(x)[0])[0], x)
 
 
-def test_actnorm_takes_its_first_batch_once_and_survives_a_constant_channel():
-    """A second initialisation after a load loses the training; a constant channel divides by zero."""
+def test_actnorm_is_initialized_once_and_survives_a_constant_channel():
+    """A second initialization after loading loses the training; a constant channel divides by zero."""
     layer = snflow.ActNorm(2)
     x = torch.randn(32, 2, 3, 3)
     x[:, 1] = 7.0
@@ -143,8 +143,8 @@ def test_actnorm_takes_its_first_batch_once_and_survives_a_constant_channel():
     torch.testing.assert_close(twin(other)[0], layer(other)[0])
 
 
-def test_the_normaliser_is_a_layer_that_is_saved():
-    """Means and deviations kept outside of the model are lost on saving, and their log-determinant with them."""
+def test_standardization_is_a_layer_that_is_saved():
+    """Means and standard deviations kept outside the model are lost on saving, and with them their log-determinant."""
     data = 100 + 5 * torch.randn(200, 3)
     flow = snflow.standardized(flows.maf(3, layers=1, width=8), data)
     twin = snflow.standardized(flows.maf(3, layers=1, width=8), torch.randn(9, 3))
@@ -154,8 +154,8 @@ def test_the_normaliser_is_a_layer_that_is_saved():
     assert abs(flow.log_prob(data).mean().item() + entropy) < 3
 
 
-def test_a_root_outside_of_the_bracket_is_found_or_an_error():
-    """A bisection that trusts its bracket gives the bracket's end, silently: off by 29 for a far latent."""
+def test_a_root_outside_the_bracket_is_found_or_an_error():
+    """A bisection that trusts its bracket silently returns its end: off by 29 for a far latent."""
     z = torch.tensor([1e4])
     x = invert_increasing(lambda x: (x, torch.ones_like(x)), z, -torch.ones(1), torch.ones(1))
     torch.testing.assert_close(x, z)
@@ -193,7 +193,7 @@ def test_the_public_checks_find_a_wrong_log_det_in_a_foreign_layer():
     assert report["log_det"].startswith("ContractError: log_det")
 
 
-def test_a_foreign_layer_may_come_as_functions_and_with_a_context():
+def test_a_foreign_layer_may_be_given_by_functions_and_take_a_context():
     layer = ForeignLayer(
         torch.nn.Linear(2, 3),
         lambda net, x, c: (x + net(c), x.new_zeros(len(x))),

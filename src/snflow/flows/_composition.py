@@ -260,11 +260,11 @@ def mixing_convolution(
     check_choice(where, "mixing", name, ConvMixing)
     check_choice(where, "log_det_rule", log_det_rule, ConvRule)
     match name:
-        case "free" if log_det_rule == "self_normalized":
-            return SelfNormalizingConv2d(
-                channels, kernel_size, inverse_kernel_size=inverse_kernel_size, tracking=tracking
-            )
         case "free":
+            if log_det_rule == "self_normalized":
+                return SelfNormalizingConv2d(
+                    channels, kernel_size, inverse_kernel_size=inverse_kernel_size, tracking=tracking
+                )
             return Conv2d(channels, kernel_size, log_det_rule=log_det_rule)
         case "plu":
             return PLUConv2d(channels)

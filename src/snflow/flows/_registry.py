@@ -20,8 +20,8 @@ def ready_flows() -> dict[str, Callable[..., Flow]]:
         >>> flows["maf"](3).event_shape
         (3,)
     """
-    exported = {name: getattr(snflow.flows, name) for name in snflow.flows.__all__}
-    return {name: function for name, function in sorted(exported.items()) if _is_ready_flow(function)}
+    exported = {name: getattr(snflow.flows, name) for name in dir(snflow.flows)}
+    return {name: function for name, function in exported.items() if _is_ready_flow(function)}
 
 
 def _is_ready_flow(function: object) -> bool:

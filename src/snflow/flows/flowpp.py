@@ -109,7 +109,7 @@ def attention_coupling(
     by_channel = mask.dim() == 1
     kept, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)
     outputs = transformer.parameters_per_element * mapped
-    of_pixels = shape if context_shape == shape else None
+    of_pixels = (channels, height, wide) if context_shape == shape else None
 
     def network(seen: int) -> AttentionConvNet:
         return AttentionConvNet(seen, outputs, (height, wide), width=width, blocks=depth, context_shape=of_pixels)
