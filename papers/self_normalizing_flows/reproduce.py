@@ -244,7 +244,7 @@ def _thinned(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command with these words, by default those of the process, and return its exit code."""
     try:
-        return auto_cli(reproduce, args=None if words is None else list(words))
+        return int(auto_cli(reproduce, args=None if words is None else list(words)))
     except SnflowError as error:
         print(f"reproduce: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
