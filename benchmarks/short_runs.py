@@ -112,7 +112,7 @@ def page(name: str, study: Study, rows: list[dict[str, Any]], facts: dict[str, A
         lines += [f"### {row['name']}", "", f"`{row['command']}`", ""]
         if "diverged" in row:
             lines += [*textwrap.wrap(f"It ended with: {row['diverged']}", 119), ""]
-        lines += ["| epoch | exact validation NLL, nats | ‖g(f(x)) − x‖² | ‖RW − I‖/√D | angle, ° | λ | repairs | s |"]
+        lines += ["| epoch | exact validation NLL, nats | ‖g(f(x)) − x‖² | ‖I − RW‖/√D | angle, ° | λ | repairs | s |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
         every = max(1, (len(row["epochs"]) - 1) // 10)
         lines += [by_epoch(epoch, row["layers"]) for epoch in row["epochs"][::every]]
