@@ -199,7 +199,7 @@ def test_a_foreign_layer_may_be_given_by_functions_and_take_a_context():
         lambda net, x, c: (x + net(c), x.new_zeros(len(x))),
         lambda net, z, c: (z - net(c), z.new_zeros(len(z))),
         (3,),
-        (2,),
+        context_shape=2,
     )
     report = check(layer, (3,))
     assert {name for name, found in report.items() if found != "ok"} <= {"state"}  # a lambda cannot be pickled

@@ -1,4 +1,4 @@
-"""Errors and argument checks: each message says where, what was expected, what came, and what to do."""
+"""Errors and argument checks. A message says where the error is, what was expected, what was given, and what to do."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SnflowError(Exception):
 
     Args:
         where: the layer, file, option or command that refused; or the whole message, if ``expected`` is not given.
-        expected: what would have been right.
-        got: what came instead.
-        fix: what to do about it, in the imperative.
+        expected: what was expected.
+        got: what was given instead.
+        fix: what to do, in the imperative.
 
     Example:
         >>> print(SnflowError("Squeeze", expected="an even height", got="7", fix="pad the images"))
@@ -45,19 +45,19 @@ class ShapeError(SnflowError, ValueError):
 
 
 class DtypeError(SnflowError, TypeError):
-    """A tensor has another dtype than the parameters, or none that the operation takes."""
+    """A tensor has another dtype than the parameters, or one that the operation does not accept."""
 
 
 class DeviceError(SnflowError, ValueError):
-    """A tensor lies on another device than the parameters."""
+    """A tensor is on another device than the parameters."""
 
 
 class ContextError(SnflowError, ValueError):
-    """A context was given to a layer that takes none, or is missing where one is needed."""
+    """A context is missing, or was given to a layer that takes none."""
 
 
 class NotInvertibleError(SnflowError, ArithmeticError):
-    """The map has no inverse: a singular weight, or a direction that the layer does not have."""
+    """The map has no inverse: its weight is singular, or the layer has only one direction."""
 
 
 class ConvergenceError(NotInvertibleError):
@@ -65,7 +65,7 @@ class ConvergenceError(NotInvertibleError):
 
 
 class DivergenceError(SnflowError, ArithmeticError):
-    """Training left the finite numbers."""
+    """Training produced a non-finite value."""
 
     exit_code = 3
 
@@ -75,7 +75,7 @@ class ConfigError(SnflowError, ValueError):
 
 
 class DataError(SnflowError, ValueError):
-    """A data file or its content is wrong."""
+    """A data file or its content is invalid."""
 
 
 class ArgumentError(ConfigError, TypeError):
@@ -83,7 +83,7 @@ class ArgumentError(ConfigError, TypeError):
 
 
 class CheckpointError(SnflowError, RuntimeError):
-    """A checkpoint is missing, damaged or of another model."""
+    """A checkpoint is missing, damaged or that of another model."""
 
     exit_code = 4
 
@@ -151,8 +151,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Suggest the known word closest to a misspelt one, or list what is known.
 
     Args:
-        word: what the user wrote.
-        known: what would have been accepted.
+        word: the word.
+        known: the accepted words.
 
     Returns:
         The end of an error message: ``did you mean 'epochs'?`` or ``known: a, b``.
@@ -169,16 +169,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def check_choice(where: str, option: str, value: str, choices: object) -> None:
-    """Refuse a word that is not among those of a ``Literal``.
+    """Refuse a value that is not among those of a ``Literal``.
 
     Args:
-        where: who asks.
+        where: the caller, for the error.
         option: the name of the argument.
-        value: the word.
+        value: the value.
         choices: the ``Literal`` type.
 
     Raises:
-        ConfigError: the word is unknown; the message has the nearest right one.
+        ConfigError: the value is unknown; the message names the nearest right one.
 
     Example:
         >>> from typing import Literal
@@ -191,10 +191,10 @@ def check_choice(where: str, option: str, value: str, choices: object) -> None:
 
 
 def check_count(where: str, option: str, value: int) -> None:
-    """Refuse a number of things that is not a whole number of one or more.
+    """Refuse a count that is not a positive whole number.
 
     Raises:
-        ConfigError: the number is below one, or no whole number.
+        ConfigError: the count is below one, or not a whole number.
     """
     if not _is_whole(value) or value < 1:
         raise ConfigError(where, expected=f"{option} ≥ 1", got=repr(value), fix="give a positive whole number")
@@ -204,39 +204,32 @@ def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, .
     """The shape of one event, from D or from a shape.
 
     Args:
-        where: who asks.
+        where: the caller, for the error.
         features: D for vectors ``(D,)``, or the shape itself.
 
     Returns:
-        The shape, of Python's own integers.
+        The shape, as a tuple of Python integers.
 
     Raises:
-        ConfigError: it is neither a positive whole number nor a row of them.
+        ConfigError: it is neither a positive whole number nor a sequence of them.
 
     Example:
         >>> check_event_shape("flows.maf", 4), check_event_shape("flows.conv", [1, 28, 28])
         ((4,), (1, 28, 28))
     """
-    sizes = features if isinstance(features, Sequence) else (features,)
-    if not sizes or not all(_is_whole(size) and size >= 1 for size in sizes):
-        raise ConfigError(
-            where,
-            expected="the shape of one event: a number of features, or a tuple of positive whole numbers",
-            got=repr(features),
-            fix="leave the batch dimension out: x.shape[1:]",
-        )
-    return tuple(int(size) for size in sizes)
+    expected = "the shape of one event: a number of features, or a tuple of positive whole numbers"
+    return _check_shape(where, features, expected, fix="leave the batch dimension out: x.shape[1:]")
 
 
 def check_context_shape(where: str, context_shape: int | Sequence[int] | None) -> tuple[int, ...] | None:
     """The shape of one sample's context, from C, a shape, or ``None`` for no context.
 
     Args:
-        where: who asks.
+        where: the caller, for the error.
         context_shape: C for vectors ``(C,)``, the shape itself, or ``None``.
 
     Returns:
-        The shape, of Python's own integers, or ``None``.
+        The shape, as a tuple of Python integers, or ``None``.
 
     Raises:
         ConfigError: it is neither a positive whole number nor a sequence of them.
@@ -247,14 +240,15 @@ def check_context_shape(where: str, context_shape: int | Sequence[int] | None) -
     """
     if context_shape is None:
         return None
-    sizes = context_shape if isinstance(context_shape, Sequence) else (context_shape,)
+    expected = "context_shape to be a number of features, or a tuple of positive whole numbers"
+    fix = "leave the batch dimension out: context.shape[1:], and use None for no context"
+    return _check_shape(where, context_shape, expected, fix)
+
+
+def _check_shape(where: str, shape: int | Sequence[int], expected: str, fix: str) -> tuple[int, ...]:
+    sizes = shape if isinstance(shape, Sequence) else (shape,)
     if not sizes or not all(_is_whole(size) and size >= 1 for size in sizes):
-        raise ConfigError(
-            where,
-            expected="context_shape to be a number of features, or a tuple of positive whole numbers",
-            got=repr(context_shape),
-            fix="leave the batch dimension out: context.shape[1:], and use None for no context",
-        )
+        raise ConfigError(where, expected=expected, got=repr(shape), fix=fix)
     return tuple(int(size) for size in sizes)
 
 
@@ -276,9 +270,24 @@ def check_context_vector(where: str, context_shape: int | Sequence[int] | None) 
             where,
             expected="a context of vectors, context_shape=C",
             got=f"context_shape={shape}",
-            fix="flatten the context, or embed it in a vector by a network of your own",
+            fix="flatten the context, or map it to a vector with a network of your own",
         )
     return shape[0]
+
+
+def check_shape_kept(where: str, shape: Sequence[int], event_shape: Sequence[int]) -> None:
+    """Refuse the result of a network that should map events to events of the same shape.
+
+    Raises:
+        ShapeError: the two shapes differ.
+    """
+    if tuple(shape) != tuple(event_shape):
+        raise ShapeError(
+            where,
+            expected=f"a network that keeps the shape {tuple(event_shape)}",
+            got=f"{tuple(shape)}",
+            fix="it must map events to events of the same shape",
+        )
 
 
 def _is_whole(value: object) -> bool:
@@ -286,10 +295,10 @@ def _is_whole(value: object) -> bool:
 
 
 def check_kernel(where: str, kernel_size: int) -> None:
-    """Refuse a kernel that cannot keep the image size.
+    """Refuse a kernel size that is not odd.
 
     Raises:
-        ConfigError: the size is even, below one, or no whole number.
+        ConfigError: the size is even, below one, or not a whole number.
     """
     if not _is_whole(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
         expected = "an odd kernel_size, so that padding keeps the image size"
@@ -298,16 +307,16 @@ def check_kernel(where: str, kernel_size: int) -> None:
 
 
 def check_weight(where: str, option: str, value: float, *, fix: str = "use 1") -> None:
-    """Refuse a weight of a penalty that is negative or not finite.
+    """Refuse the weight of a penalty if it is negative or not finite.
 
     Args:
-        where: who asks.
+        where: the caller, for the error.
         option: the name of the argument.
         value: the weight.
-        fix: what to do, as the value that the method's paper takes.
+        fix: what to do, for example the value to use.
 
     Raises:
-        ConfigError: the weight is below zero, infinite or no number.
+        ConfigError: the weight is negative, infinite or not a number.
     """
     if not (_is_real(value) and math.isfinite(value) and value >= 0):
         raise ConfigError(where, expected=f"{option} ≥ 0 and finite", got=repr(value), fix=fix)
@@ -317,7 +326,7 @@ def check_positive(where: str, option: str, value: float, *, fix: str | None = N
     """Refuse a number that is not positive and finite.
 
     Raises:
-        ConfigError: the number is zero, negative, infinite or no number.
+        ConfigError: the number is zero, negative, infinite or not a number.
     """
     if not (_is_real(value) and math.isfinite(value) and value > 0):
         raise ConfigError(where, expected=f"{option} > 0 and finite", got=repr(value), fix=fix)

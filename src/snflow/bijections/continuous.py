@@ -13,10 +13,10 @@ from snflow.bijections.base import Bijection, Shape
 from snflow.errors import (
     ConfigError,
     ConvergenceError,
-    ShapeError,
     check_choice,
     check_context_shape,
     check_count,
+    check_shape_kept,
     check_weight,
 )
 from snflow.numerics.jacobian import jacobian_of
@@ -283,13 +283,7 @@ class _Derivative:
             # without a graph a view of the tensor of the solver would not lead back to it
             x = state[0] if graph and state[0].requires_grad else state[0].detach().requires_grad_()
             v = self.layer.net(x, t) if self.context is None else self.layer.net(x, t, self.context)
-            if v.shape != x.shape:
-                raise ShapeError(
-                    "ContinuousFlow",
-                    expected=f"a network that keeps the shape {tuple(x.shape)}",
-                    got=f"{tuple(v.shape)}",
-                    fix="it maps events and a time to events of the same shape",
-                )
+            check_shape_kept("ContinuousFlow", v.shape, x.shape)
             with torch.set_grad_enabled(graph):
                 trace, square = self._trace(v, x)
         if not graph:

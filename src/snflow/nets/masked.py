@@ -96,10 +96,7 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
     def frozen(self, context: Tensor | None = None) -> Layer:
         """:meth:`forward` for one context and many calls without gradients: weights are masked once."""
         of_context = self._of_context(context)
-        layers: list[Layer] = [
-            partial(F.linear, weight=layer.masked, bias=layer.bias)  # type: ignore[misc]
-            for layer in self._layers()
-        ]
+        layers: list[Layer] = [partial(F.linear, weight=layer.masked, bias=layer.bias) for layer in self._layers()]
 
         @torch.no_grad()
         def run(x: Tensor) -> Tensor:
@@ -121,11 +118,14 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
         return MaskedWalk(self, like, context)
 
     def _layers(self) -> tuple[_Masked, ...]:
-        return (self.first, *self.hidden, self.last)  # type: ignore[arg-type]
+        return (self.first, *self.hidden, self.last)
 
     def _of_context(self, context: Tensor | None) -> Tensor | None:
         """What the context adds to the first hidden layer, ``(batch, width)``."""
-        return None if self.context is None else self.context(context)
+        if self.context is None:
+            return None
+        shift: Tensor = self.context(context)
+        return shift
 
     def _bounded(self, x: Tensor) -> Tensor:
         return x if self.input_bound is None else x.clamp(-self.input_bound, self.input_bound)
@@ -220,8 +220,8 @@ class MaskedWalk:
         self._columns = self._inputs.split(1, 1)
         self._units = [like.new_zeros(like.shape[0], len(net.first.bias)) for _ in layers]
         self._places = [units.split([*sizes, left], 1) for units in self._units]
-        weights = [layer.masked.mT.split([*sizes, left], 1) for layer in layers]  # type: ignore[union-attr, operator]
-        biases = [layer.bias.split([*sizes, left]) for layer in layers]  # type: ignore[union-attr, operator]
+        weights = [layer.masked.mT.split([*sizes, left], 1) for layer in layers]
+        biases = [layer.bias.split([*sizes, left]) for layer in layers]
         weights.append(net.last.masked.mT.split(net.outputs, 1))
         biases.append(net.last.bias.split(net.outputs))
         self._layers = [

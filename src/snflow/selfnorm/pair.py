@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape
-from snflow.errors import ConvergenceError, ShapeError, check_choice, check_context_shape, check_count, check_weight
+from snflow.errors import (
+    ConvergenceError,
+    check_choice,
+    check_context_shape,
+    check_count,
+    check_shape_kept,
+    check_weight,
+)
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
 from snflow.numerics.krylov import gmres
@@ -233,13 +240,7 @@ class SelfNormalizing(Bijection):
     def _map(self, net: nn.Module, context: Tensor | None) -> Map:
         def run(v: Tensor) -> Tensor:
             out: Tensor = net(v) if context is None else net(v, context)
-            if out.shape != v.shape:
-                raise ShapeError(
-                    "SelfNormalizing",
-                    expected=f"a network that keeps the shape {tuple(v.shape)}",
-                    got=f"{tuple(out.shape)}",
-                    fix="both networks map events to events of the same shape",
-                )
+            check_shape_kept("SelfNormalizing", out.shape, v.shape)
             return out
 
         return run

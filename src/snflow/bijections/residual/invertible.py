@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.errors import ConfigError, ShapeError, check_choice, check_context_shape, check_count
+from snflow.errors import ConfigError, check_choice, check_context_shape, check_count, check_shape_kept
 from snflow.numerics.fixed_point import implicit_fixed_point
 from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of, roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
@@ -150,13 +150,7 @@ class InvertibleResidual(Bijection):
     def _map(self, context: Tensor | None) -> Map:
         def run(v: Tensor) -> Tensor:
             out: Tensor = self.net(v) if context is None else self.net(v, context)
-            if out.shape != v.shape:
-                raise ShapeError(
-                    "InvertibleResidual",
-                    expected=f"a network that keeps the shape {tuple(v.shape)}",
-                    got=f"{tuple(out.shape)}",
-                    fix="it must map events to events of the same shape",
-                )
+            check_shape_kept("InvertibleResidual", out.shape, v.shape)
             return out
 
         return run

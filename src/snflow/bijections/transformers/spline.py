@@ -27,8 +27,21 @@ _MIN = 1e-3
 """The smallest width and height of a bin, as a share of the box, and the smallest slope at a knot."""
 
 
+class _Spline(Transformer):
+    """A spline of K pieces on [−B, B], with bins that each take at least a share of 1e-3 of the box."""
+
+    def __init__(self, bins: int, tail_bound: float, parameters: int) -> None:
+        super().__init__()
+        _check_bins(type(self).__name__, bins, tail_bound)
+        self.bins, self.tail_bound, self.parameters_per_element = bins, tail_bound, parameters
+
+    def extra_repr(self) -> str:
+        """Show the size of the spline."""
+        return f"bins={self.bins}, tail_bound={self.tail_bound}"
+
+
 @final
-class LinearSplineTransformer(Transformer):
+class LinearSplineTransformer(_Spline):
     """z = s(x) with K linear pieces of equal width on [−B, B], the identity outside (Müller et al. 2019, §4.1).
 
     hᵢ are K log-heights; zeros are the identity. The slope jumps at the knots. Both directions are in closed form.
@@ -47,10 +60,7 @@ class LinearSplineTransformer(Transformer):
     """
 
     def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
-        super().__init__()
-        _check_bins("LinearSplineTransformer", bins, tail_bound)
-        self.bins, self.tail_bound = bins, tail_bound
-        self.parameters_per_element = bins
+        super().__init__(bins, tail_bound, bins)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(x)."""
@@ -62,7 +72,7 @@ class LinearSplineTransformer(Transformer):
 
 
 @final
-class QuadraticSplineTransformer(Transformer):
+class QuadraticSplineTransformer(_Spline):
     """z = s(x) with K quadratic pieces on [−B, B] and a continuous slope (Müller et al. 2019, §4.2).
 
     hᵢ are K log-widths and K + 1 log-slopes; zeros are the identity. Both directions are in closed form.
@@ -81,10 +91,7 @@ class QuadraticSplineTransformer(Transformer):
     """
 
     def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
-        super().__init__()
-        _check_bins("QuadraticSplineTransformer", bins, tail_bound)
-        self.bins, self.tail_bound = bins, tail_bound
-        self.parameters_per_element = 2 * bins + 1
+        super().__init__(bins, tail_bound, 2 * bins + 1)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(x)."""
@@ -98,7 +105,7 @@ class QuadraticSplineTransformer(Transformer):
 
 
 @final
-class CubicSplineTransformer(Transformer):
+class CubicSplineTransformer(_Spline):
     """z = s(x) with K cubic pieces on [−B, B] and a continuous slope (Durkan et al. 2019).
 
     hᵢ are K log-widths, K log-heights and the slopes at both ends; zeros are the identity. The inverse is a root search
@@ -119,10 +126,7 @@ class CubicSplineTransformer(Transformer):
     """
 
     def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
-        super().__init__()
-        _check_bins("CubicSplineTransformer", bins, tail_bound)
-        self.bins, self.tail_bound = bins, tail_bound
-        self.parameters_per_element = 2 * bins + 2
+        super().__init__(bins, tail_bound, 2 * bins + 2)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(x)."""

@@ -1,0 +1,73 @@
+"""Errors: from parts or from one message, through pickle and copy; the nearest right keyword."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+import snflow
+from snflow.bijections.transformers.affine import AffineTransformer
+from snflow.errors import ArgumentError, CheckedConstructor, ConfigError, ShapeError, SnflowError, check_arguments
+
+PARTS = ("where", "expected", "got", "fix")
+
+
+@pytest.mark.parametrize("kind", [SnflowError, ShapeError, ArgumentError])
+@pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
+def test_an_error_keeps_its_parts_and_its_message(kind, travel):
+    error = kind("Squeeze", expected="an even height", got="7", fix="pad the images")
+    error.add_note("in epoch 3")
+    twin = travel(error)
+    assert type(twin) is kind
+    assert str(twin) == str(error) == "Squeeze: expected an even height, got 7; pad the images"
+    assert [getattr(twin, part) for part in PARTS] == ["Squeeze", "an even height", "7", "pad the images"]
+    assert twin.__notes__ == ["in epoch 3"]
+
+
+def test_an_error_can_be_built_from_one_message():
+    error = ShapeError("in process 3: ShapeError: …")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == "in process 3: ShapeError: …"
+    assert error.expected is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: snflow.nets.MLP(2, 3, widht=8), "MLP.*got widht=; did you mean 'width'?"),
+        (lambda: AffineTransformer(largest_scale=3.0), "did you mean 'largest_log_scale'?"),
+        (lambda: snflow.Dense(3, bais=False), "Dense.*did you mean 'bias'?"),
+        (lambda: snflow.Planar(3, 2), "Planar.*got 2 positional and 0 keyword arguments; too many positional"),
+        (lambda: snflow.Planar(), "Planar.*missing a required argument: 'features'"),
+    ],
+)
+def test_wrong_arguments_of_a_constructor(call, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        call()
+    assert isinstance(caught.value, TypeError)
+
+
+def test_the_signature_of_a_class_is_that_of_its_constructor():
+    assert list(inspect.signature(snflow.nets.MLP).parameters)[:2] == ["features", "outputs"]
+    check_arguments("MLP", inspect.signature(snflow.nets.MLP), (2, 3), ["width"])
+
+
+def test_a_type_error_inside_a_constructor_is_not_hidden():
+    class Faulty(metaclass=CheckedConstructor):
+        def __init__(self, features):
+            self.double = features + None
+
+    with pytest.raises(TypeError, match="NoneType") as caught:
+        Faulty(3)
+    assert not isinstance(caught.value, SnflowError)
+
+
+@pytest.mark.parametrize("context_shape", [0, -1, (), (2, 0), 1.5, True])
+def test_a_wrong_context_shape(context_shape):
+    with pytest.raises(ConfigError, match="context_shape to be"):
+        snflow.nets.MLP(2, 3, context_shape=context_shape)
+
+
+def test_a_network_of_vectors_takes_no_images_as_context():
+    with pytest.raises(ConfigError, match="MLP: expected a context of vectors"):
+        snflow.nets.MLP(2, 3, context_shape=(1, 4, 4))
