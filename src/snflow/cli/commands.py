@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +17,7 @@ from snflow.train.recipe import (
     explained,
     find_recipe,
     load_recipe,
+    names_of,
     new_parser,
     parser_of,
     read_text,
@@ -44,9 +45,9 @@ def run(name: str, argv: Sequence[str]) -> int:
     if name == "fit":
         return _fit(argv)
     if name == "recipes" and not argv:
-        recipes()  # without the parser, which takes longer to import than the list takes to print
+        _list_recipes()  # without the parser, which takes longer to import than the list takes to print
         return 0
-    functions: dict[str, Callable[..., None]] = {"evaluate": evaluate, "sample": sample, "recipes": recipes}
+    functions: dict[str, Callable[..., None]] = {"evaluate": evaluate, "sample": sample, "recipes": show_recipe}
     function = functions[name]
     parser = new_parser()
     parser.prog, parser.description = f"snflow {name}", _summary(function)
@@ -139,16 +140,17 @@ def sample(
     print(f"{len(drawn)} samples by the {inverse} inverse: {out}")
 
 
-def recipes(recipe: str | None = None) -> None:
-    """List the recipes that come with the library, or print one: `snflow recipes digits_conv > mine.yaml`.
+def show_recipe(recipe: str) -> None:
+    """Print a recipe, `snflow recipes digits_conv > mine.yaml`; without a name, list those of the library.
 
     Args:
-        recipe: Name of a recipe to print, or path of a YAML file to check and print; without it, all are listed.
+        recipe: Name of a recipe, or path of a YAML file to check.
     """
-    if recipe is not None:
-        load_recipe(recipe)
-        print(read_text(find_recipe(recipe)), end="")
-        return
+    load_recipe(recipe)
+    print(read_text(find_recipe(recipe)), end="")
+
+
+def _list_recipes() -> None:
     loaded = {name: read_yaml(read_text(path), name) for name, path in available_recipes().items()}
     rows = [(name, c["data"]["name"], c["flow"]["name"], c["description"]) for name, c in loaded.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
@@ -164,11 +166,12 @@ def _fit(argv: Sequence[str]) -> int:
     if resumed is not None and reference is not None:
         raise ConfigError("snflow fit", expected="a recipe or --resume RUN", got="both", fix="leave one of them out")
     base = RunFolder(Path(resumed)).recipe() if resumed else load_recipe(reference) if reference else None
+    content = {} if base is None else base.to_dict()
     for section in ("data", "flow"):
         name = given.get(f"--{section}.name")
-        if base is not None and name is not None and name != getattr(base, section)["name"]:
-            base = Recipe.from_dict({**base.to_dict(), section: {"name": name}})
-    parsed = _parsed(_fit_parser(base), words)
+        if base is not None and name not in (None, content[section]["name"]):
+            content[section] = {"name": name}  # another dataset or flow has other options
+    parsed = _parsed(_fit_parser(content), words)
     if base is None:
         raise ConfigError("snflow fit", expected="a recipe", got="none", fix="`snflow recipes` lists them")
     out, compare = parsed.pop("out"), parsed.pop("compare")
@@ -193,15 +196,14 @@ def _fit(argv: Sequence[str]) -> int:
     return _train([(rule, recipe, folder / rule), (compare, other, folder / compare)], argv)
 
 
-def _fit_parser(recipe: Recipe | None) -> ArgumentParser:
-    """The options of this recipe with its values as defaults; without a recipe, those of all recipes."""
-    content = {} if recipe is None else recipe.to_dict()
-    parser = parser_of(recipe.data["name"], recipe.flow["name"]) if recipe else new_parser()
+def _fit_parser(content: Mapping[str, Any]) -> ArgumentParser:
+    """The options of a recipe with its values as defaults; of an empty one, those that all recipes have."""
+    parser = parser_of(*names_of(content)) if content else new_parser()
     parser.prog = "snflow fit"
     parser.usage = "snflow fit RECIPE [--key value …]"
-    parser.description = (recipe and recipe.description) or "Train the flow of a recipe into a run folder."
+    parser.description = content.get("description") or "Train the flow of a recipe into a run folder."
     short = ", ".join(f"{name} for {full}" for name, full in SHORT.items())
-    more = "" if recipe else "`snflow fit RECIPE --help` lists the options of that recipe's data and flow too. "
+    more = "" if content else "`snflow fit RECIPE --help` lists the options of that recipe's data and flow too. "
     parser.epilog = f"{more}Short forms: {short}."
     parser.add_argument(
         "recipe", type=str, nargs="?", help="Name of a recipe (`snflow recipes`), or path of a YAML file."
@@ -213,13 +215,14 @@ def _fit_parser(recipe: Recipe | None) -> ArgumentParser:
         type=str | None,
         help="Train a second time with this flow.log_det_rule, into subfolders of the run folder, and compare.",
     )
-    if recipe is None:
-        add_option_sections(parser)
-    else:
+    if content:
+        sections = {name: options for name, options in content.items() if isinstance(options, Mapping)}
         parser.set_defaults(
-            {f"{s}.{o}": v for s, options in content.items() if s != "description" for o, v in options.items()}
+            {f"{name}.{key}": value for name, options in sections.items() for key, value in options.items()}
         )
-        parser.set_defaults(description=recipe.description)
+        parser.set_defaults(description=content["description"])
+    else:
+        add_option_sections(parser)
     return parser
 
 

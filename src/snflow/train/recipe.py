@@ -81,11 +81,11 @@ class Recipe:
 
         try:
             checked = _checked(content)
-            parser = _shared_parser(*_names(checked))
+            parser = _shared_parser(*names_of(checked))
             _refuse_nulls(checked, parser)
             try:
                 return cls.from_namespace(parser.parse_object(checked))
-            except ArgumentError as error:
+            except (ArgumentError, OverflowError) as error:
                 raise explained(error, parser) from None
         except ConfigError as error:
             if where is None:
@@ -177,6 +177,8 @@ def parser_of(data: str, flow: str) -> ArgumentParser:
         data: name of a dataset.
         flow: name of a ready flow.
     """
+    # The parser finds a strategy by its name once it is imported; flows import the two others.
+    import snflow.selfnorm.secant  # noqa: F401
     from snflow.flows.preprocessing import preprocess
 
     parser = new_parser()
@@ -186,6 +188,8 @@ def parser_of(data: str, flow: str) -> ArgumentParser:
         parser.add_function_arguments(_functions(section)[name], section, skip={"event_shape", "context_shape"})
     parser.add_function_arguments(preprocess, "preprocessing", skip={"flow", "x", "num_values"})
     add_option_sections(parser)
+    for action in parser._actions:  # docstrings have markup
+        action.help = re.sub(r":\w+:`~?(?:snflow\.)?([^`]+)`", r"\1", action.help or "").replace("``", "")
     return parser
 
 
@@ -193,8 +197,12 @@ def parser_of(data: str, flow: str) -> ArgumentParser:
 _shared_parser = functools.cache(parser_of)
 
 
-def _names(content: Mapping[str, Any]) -> tuple[str, str]:
-    """The names of a recipe's dataset and flow; refuses unknown ones."""
+def names_of(content: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the names of a recipe's dataset and flow.
+
+    Raises:
+        ConfigError: a name is missing or unknown.
+    """
     names = []
     for section in ("data", "flow"):
         name, known = content.get(section, {}).get("name"), _functions(section)
