@@ -60,8 +60,8 @@ def test_the_registry_is_the_stub():
 @pytest.mark.parametrize("name", READY)
 def test_no_option_of_preprocessing_or_base_is_one_of_a_flow(name):
     parameters = inspect.signature(flows.ready_flows()[name]).parameters
-    around = set(inspect.signature(snflow.preprocess).parameters) - {"flow"}
-    assert not around & set(parameters)
+    around = {*inspect.signature(snflow.preprocess).parameters, *inspect.signature(snflow.dequantized).parameters}
+    assert not (around - {"flow"}) & set(parameters)
     assert next(iter(parameters)) == "event_shape"
     assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[1:])
 

@@ -91,6 +91,9 @@ def test_preprocess_fits_gaussianization_layers():
         (lambda: snflow.dequantized(flows.maf(2), 5, noise="variational"), ShapeError, "use noise='uniform'"),
         (lambda: snflow.dequantized(flows.maf(2), 5, noise="variatonal"), ConfigError, "did you mean 'variational'"),
         (lambda: snflow.with_base(flows.maf(2), "gauss"), ConfigError, "base to be one of"),
+        (lambda: snflow.dequantized(flows.maf(2), 5, nois="uniform"), TypeError, "did you mean 'noise'"),
+        (lambda: snflow.preprocess(flows.maf(2), torch.randn(9, 2), standardise=0), TypeError, "mean 'standardize'"),
+        (lambda: snflow.preprocess(flows.maf(2), torch.randn(9, 2), logit_alfa=0), TypeError, "mean 'logit_alpha'"),
     ],
 )
 def test_wrong_compositions_are_refused(build, kind, message):

@@ -52,11 +52,21 @@ Options = ParamSpec("Options")
 
 def ready_flow(function: Callable[Options, Flow]) -> Callable[Options, Flow]:
     """Make a ready flow refuse arguments that it does not have, with the nearest right name."""
-    signature, where = inspect.signature(function), f"flows.{function.__name__}"
+    return checked_arguments(function, f"flows.{function.__name__}")
+
+
+def checked_arguments(function: Callable[Options, Flow], where: str | None = None) -> Callable[Options, Flow]:
+    """Make a function refuse arguments that it does not have, with the nearest right name.
+
+    Args:
+        function: the function; signature and docstring are kept.
+        where: its name in errors.
+    """
+    signature, name = inspect.signature(function), where or function.__name__
 
     @functools.wraps(function)
     def checked(*args: Options.args, **kwargs: Options.kwargs) -> Flow:
-        check_arguments(where, signature, args, kwargs)
+        check_arguments(name, signature, args, kwargs)
         return function(*args, **kwargs)
 
     return checked

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from snflow.bijections.transformers.affine import AffineTransformer
 from snflow.distributions.base import BaseDensity, DiagonalNormal, Logistic, StandardNormal, Uniform
 from snflow.distributions.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from snflow.distributions.flow import Flow
-from snflow.errors import ConfigError, ShapeError, check_choice, check_count
+from snflow.errors import ConfigError, ShapeError, check_arguments, check_choice, check_count
+from snflow.flows._composition import checked_arguments
 from snflow.flows.flowpp import attention_coupling
 from snflow.flows.gaussianization import gaussianize
 
@@ -34,6 +36,7 @@ _BASES: dict[str, type[BaseDensity]] = {
 _LARGEST_LOG_SCALE = 3.0
 
 
+@checked_arguments
 def standardized(flow: Flow, x: Tensor) -> Flow:
     """Put z = (x − mean)/σ in front of a flow, with the mean and the standard deviation of each element of ``x``.
 
@@ -41,8 +44,8 @@ def standardized(flow: Flow, x: Tensor) -> Flow:
     the data in their own units. Elements that do not vary are only shifted.
 
     Args:
-        flow: a flow on continuous data; its layers are shared with the result, not copied.
-        x: training data, with shape ``(N, *event)``.
+        flow: A flow on continuous data; its layers are shared with the result, not copied.
+        x: Training data, with shape ``(N, *event)``.
 
     Returns:
         The flow with one layer more, on the same device and with the same dtype; ``log_prob`` is in nats.
@@ -69,6 +72,7 @@ def standardized(flow: Flow, x: Tensor) -> Flow:
     return _rebuilt(flow, in_front=[Affine.standardizing(x)])
 
 
+@checked_arguments
 def dequantized(
     flow: Flow,
     num_values: int,
@@ -85,7 +89,7 @@ def dequantized(
     divided by D ln 2 it is in bits per dimension.
 
     Args:
-        flow: a flow on continuous data; its layers are shared with the result, not copied.
+        flow: A flow on continuous data; its layers are shared with the result, not copied.
         num_values: L, the number of values of an element, which run from 0 to L − 1; 256 for bytes.
         logit_alpha: Margin α of the logit that opens the range of integer data to all real numbers, between 0 and 0.5.
         noise: Distribution of the noise u that is added to integer data: ``"uniform"``, or ``"variational"``, a second
@@ -127,13 +131,14 @@ def dequantized(
     return _rebuilt(flow, in_front=in_front, dequantization=dequantization)
 
 
+@checked_arguments
 def with_base(flow: Flow, base: BaseName | BaseDensity) -> Flow:
     """Return the flow with another base density.
 
     Args:
-        flow: a flow; its layers are shared with the result, not copied.
-        base: ``"normal"``, ``"diagonal_normal"`` (learned means and standard deviations), ``"logistic"``, or a density
-            with the event shape of the latents.
+        flow: A flow; its layers are shared with the result, not copied.
+        base: A name, ``"normal"``, ``"diagonal_normal"`` (learned means and standard deviations) or ``"logistic"``, or
+            a density with the event shape of the latents.
 
     Returns:
         The flow, on the same device and with the same dtype.
@@ -160,33 +165,23 @@ def preprocess(
     num_values: int | None = None,
     *,
     standardize: bool = True,
-    logit_alpha: float = 1e-6,
-    noise: NoiseName = "uniform",
-    noise_layers: int = 4,
-    noise_width: int = 96,
-    noise_depth: int = 2,
     base: BaseName | None = None,
+    **dequantization: Any,
 ) -> Flow:
     """Fit a ready flow to the kind of data: continuous data are standardized, integer data dequantized.
 
-    This is what a recipe does, and its ``preprocessing`` section holds the keyword arguments. A flow of
-    :class:`~snflow.Gaussianization` layers is fitted to the data as well.
+    This is what a recipe does; its ``preprocessing`` section holds the keyword arguments. The layers of
+    :func:`snflow.flows.gaussianization` are fitted to the data as well.
 
     Args:
-        flow: a ready flow, as from :mod:`snflow.flows`; its layers are shared with the result, not copied.
-        x: training data, with shape ``(N, *event)``; integers where ``num_values`` is given.
+        flow: A ready flow, as from :mod:`snflow.flows`; its layers are shared with the result, not copied.
+        x: Training data, with shape ``(N, *event)``; integers where ``num_values`` is given.
         num_values: L, the number of values of integer data; ``None`` for continuous data.
         standardize: Whether continuous data are shifted and scaled to mean zero and standard deviation one, by the
             training data. Ignored for integer data.
-        logit_alpha: Margin α of the logit that opens the range of integer data to all real numbers, between 0 and 0.5.
-            Ignored for continuous data.
-        noise: Distribution of the noise that is added to integer data: ``"uniform"``, or ``"variational"``, a second
-            flow that is conditioned on the image and trained by the same objective (images only).
-        noise_layers: Number of affine couplings of the variational noise.
-        noise_width: Channels of the networks of the variational noise, a multiple of 4.
-        noise_depth: Number of blocks of each network of the variational noise.
         base: Base density of the flow: ``"normal"``, ``"diagonal_normal"`` (learned means and standard deviations) or
-            ``"logistic"``; null keeps the flow's own.
+            ``"logistic"``; ``None`` keeps the flow's own.
+        dequantization: Keyword arguments of :func:`dequantized`, for integer data.
 
     Returns:
         The flow on the data as they are; ``log_prob`` is in nats.
@@ -201,21 +196,20 @@ def preprocess(
         >>> flow.log_prob(x[:3]).shape
         torch.Size([3])
     """
+    check_arguments("preprocess", _preprocess_signature(), (flow, x), dequantization)
     if num_values is not None:
-        flow = dequantized(
-            flow,
-            num_values,
-            logit_alpha=logit_alpha,
-            noise=noise,
-            noise_layers=noise_layers,
-            noise_width=noise_width,
-            noise_depth=noise_depth,
-        )
+        flow = dequantized(flow, num_values, **dequantization)
     elif standardize:
         flow = standardized(flow, x)
     if base is not None:
         flow = with_base(flow, base)
     return gaussianize(flow, x)
+
+
+def _preprocess_signature() -> inspect.Signature:
+    """The signature of :func:`preprocess` with the options of :func:`dequantized` in their place."""
+    own, further = (list(inspect.signature(f).parameters.values()) for f in (preprocess, dequantized))
+    return inspect.Signature([*own[:-1], *(p for p in further if p.kind is p.KEYWORD_ONLY)])
 
 
 def _rebuilt(
