@@ -1,4 +1,4 @@
-"""A layer that takes a context, for the tests: the library itself has none yet."""
+"""A small layer with a context, for the tests."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from snflow.bijections.base import Bijection
 
 
 class ContextScale(Bijection):
-    """z = (x − w·c) exp(−c₀): the smallest layer that needs its context in both parts."""
+    """z = (x − w·c) exp(−c₀): the smallest layer whose z and log-determinant both depend on the context."""
 
     context_shape = (2,)
     event_shape = (3,)

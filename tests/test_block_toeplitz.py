@@ -1,4 +1,4 @@
-"""Exact convolutions by image rows: the numbers of the whole matrix, and the whole matrix where they fail."""
+"""Exact convolutions by image rows: the results of the dense matrix, and the dense matrix as a fallback."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_an_elimination_that_is_not_stable_is_left_to_the_whole_matrix():
         assert torch.autograd.grad(value, weight)[0].isfinite().all()
 
 
-def test_a_matrix_whose_factors_are_refused_is_not_guessed():
+def test_a_matrix_with_refused_factors_is_not_solved():
     eye = torch.eye(2)
     assert BlockToeplitzFactor.of(BlockToeplitz(eye, torch.zeros(2, 2), eye, 6)) is None
     assert BlockToeplitzFactor.of(BlockToeplitz(eye, torch.full((2, 2), torch.nan), eye, 6)) is None

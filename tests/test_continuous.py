@@ -1,4 +1,4 @@
-"""Continuous flows: the adjoint's gradient, estimates without bias, rows, penalties, and giving up."""
+"""Continuous flows: the adjoint's gradient, estimates without bias, rows, penalties, and failures."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_a_linear_velocity_is_the_matrix_exponential(solver):
 
 
 @pytest.mark.parametrize("solver", ["dopri5", "rk4"])
-def test_the_adjoint_has_the_gradient_of_all_steps_kept(solver):
+def test_the_adjoint_has_the_gradient_of_backpropagation_through_all_steps(solver):
     x, context = torch.randn(4, 3), torch.randn(4, 2)
     found = []
     for adjoint in (True, False):
@@ -69,7 +69,7 @@ def test_hutchinsons_estimate_has_the_mean_of_the_exact_trace():
     assert float(error.abs().max()) < 4
 
 
-def test_a_row_is_as_exact_in_a_batch_as_alone_and_nan_stays_where_it_is():
+def test_a_row_is_as_accurate_in_a_batch_as_alone_and_nan_stays_in_its_row():
     flow = layer(tolerance=1e-6).eval()
     x = torch.cat([torch.randn(30, 3), 20 * torch.randn(2, 3)])
     z, log_det = flow(x)

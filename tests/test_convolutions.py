@@ -1,4 +1,4 @@
-"""Convolutions with cheap determinants, against their dense matrices and what may not change them."""
+"""Convolutions with cheap determinants, compared with their dense matrices."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_a_cached_factor_is_never_stale(change):
     torch.testing.assert_close(layer.inverse(layer(wide)[0])[0], wide)
 
 
-def test_emerging_sees_all_around_and_is_its_three_layers():
+def test_emerging_covers_all_neighbours_and_is_its_three_layers():
     layer = shaken(EmergingConv2d(2), 0.3)
     matrix = matrix_of(layer, (2, 5, 5)).view(2, 5, 5, 2, 5, 5)
     assert (matrix[0, 2, 2, 0, 1:4, 1:4].abs() > 1e-12).all()
@@ -108,7 +108,7 @@ def test_periodic_is_the_circular_convolution(size, kernel):
     torch.testing.assert_close(layer(x)[0], wanted + layer.bias[:, None, None])
 
 
-def test_a_lost_frequency_is_an_error_in_evaluation_and_on_the_way_back():
+def test_a_singular_frequency_is_an_error_in_evaluation_and_inversion():
     layer, x = PeriodicConv2d(1), torch.randn(2, 1, 4, 4)
     with torch.no_grad():
         layer.weight.zero_()
@@ -156,7 +156,7 @@ def test_the_norm_of_a_fresh_kernel_is_known_without_a_training_step():
         assert float(layer._on_torus(layer.direction).norm()) == pytest.approx(large, rel=0.05)
 
 
-def test_a_kernel_of_zeros_has_no_direction_and_breaks_nothing():
+def test_a_kernel_of_zeros_is_handled():
     layer = ConvExponential(2)
     with torch.no_grad():
         layer.weight.zero_()

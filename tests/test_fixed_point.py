@@ -1,4 +1,4 @@
-"""Fixed points: found to tolerance or refused, each row by itself, with the gradients of the exact solution."""
+"""Fixed points: found to tolerance or refused, row by row, with the gradients of the exact solution."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def contraction(features=6, lipschitz=0.9, seed=0):
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("lipschitz", [0.0, 0.5, 0.97])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_contractions_settle(name, lipschitz, dtype):
+def test_contractions_converge(name, lipschitz, dtype):
     for seed in range(20):
         weight, bias = (part.to(dtype) for part in contraction(lipschitz=lipschitz, seed=seed))
         x = SOLVERS[name](lambda x, w=weight, b=bias: torch.tanh(x @ w.T) + b, torch.zeros(5, 6, dtype=dtype))
@@ -62,7 +62,7 @@ def test_a_row_does_not_depend_on_the_others(name):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_rows_that_are_not_finite_stay_and_harm_no_other(name):
+def test_rows_that_are_not_finite_stay_and_do_not_affect_others(name):
     start = torch.zeros(3, 6)
     start[1, 2] = torch.nan
     weight, bias = contraction()
@@ -72,7 +72,7 @@ def test_rows_that_are_not_finite_stay_and_harm_no_other(name):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_what_does_not_settle_is_an_error_that_counts(name):
+def test_rows_that_do_not_converge_are_counted_in_an_error(name):
     def function(x):  # the first row contracts, the second has no fixed point
         return torch.cat([x[:1] / 2, x[1:] + 1])
 
@@ -80,7 +80,7 @@ def test_what_does_not_settle_is_an_error_that_counts(name):
         SOLVERS[name](function, torch.ones(2, 3), iterations=50)
 
 
-def test_anderson_finds_what_plain_iteration_runs_away_from():
+def test_anderson_converges_where_picard_diverges():
     x = anderson(lambda x: 3 - 2 * x, torch.zeros(2, 4))
     torch.testing.assert_close(x, torch.ones(2, 4))
     with pytest.raises(ConvergenceError):
@@ -89,7 +89,7 @@ def test_anderson_finds_what_plain_iteration_runs_away_from():
 
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("shape", [(0, 6), (3, 0)])
-def test_nothing_is_solved_at_once(name, shape):
+def test_an_empty_batch_is_solved(name, shape):
     assert SOLVERS[name](lambda x: x + 1, torch.zeros(shape)).shape == shape
 
 

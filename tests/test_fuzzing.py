@@ -1,4 +1,4 @@
-"""Layers of random sizes and options, on data of random scale: the contract holds for those that nobody thought of."""
+"""Layers of random sizes and options, on data of random scale: the contract holds for untried combinations."""
 
 import random
 
@@ -60,7 +60,8 @@ def coupling(draw):
     count = what.parameters_per_element * (size - kept)
 
     def build():
-        return b.Coupling(mask, what, nets.MLP(kept, count, width=width, depth=depth, residual=residual, activation="tanh"))
+        net = nets.MLP(kept, count, width=width, depth=depth, residual=residual, activation="tanh")
+        return b.Coupling(mask, what, net)
 
     return build, (size,)
 

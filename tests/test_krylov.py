@@ -1,4 +1,4 @@
-"""Lanczos' method finds the largest singular value where power iteration has not yet."""
+"""Lanczos' method finds the largest singular value before power iteration does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_singular_values_that_lie_close_together():
     assert stretch(matrix, cycles=100, tolerance=1e-6) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_maps_without_a_direction_give_the_start_back():
+def test_maps_without_a_singular_vector_return_the_start():
     start = torch.tensor([0.6, 0.8])
     assert torch.equal(leading_direction(torch.zeros_like, start), start)
     assert torch.equal(leading_direction(lambda v: v * torch.nan, start), start)

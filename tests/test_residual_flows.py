@@ -48,8 +48,8 @@ def test_the_lipschitz_bound_holds_after_training(name):
     assert float(stretch.max()) > 0.5  # it did stretch: the bound was put to the test
 
 
-@pytest.mark.parametrize("layer", [SpectralLinear(4, 6, bound=0.8), SpectralConv2d(2, 3, (5, 4), kernel_size=3, bound=0.8)])
-def test_a_spectral_layer_has_the_norm_that_it_states(layer):
+@pytest.mark.parametrize("layer", [SpectralLinear(4, 6, bound=0.8), SpectralConv2d(2, 3, (5, 4), bound=0.8)])
+def test_a_spectral_layer_has_its_bound_as_its_norm(layer):
     layer = layer.double().eval()
     with torch.no_grad():
         layer.weight.copy_(5 * torch.randn_like(layer.weight))
@@ -61,7 +61,7 @@ def test_a_spectral_layer_has_the_norm_that_it_states(layer):
     assert float(torch.linalg.matrix_norm(matrix.detach(), 2)) == pytest.approx(0.8, abs=1e-9)
 
 
-def test_a_weight_within_its_bound_is_left_alone():
+def test_a_weight_within_its_bound_is_unchanged():
     layer = SpectralLinear(3, 3, bound=1.0).eval()
     with torch.no_grad():
         layer.weight.copy_(0.1 * torch.eye(3))
@@ -82,7 +82,7 @@ def test_the_activations_stretch_by_one_at_most(activation):
     assert float(slopes.norm(dim=0).max()) > 0.999
 
 
-def test_roulette_counts_terms_by_how_seldom_they_come():
+def test_roulette_weights_terms_by_their_inverse_probability():
     torch.manual_seed(0)
     draws = [roulette_weights(2) for _ in range(4000)]
     for k in range(1, 7):
@@ -113,7 +113,7 @@ def test_the_truncated_series_has_the_gradient_of_its_mean():
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
-def test_estimates_have_the_mean_of_the_exact_log_det_and_say_how_they_spread():
+def test_estimates_have_the_mean_of_the_exact_log_det_and_a_known_standard_deviation():
     torch.manual_seed(2)
     turn = torch.linalg.qr(torch.randn(5, 5))[0]
 
@@ -125,10 +125,10 @@ def test_estimates_have_the_mean_of_the_exact_log_det_and_say_how_they_spread():
     layer = InvertibleResidual(net, (5,), log_det="unbiased").eval()
     x = torch.randn(6, 5)
     exact = jacobian_log_det(lambda v: v + net(v), x)
-    mean, deviation = log_det_spread(layer, x, repeats=3000)
-    assert bool((deviation > 0).all())
+    mean, std = log_det_spread(layer, x, repeats=3000)
+    assert bool((std > 0).all())
     exact = exact.detach()
-    assert float(((mean - exact) / (deviation / 3000**0.5)).abs().max()) < 4
+    assert float(((mean - exact) / (std / 3000**0.5)).abs().max()) < 4
     truncated = InvertibleResidual(net, (5,), log_det="truncated", terms=1).eval()
     biased, spread = log_det_spread(truncated, x, repeats=3000)
     assert float(((biased - exact) / (spread / 3000**0.5)).abs().max()) > 6
@@ -159,7 +159,7 @@ def test_training_estimates_and_evaluation_is_exact():
     assert not torch.equal(large(x)[1], large(x)[1])
 
 
-def test_a_network_that_does_not_contract_is_an_error_on_the_way_back():
+def test_a_network_that_is_no_contraction_is_an_error_on_inversion():
     class Twice(torch.nn.Module):
         def forward(self, x):
             return -2 * x + torch.sin(5 * x)

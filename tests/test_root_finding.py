@@ -1,4 +1,4 @@
-"""Safeguarded Newton: hard functions, brackets that must grow, failures that are said."""
+"""Safeguarded Newton: hard functions, brackets that must grow, and failures."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_never_leaves_the_bracket(start):
     torch.testing.assert_close(x, torch.tensor([1e-6]))
 
 
-def test_slow_newton_gives_way_to_bisection():
+def test_slow_newton_falls_back_to_bisection():
     """Near a root of nine fold Newton's steps shrink by an eighth only."""
 
     def flat(x):
@@ -197,7 +197,7 @@ def test_what_is_not_reached_is_an_error_and_not_a_number(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_elements_do_not_see_each_other_and_infinities_stay(solver):
+def test_elements_are_independent_and_infinities_stay(solver):
     def function(x):
         return x**3 + x
 

@@ -1,4 +1,4 @@
-"""The rational-quadratic spline: values, derivatives, edges, both ways of giving parameters."""
+"""The rational-quadratic spline: values, derivatives, edges; parameters shared by the batch or per sample."""
 
 import math
 
@@ -13,8 +13,8 @@ from snflow.numerics.splines import SplineKnots, inverse_spline, spline, spline_
 BOUND = 3.0
 
 
-def make_knots(*shape, bins=5, deviation=1.0, dtype=torch.float64):
-    widths, heights, slopes = (deviation * torch.randn(*shape, n, dtype=dtype) for n in (bins, bins, bins - 1))
+def make_knots(*shape, bins=5, scale=1.0, dtype=torch.float64):
+    widths, heights, slopes = (scale * torch.randn(*shape, n, dtype=dtype) for n in (bins, bins, bins - 1))
     return spline_knots(widths, heights, slopes, bound=BOUND)
 
 
@@ -27,7 +27,7 @@ def edges(bound, dtype):
 class TestFunctions:
     @pytest.mark.parametrize("bins", [1, 2, 5, 16])
     @pytest.mark.parametrize("shape", [(6,), (2, 3)])
-    def test_round_trip_both_ways(self, bins, shape):
+    def test_round_trip_in_both_directions(self, bins, shape):
         knots = make_knots(*shape, bins=bins)
         points = 2 * BOUND * torch.randn(200, *shape)
         z, log_forward = spline(points, knots)
@@ -53,7 +53,7 @@ class TestFunctions:
         torch.testing.assert_close(inverse_spline(knots.y, knots)[0], knots.x)
 
     def test_zero_parameters_are_the_identity(self):
-        knots = make_knots(3, deviation=0.0)
+        knots = make_knots(3, scale=0.0)
         x = 5 * torch.randn(100, 3)
         for function in (spline, inverse_spline):
             value, log_derivative = function(x, knots)
@@ -61,7 +61,7 @@ class TestFunctions:
             torch.testing.assert_close(log_derivative, torch.zeros_like(x), rtol=0, atol=1e-14)
 
     def test_minimum_sizes_hold(self):
-        knots = make_knots(50, deviation=300.0)
+        knots = make_knots(50, scale=300.0)
         assert knots.x.diff(dim=0).min() >= 2 * BOUND * 1e-3 * (1 - 1e-9)
         assert knots.y.diff(dim=0).min() >= 2 * BOUND * 1e-3 * (1 - 1e-9)
         assert knots.slopes.min() >= 1e-3

@@ -1,4 +1,4 @@
-"""The transforms of torch.func: ensembles, gradients a sample, scores, derivatives forward."""
+"""The transforms of torch.func: ensembles, per-sample gradients, scores, forward-mode derivatives."""
 
 import copy
 
@@ -108,7 +108,7 @@ class _Decoder(torch.nn.Module):
 
 @pytest.mark.parametrize("name", ["dense, penalty", "conv, penalty"])
 def test_a_score_straight_after_a_step_keeps_what_a_plain_evaluation_would(name):
-    """The factorisation is made inside of the transform, and what is kept of it is plain."""
+    """A factorization computed inside the transform is kept as plain tensors."""
     (flow,), x = members(name, 1)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -124,7 +124,7 @@ def test_a_score_straight_after_a_step_keeps_what_a_plain_evaluation_would(name)
 
 
 @pytest.mark.parametrize("name", ["dense, penalty", "conv, penalty", "conv, exact"])
-def test_forward_derivatives_by_the_weights_see_the_log_determinant(name):
+def test_forward_derivatives_by_the_weights_include_the_log_determinant(name):
     """A kept value has no tangent: it must not stand in where the weight has one."""
     (flow,), x = members(name, 1)
     parameters = {key: value.detach() for key, value in flow.named_parameters()}
@@ -179,7 +179,7 @@ def test_roots_under_vmap_and_nan_where_there_is_none():
         assert found[1].isnan()
 
 
-def test_equations_of_fixed_steps_are_differentiated_and_others_refused():
+def test_solvers_with_fixed_steps_are_differentiated_and_others_refused():
     x = torch.randn(4, 2)
 
     def flow(**options):

@@ -18,7 +18,7 @@ def moons(count):
 
 
 @pytest.mark.parametrize("rotation", ["random", "pca"])
-def test_every_step_brings_the_data_nearer_to_the_normal(rotation):
+def test_each_layer_brings_the_data_closer_to_normal(rotation):
     torch.manual_seed(0)
     data, fresh = moons(20_000), moons(5_000)
     likelihoods = []
@@ -32,7 +32,7 @@ def test_every_step_brings_the_data_nearer_to_the_normal(rotation):
     assert float((torch.cov(z.T) - torch.eye(2)).abs().max()) < 0.1
 
 
-def test_the_first_training_batch_fits_what_nobody_has_fitted():
+def test_the_first_training_batch_fits_a_layer_that_is_not_fitted():
     torch.manual_seed(1)
     flow = flows.gaussianization(2, layers=3)
     x = moons(2000)
@@ -64,7 +64,7 @@ def test_constant_and_discrete_features_stay_finite():
     torch.testing.assert_close(layer.decode(z), x, rtol=1e-6, atol=1e-6)
 
 
-def test_gdn_reaches_all_of_space_or_says_that_it_does_not():
+def test_gdn_is_onto_or_refuses_points_outside_its_range():
     z = 10 * torch.randn(100, 3)
     layer = GDN(3, vectors=True).eval()
     torch.testing.assert_close(layer(layer.decode(z))[0], z, rtol=1e-6, atol=1e-6)
@@ -84,7 +84,7 @@ def test_the_jacobian_of_a_masked_convolution_is_triangular(reverse):
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    # channels stand behind pixels in the order
+    # channels come after pixels in the order
     x = torch.randn(3, 3, 2, 2)
 
     def by_pixels(v):
@@ -96,7 +96,7 @@ def test_the_jacobian_of_a_masked_convolution_is_triangular(reverse):
     assert float(matrices.diagonal(dim1=1, dim2=2).min()) > 0
 
 
-def test_the_way_back_through_steep_masked_convolutions_converges():
+def test_the_inverse_of_steep_masked_convolutions_converges():
     torch.manual_seed(3)
     layer = MaskedResidualConv2d(2, groups=8).eval()
     with torch.no_grad():

@@ -16,6 +16,7 @@ from snflow.errors import (
     check_choice,
     check_context_shape,
     check_count,
+    check_event_shape,
     check_shape_kept,
     check_weight,
 )
@@ -137,7 +138,7 @@ class ContinuousFlow(Bijection):
 
     Args:
         net: v, from (x, t) or (x, t, context) to the shape of x: see :class:`~snflow.nets.VelocityNet`.
-        event_shape: the shape of one event.
+        event_shape: the shape of one event; an int D for vectors ``(D,)``.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         trace: ``"exact"``, ``"hutchinson"``, or ``"auto"``: exact for D ≤ 3.
         solver: adaptive, ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, with steps shared by the
@@ -176,7 +177,7 @@ class ContinuousFlow(Bijection):
     def __init__(
         self,
         net: nn.Module,
-        event_shape: Shape,
+        event_shape: int | Shape,
         *,
         context_shape: int | Shape | None = None,
         trace: TraceName = "auto",
@@ -200,9 +201,10 @@ class ContinuousFlow(Bijection):
         if not 0 < tolerance < 1:
             raise ConfigError("ContinuousFlow", expected="0 < tolerance < 1", got=str(tolerance), fix="use 1e-5")
         self.net = net
-        self.event_shape = tuple(event_shape)
+        shape = check_event_shape("ContinuousFlow", event_shape)
+        self.event_shape = shape
         self.context_shape = check_context_shape("ContinuousFlow", context_shape)
-        size = math.prod(event_shape)
+        size = math.prod(shape)
         self.trace: TraceName = ("exact" if size <= _SMALL else "hutchinson") if trace == "auto" else trace
         self.solver, self.tolerance, self.steps = solver, tolerance, steps
         self.adjoint, self.probe = adjoint, probe

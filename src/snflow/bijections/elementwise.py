@@ -149,7 +149,7 @@ class Scaling(Bijection):
     """z = x ⊙ exp(s), log|det| = Σ s, with a learned s for each element (Dinh et al. 2015, NICE, section 3.3).
 
     Args:
-        event_shape: the shape of x and z without the batch.
+        event_shape: the shape of x and z without the batch; an int D for vectors ``(D,)``.
 
     Example:
         >>> import torch, snflow
@@ -157,10 +157,11 @@ class Scaling(Bijection):
         [[1.0, 1.0]]
     """
 
-    def __init__(self, event_shape: Shape) -> None:
+    def __init__(self, event_shape: int | Shape) -> None:
         super().__init__()
-        self.event_shape = tuple(event_shape)
-        self.log_scale = nn.Parameter(torch.zeros(event_shape))
+        shape = check_event_shape("Scaling", event_shape)
+        self.event_shape = shape
+        self.log_scale = nn.Parameter(torch.zeros(shape))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return x * self.log_scale.exp(), self.log_scale.sum().expand(x.shape[0])

@@ -9,7 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.errors import CheckedConstructor, ConfigError, check_choice, check_context_vector, check_count
+from snflow.errors import (
+    CheckedConstructor,
+    ConfigError,
+    check_choice,
+    check_context_vector,
+    check_count,
+    check_event_shape,
+)
 from snflow.nets.mlp import LipschitzActivation
 from snflow.nets.spectral_norm import spectral_layer
 from snflow.numerics.monotone import SOFTPLUS_ONE
@@ -97,7 +104,7 @@ class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
     """g(x) = Wₙ φ(… φ(W₁ x + A c)), each ‖Wᵢ‖ ≤ L^(1/n): ‖g(x) − g(y)‖ ≤ L ‖x − y‖ for every context c.
 
     Args:
-        event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
+        event_shape: D or ``(D,)`` of vectors, or ``(channels, height, width)`` of images.
         width: units, or channels, of the hidden layers.
         depth: n − 1, the number of hidden layers.
         kernel_sizes: for images, the side of each of the n kernels, odd; by default 3 for the first and the last, 1
@@ -125,7 +132,7 @@ class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: int | tuple[int, ...],
         *,
         width: int = 64,
         depth: int = 2,
@@ -135,6 +142,7 @@ class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
         activation: LipschitzActivation = "lipswish",
     ) -> None:
         super().__init__()
+        event_shape = check_event_shape("LipschitzNet", event_shape)
         for option, count in (("width", width), ("depth", depth)):
             check_count("LipschitzNet", option, count)
         if not 0 < lipschitz < 1:
@@ -178,7 +186,7 @@ class LipschitzDenseNet(nn.Module, metaclass=CheckedConstructor):
     ‖Wᵢ‖ ≤ 1, and the weights η̂, learned per layer, keep the Lipschitz constant of each concatenation at one.
 
     Args:
-        event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
+        event_shape: D or ``(D,)`` of vectors, or ``(channels, height, width)`` of images.
         growth: units, or channels, that each layer adds (twice as many with ``"clipswish"``).
         depth: n, the number of layers.
         kernel_size: for images, the side of their kernels, odd; the last layer has a 1×1 kernel.
@@ -203,7 +211,7 @@ class LipschitzDenseNet(nn.Module, metaclass=CheckedConstructor):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: int | tuple[int, ...],
         *,
         growth: int = 32,
         depth: int = 3,
@@ -213,6 +221,7 @@ class LipschitzDenseNet(nn.Module, metaclass=CheckedConstructor):
         activation: LipschitzActivation = "clipswish",
     ) -> None:
         super().__init__()
+        event_shape = check_event_shape("LipschitzDenseNet", event_shape)
         for option, count in (("growth", growth), ("depth", depth)):
             check_count("LipschitzDenseNet", option, count)
         if not 0 < lipschitz < 1:

@@ -201,8 +201,7 @@ class MaskedSteps:
 class MaskedWalk:
     """yᵢ of a :class:`MaskedMLP` for i = 0, 1, …: in place and without gradients.
 
-    What does not change from input to input (masked weights and their rows, the places of the units) is laid out once;
-    a unit that is not known yet is zero.
+    The masked weights, their slices and the memory of the units are set up once; units not known yet are zero.
 
     Args:
         net: the network.
@@ -234,7 +233,7 @@ class MaskedWalk:
 
     @torch.no_grad()
     def outputs(self, index: int) -> Tensor:
-        """The outputs of input ``index``, ``(batch, P)``; ask for 0, 1, …, and :meth:`put` each in between."""
+        """The outputs of input ``index``, ``(batch, P)``; call it for 0, 1, …, and :meth:`put` each input in between."""
         layers = self._layers[index]
         if not self._sizes[index]:  # no unit becomes known
             return layers[-1](self._units[-1])

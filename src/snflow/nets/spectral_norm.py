@@ -71,9 +71,7 @@ class _Spectral(nn.Module, ABC):
     @torch.no_grad()
     def _direction(self) -> Tensor:
         if stands_for_many(self.weight):
-            refuse_transforms(
-                type(self).__name__, "its norm depends on the weight: run such flows one by one"
-            )
+            refuse_transforms(type(self).__name__, "its norm depends on the weight: run such flows one by one")
         weight = value_of(self.weight.detach())
         with outside_transforms():
             return self._kept_direction(weight)

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import CheckedConstructor, check_context_vector, check_count, check_kernel
+from snflow.errors import CheckedConstructor, check_context_vector, check_count, check_event_shape, check_kernel
 from snflow.nets.mlp import Activation, activation_module
 
 
@@ -21,7 +21,7 @@ class VelocityNet(nn.Module, metaclass=CheckedConstructor):
     training, flows of two and four dimensions were a quarter to half a nat worse.
 
     Args:
-        event_shape: ``(D,)`` of vectors or ``(channels, height, width)`` of images.
+        event_shape: D or ``(D,)`` of vectors, or ``(channels, height, width)`` of images.
         width: units, or channels, of the hidden layers.
         depth: number of hidden layers.
         kernel_size: for images, the side of the kernels, odd.
@@ -45,7 +45,7 @@ class VelocityNet(nn.Module, metaclass=CheckedConstructor):
 
     def __init__(
         self,
-        event_shape: tuple[int, ...],
+        event_shape: int | tuple[int, ...],
         *,
         width: int = 64,
         depth: int = 2,
@@ -54,6 +54,7 @@ class VelocityNet(nn.Module, metaclass=CheckedConstructor):
         activation: Activation = "tanh",
     ) -> None:
         super().__init__()
+        event_shape = check_event_shape("VelocityNet", event_shape)
         for option, count in (("width", width), ("depth", depth)):
             check_count("VelocityNet", option, count)
         check_kernel("VelocityNet", kernel_size)

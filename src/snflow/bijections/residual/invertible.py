@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.errors import ConfigError, check_choice, check_context_shape, check_count, check_shape_kept
+from snflow.errors import (
+    ConfigError,
+    check_choice,
+    check_context_shape,
+    check_count,
+    check_event_shape,
+    check_shape_kept,
+)
 from snflow.numerics.fixed_point import implicit_fixed_point
 from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of, roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
@@ -40,7 +47,7 @@ class InvertibleResidual(Bijection):
     Args:
         net: g, from ``(batch, *event)`` to the same shape; with a context g(x, context). Its Lipschitz constant must be
             below one: see :class:`~snflow.nets.LipschitzNet`.
-        event_shape: the shape of one event.
+        event_shape: the shape of one event; an int D for vectors ``(D,)``.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         log_det: ``"unbiased"``, ``"truncated"`` or ``"exact"``, in training; ``"auto"`` is exact for D ≤ 3 and unbiased
             above.
@@ -70,7 +77,7 @@ class InvertibleResidual(Bijection):
     def __init__(
         self,
         net: nn.Module,
-        event_shape: Shape,
+        event_shape: int | Shape,
         *,
         context_shape: int | Shape | None = None,
         log_det: SeriesName = "auto",
@@ -88,9 +95,10 @@ class InvertibleResidual(Bijection):
                 "InvertibleResidual", expected="a network with a bound below one", got=str(bound), fix="use 0.97"
             )
         self.net = net
-        self.event_shape = tuple(event_shape)
+        shape = check_event_shape("InvertibleResidual", event_shape)
+        self.event_shape = shape
         self.context_shape = check_context_shape("InvertibleResidual", context_shape)
-        size = math.prod(event_shape)
+        size = math.prod(shape)
         self.series: SeriesName = ("exact" if size <= _SMALL else "unbiased") if log_det == "auto" else log_det
         self.terms, self.probes = terms, probes
         self.small = size <= exact_dimensions
