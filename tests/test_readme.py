@@ -33,6 +33,10 @@ def test_examples_of_the_page_on_flows_run():
     assert set(names["snflow"].testing.check(names["foreign"], (5,)).values()) == {"ok"}
 
 
+def test_examples_of_the_page_on_tracking_run():
+    assert "snflow" in run_examples("docs/tracking.md")
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^make (\w+)$", README, re.MULTILINE)
