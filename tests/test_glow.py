@@ -148,7 +148,7 @@ def test_a_conditioner_of_the_wrong_size_is_named():
     with pytest.raises(ShapeError, match="a conditioner that returns shape"):
         affine_coupling(4, conditioner=torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
     with pytest.raises(ShapeError, match="a prior that returns shape"):
-        Split((4, 3, 3), Chain([]), torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
+        Split((4, 3, 3), Chain([]), prior=torch.nn.Conv2d(2, 3, 1))(torch.randn(2, 4, 3, 3))
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_context_reaches_both_networks():
 
 def test_a_map_that_does_not_reach_a_point_raises():
     layer = SelfNormalizing(nn.Tanh(), nn.Identity(), (2,)).eval()
-    with pytest.raises(ConvergenceError, match="1 of 2 rows without"):
+    with pytest.raises(ConvergenceError, match="none for 1 of 2 rows"):
         layer.decode(torch.tensor([[0.5, 0.5], [2.0, 0.5]]))
 
 

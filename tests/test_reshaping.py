@@ -78,5 +78,5 @@ def test_flatten_of_wrong_shapes():
         layer(torch.zeros(5, 2, 2))
     with pytest.raises(ShapeError, match=r"expected latent shape \(4,\), got \(5,\)"):
         layer.inverse(torch.zeros(5, 5))
-    with pytest.raises(ConfigError, match="expected positive sizes"):
+    with pytest.raises(ConfigError, match="expected the shape of one event"):
         Flatten((1, 0))

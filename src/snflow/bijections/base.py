@@ -193,29 +193,27 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         return self.data_shape(tuple(z.shape[1:]))
 
     def _check_pair(self, result: object, given: Tensor, event_shape: Shape, method: str) -> None:
-        """Check that a method of a layer returned an event and a log-determinant per sample."""
-        if type(result) is not tuple or len(result) != 2:
-            got = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, tuple) else "")
+        """Check that a method of a layer returned events and one log-determinant per sample."""
+        if not isinstance(result, tuple) or len(result) != 2:
             raise DtypeError(
                 self.label,
                 expected=f"{method} to return two tensors, the event and the log-determinant",
-                got=got,
+                got=f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, tuple) else ""),
                 fix="return z, log_det",
             )
         event, log_det = result
         self._check_event_of_result(event, given, event_shape, method)
         if not (isinstance(log_det, Tensor) and log_det.is_floating_point()):
-            kind = log_det.dtype if isinstance(log_det, Tensor) else type(log_det).__name__
             raise DtypeError(
                 self.label,
                 expected=f"{method} to return a log-determinant of a floating dtype",
-                got=str(kind),
+                got=str(log_det.dtype if isinstance(log_det, Tensor) else type(log_det).__name__),
                 fix="return x.new_zeros(len(x)) for a map that preserves volume",
             )
-        if log_det.shape != given.shape[:1]:
+        if log_det.shape != (given.shape[0],):
             raise ShapeError(
                 self.label,
-                expected=f"{method} to return a log-determinant of shape {tuple(given.shape[:1])}, one per sample",
+                expected=f"{method} to return a log-determinant of shape {(given.shape[0],)}, one per sample",
                 got=f"{tuple(log_det.shape)}",
                 fix="sum over the event, or call .expand(len(x))",
             )
@@ -253,7 +251,9 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             raise ShapeError(
                 self.label, expected="shape (batch, *event)", got="a scalar", fix="add a batch dimension: x[None]"
             )
-        own = next((t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
+        own = next((p for p in self._parameters.values() if p is not None and p.is_floating_point()), None)
+        if own is None:  # only then, since a walk through all modules takes longer than a small layer
+            own = next((t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
         if own is not None:
             dtype, device = own.dtype, own.device
             if x.device != device:

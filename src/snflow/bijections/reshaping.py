@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape
-from snflow.errors import ConfigError, ShapeError
+from snflow.errors import ConfigError, ShapeError, check_event_shape
 from snflow.nets.convnet import ConvNet
 from snflow.numerics.probes import sum_event
 
 
 @final
 class Flatten(Bijection):
-    """z = vec(x), log|det| = 0: the event as one vector, the last dimension running fastest.
+    """z = vec(x), log|det| = 0: the event as one vector, with the last dimension varying fastest.
 
     Args:
-        event_shape: the shape of x without the batch; z has the event ``(product of event_shape,)``.
+        event_shape: the shape of one event of x; z has events of shape ``(product of event_shape,)``.
 
     Raises:
-        ConfigError: a size is not positive.
+        ConfigError: a size is not a positive whole number.
 
     Example:
         >>> import torch
@@ -35,19 +35,12 @@ class Flatten(Bijection):
 
     event_shape: Shape
 
-    def __init__(self, event_shape: Shape) -> None:
+    def __init__(self, event_shape: int | Shape) -> None:
         super().__init__()
-        self.event_shape = tuple(event_shape)
-        if any(n < 1 for n in self.event_shape):
-            raise ConfigError(
-                self.label,
-                expected="positive sizes",
-                got=f"{self.event_shape}",
-                fix="pass the shape of one event, without the batch",
-            )
+        self.event_shape = check_event_shape("Flatten", event_shape)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        # the size is written out: −1 cannot be worked out for an empty batch
+        # the size is written out, since −1 has no unique value for an empty batch
         return x.reshape(x.shape[0], math.prod(self.event_shape)), x.new_zeros(x.shape[0])
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -76,7 +69,7 @@ class Flatten(Bijection):
 class Squeeze(Bijection):
     """z[c·f² + i·f + j, h, w] = x[c, h·f + i, w·f + j], log|det| = 0: f×f blocks to channels (Dinh et al. 2017).
 
-    Channel by channel of x, the pixels of a block follow each other row by row, which is the order of
+    For each channel of x, the pixels of a block are listed row by row, which is the order of
     :func:`torch.nn.functional.pixel_unshuffle`. Data ``(batch, C, H, W)``, latents ``(batch, C f², H/f, W/f)``.
 
     Args:
@@ -146,15 +139,15 @@ class Squeeze(Bijection):
 class Split(Bijection):
     """z = (rest(a), (c − μ)/σ) for x = (a, c), log σ = 2 tanh(h/2), (h, μ) = prior(a); log|det rest| − Σ log σ.
 
-    Half of the channels leaves the flow, the other half goes on through ``rest``. The latents of both are kept, as one
-    vector: every inverse gives the same image back. A Gaussian prior N(c; μ(a), σ(a)) with learned moments is a
-    standard normal of (c − μ)/σ, so that a standard normal base density is all that is needed.
+    Half of the channels leaves the flow, the other half passes through ``rest``. The latents of both form one vector,
+    so that every inverse gives the same image back. A Gaussian prior N(c; μ(a), σ(a)) with learned moments is a
+    standard normal of (c − μ)/σ, so that the base density can be standard normal.
 
     Args:
         event_shape: ``(C, height, width)`` of x, C two or more.
-        rest: the bijection that takes a, with shape ``(⌊C/2⌋, height, width)``; another Split may be inside.
-        prior: a network for a that gives h and μ, with twice the channels of c; one 3×3 convolution that begins with
-            zeros when ``None``.
+        rest: the bijection of a, which has shape ``(⌊C/2⌋, height, width)``; it may contain another Split.
+        prior: a network that maps a to h and μ, twice the channels of c; ``None`` for one 3×3 convolution initialised
+            with zeros.
 
     Shapes:
         x: ``(batch, C, height, width)``; z: ``(batch, C·height·width)``; log_det: ``(batch,)``, nats.
@@ -174,7 +167,7 @@ class Split(Bijection):
         torch.Size([3, 16])
     """
 
-    def __init__(self, event_shape: Shape, rest: Bijection, prior: nn.Module | None = None) -> None:
+    def __init__(self, event_shape: Shape, rest: Bijection, *, prior: nn.Module | None = None) -> None:
         super().__init__()
         if len(event_shape) != 3 or event_shape[0] < 2:
             raise ConfigError(
@@ -222,16 +215,16 @@ class Split(Bijection):
         return kept.reshape(len(z), *self._rest_shape), noise.reshape(len(z), *self._gone_shape)
 
     def _moments(self, a: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        said = self.prior(a)
+        moments = self.prior(a)
         wanted = (shape[0], 2 * shape[1], *shape[2:])
-        if tuple(said.shape) != wanted:
+        if tuple(moments.shape) != wanted:
             raise ShapeError(
                 "Split",
                 expected=f"a prior that returns shape {wanted}",
-                got=f"{tuple(said.shape)}",
-                fix="it has to give h and μ, each with the shape of the channels that leave",
+                got=f"{tuple(moments.shape)}",
+                fix="it must return h and μ, each with the shape of the channels that leave",
             )
-        h, mean = said.tensor_split(2, 1)
+        h, mean = moments.tensor_split(2, 1)
         return 2 * torch.tanh(h / 2), mean
 
     def _latent_shape(self, event_shape: Shape) -> Shape:

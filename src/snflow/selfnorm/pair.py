@@ -16,6 +16,7 @@ from snflow.errors import (
     check_choice,
     check_context_shape,
     check_count,
+    check_event_shape,
     check_shape_kept,
     check_weight,
 )
@@ -28,13 +29,13 @@ from snflow.numerics.transforms import under_transform
 
 @dataclass(frozen=True)
 class Surrogate:
-    """What one training pass through a pair gives, a number a row where nothing else is said.
+    """The terms of one training pass through a pair, each with shape ``(batch,)`` but for z.
 
     Attributes:
         z: f(x), with shape ``(batch, *event)``.
-        log_det: its gradient estimates that of log|det J_f(x)|; its value means nothing.
+        log_det: its gradient estimates that of log|det J_f(x)|; its value has no meaning.
         reconstruction: ‖g(f(x)) − x‖², x behind a gradient stop.
-        jacobian: the mean over probes of ‖J_g J_f ν − ν‖², x behind a gradient stop; zeros when not asked for.
+        jacobian: the mean over probes of ‖J_g J_f ν − ν‖², x behind a gradient stop; zeros if not requested.
     """
 
     z: Tensor
@@ -49,15 +50,15 @@ def surrogate(
     """mean over ν of νᵀ J_g(z) · J_f(x) ν, the first factor behind a gradient stop.
 
     Its gradient by the parameters of f and by x is E νᵀ J_g ∂J_f ν = tr(J_g ∂J_f), that of log|det J_f| where g is
-    the inverse of f: one vector-Jacobian product of g and one Jacobian-vector product of f a probe.
+    the inverse of f: one vector-Jacobian product of g and one Jacobian-vector product of f per probe.
 
     Args:
         forward: f, row by row.
         inverse: g, row by row.
         x: data, with shape ``(batch, *event)``.
         probes: ν, with shape ``(probes, batch, *event)`` and E ννᵀ = I.
-        with_jacobian: whether ‖J_g J_f ν − ν‖² is needed.
-        noise: where beside the data g is asked to undo f: the reconstruction is the mean of that of x and of x + noise.
+        with_jacobian: whether to compute ‖J_g J_f ν − ν‖².
+        noise: displacements of the data; the reconstruction is then the mean of that of x and of x + noise.
 
     Returns:
         z and the terms of the objective.
@@ -74,7 +75,7 @@ def surrogate(
     """
     stopped = x.detach()
     z, pushed = along(forward, x, probes[0])
-    # Where x has a gradient the penalty needs an f(x) that does not pass it on.
+    # If x needs a gradient, the penalty needs an f(x) through which none flows to x.
     again = forward(stopped) if x.requires_grad else z
     if not again.requires_grad:
         again = again.detach().requires_grad_()
@@ -99,7 +100,7 @@ def surrogate(
 NewtonStep = Callable[[Tensor, Tensor], Tensor]
 
 ESTIMATE_PROBES = 8
-"""Probes of the log-determinant that is estimated where the Jacobian is too large."""
+"""Number of probes for the log-determinant if the Jacobian is too large to be formed."""
 
 
 @final
@@ -109,11 +110,11 @@ class SelfNormalizing(Bijection):
     In ``train()`` the log-determinant carries the gradient of that surrogate minus λ‖g(f(x)) − x‖² minus
     μ E‖J_g J_f ν − ν‖², x behind a stop in both penalties; its value is the last exact mean, a constant. f gets the
     gradient of the likelihood and the penalties, g that of the penalties. In ``eval()`` value and gradient are exact,
-    from the full Jacobian: D passes and O(D³) a row, up to ``exact_dimensions``. Above, the log-determinant is an
-    estimate by stochastic Lanczos quadrature, without a gradient, and the layer says so: ``log_det_kind``.
+    from the full Jacobian: D passes and O(D³) per row, up to ``exact_dimensions``. Above, the log-determinant is an
+    estimate by stochastic Lanczos quadrature, without a gradient, and ``log_det_kind`` is ``"estimate"``.
 
-    Nothing forces f to be one-to-one. Where it is not, the ways back raise an error or find another x, and what is
-    called a likelihood has a mass other than one: ``penalty_spread`` keeps f one-to-one around the data too.
+    Nothing forces f to be one-to-one. If it is not, the inverses raise an error or find another x, and the density does
+    not integrate to one: ``penalty_spread`` keeps f one-to-one around the data too.
 
     ``inverse=`` chooses the inversion method: ``"exact"`` (Newton's method from g(z), with the full Jacobian up to
     ``exact_dimensions``), ``"learned"`` (g, with log|det J_g|), ``"refined"`` (x ← x + g(z) − g(f(x)), then Newton's
@@ -122,16 +123,16 @@ class SelfNormalizing(Bijection):
     Args:
         forward_net: f, from ``(batch, *event)`` to the same shape, row by row; with a context f(x, context).
         inverse_net: g, likewise.
-        event_shape: the shape of one event.
+        event_shape: the shape of one event, an int for vectors.
         context_shape: the shape of one sample's context, an int for vectors; ``None`` for no context.
         penalty_weight: λ ≥ 0.
         jacobian_penalty: μ ≥ 0.
-        penalty_spread: deviation of noise that is added to half of the points at which λ asks g to undo f. A penalty on
-            the data alone lets f fold where there are none, and a density that counts a fold twice has a mass above
-            one.
-        probe: the kind of ν: ``"rademacher"``, ``"gaussian"`` or ``"orthogonal"``.
-        probes: how many a row.
-        exact_dimensions: the largest D for which the full Jacobian is taken.
+        penalty_spread: standard deviation of noise that is added to half of the points at which the penalty is
+            computed. A penalty on the data alone lets f fold where there are no data, and a density that counts a fold
+            twice has a mass above one.
+        probe: the distribution of ν: ``"rademacher"``, ``"gaussian"`` or ``"orthogonal"``.
+        probes: the number of ν per row.
+        exact_dimensions: the largest D for which the full Jacobian is formed.
 
     Shapes:
         x, z: ``(batch, *event)``; log_det: ``(batch,)``, nats.
@@ -139,7 +140,7 @@ class SelfNormalizing(Bijection):
     Raises:
         ConfigError: a weight or a count out of its range, or an unknown probe.
         ShapeError: a network changes the shape.
-        ConvergenceError: on the way back, when f(x) = z was not reached.
+        ConvergenceError: by an inverse, if it did not reach f(x) = z.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, section 3.2, eq. 4 and 31; Draxler, Sorrenson, Zimmermann,
@@ -163,7 +164,7 @@ class SelfNormalizing(Bijection):
         self,
         forward_net: nn.Module,
         inverse_net: nn.Module,
-        event_shape: Shape,
+        event_shape: int | Shape,
         *,
         context_shape: int | Shape | None = None,
         penalty_weight: float = 1.0,
@@ -175,17 +176,17 @@ class SelfNormalizing(Bijection):
     ) -> None:
         super().__init__()
         check_weight("SelfNormalizing", "penalty_weight", penalty_weight)
-        check_weight("SelfNormalizing", "jacobian_penalty", jacobian_penalty)
-        check_weight("SelfNormalizing", "penalty_spread", penalty_spread)
+        check_weight("SelfNormalizing", "jacobian_penalty", jacobian_penalty, fix="0 leaves it out")
+        check_weight("SelfNormalizing", "penalty_spread", penalty_spread, fix="0 adds no noise")
         check_choice("SelfNormalizing", "probe", probe, ProbeName)
         check_count("SelfNormalizing", "probes", probes)
         check_count("SelfNormalizing", "exact_dimensions", exact_dimensions)
         self.forward_net, self.inverse_net = forward_net, inverse_net
-        self.event_shape = tuple(event_shape)
+        self.event_shape = shape = check_event_shape("SelfNormalizing", event_shape)
         self.context_shape = check_context_shape("SelfNormalizing", context_shape)
         self.jacobian_penalty, self.penalty_spread = jacobian_penalty, penalty_spread
         self.probe, self.probes = probe, probes
-        self.small = math.prod(event_shape) <= exact_dimensions
+        self.small = math.prod(shape) <= exact_dimensions
         self.log_det_kind = "exact" if self.small else "estimate"
         self.register_buffer("penalty_weight", torch.tensor(float(penalty_weight)))
         self.register_buffer("log_det_value", torch.tensor(0.0))
@@ -230,8 +231,8 @@ class SelfNormalizing(Bijection):
             raise ConvergenceError(
                 "SelfNormalizing",
                 expected="an x with f(x) = z",
-                got=f"{int(failed.sum())} of {len(z)} rows without, the worst residual {float(residual.amax()):.1e}",
-                fix="f need not be invertible: train longer or with a larger penalty weight, or use inverse='learned'",
+                got=f"none for {int(failed.sum())} of {len(z)} rows, worst residual {float(residual.amax()):.1e}",
+                fix="f may not be invertible: train longer, raise penalty_weight, or use inverse='learned'",
             )
         if not torch.is_grad_enabled():
             return solution
