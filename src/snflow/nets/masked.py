@@ -131,7 +131,8 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
         return x if self.input_bound is None else x.clamp(-self.input_bound, self.input_bound)
 
     def _by_input(self, y: Tensor) -> Tensor:
-        return y.unflatten(1, (self.features, self.outputs)).transpose(1, 2)
+        by_input: Tensor = y.unflatten(1, (self.features, self.outputs)).transpose(1, 2)
+        return by_input
 
     def _run(
         self,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from snflow.bijections.base import Bijection
-from snflow.errors import ConfigError, ContextError, DeviceError, DtypeError, ShapeError
+from snflow.errors import ConfigError, ContextError, DeviceError, DtypeError, ShapeError, check_event_shape
 from snflow.testing.cases import Case
 
 Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -232,12 +232,12 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 """The properties that every layer has."""
 
 
-def check(layer: Bijection, event_shape: tuple[int, ...], **options: object) -> dict[str, str]:
+def check(layer: Bijection, event_shape: int | tuple[int, ...], **options: object) -> dict[str, str]:
     """Run all checks of the contract on a layer of your own.
 
     Args:
         layer: the layer; it is copied, not changed.
-        event_shape: the shape of one data event.
+        event_shape: the shape of one data event; an int D for vectors ``(D,)``.
         options: further fields of :class:`~snflow.testing.Case`, such as ``sample`` and ``round_trip``.
 
     Returns:
@@ -245,10 +245,11 @@ def check(layer: Bijection, event_shape: tuple[int, ...], **options: object) -> 
 
     Example:
         >>> import snflow
-        >>> set(check(snflow.Dense(3), (3,)).values())
+        >>> set(check(snflow.Dense(3), 3).values())
         {'ok'}
     """
-    case = Case(lambda: copy.deepcopy(layer), event_shape, **options)  # type: ignore[arg-type]
+    shape = check_event_shape("testing.check", event_shape)
+    case = Case(lambda: copy.deepcopy(layer), shape, **options)  # type: ignore[arg-type]
     report = {}
     for name, run in CHECKS.items():
         try:
