@@ -184,7 +184,7 @@ def test_singular_weight_is_named(layer_and_data):
     layer, x = layer_and_data
     set_by_copy(layer, torch.zeros_like(layer.weight))
     name = type(layer).__name__
-    with pytest.raises(NotInvertibleError, match=f"{name}: expected a weight with an inverse, got a singular"):
+    with pytest.raises(NotInvertibleError, match=f"{name}: expected an invertible weight, got a singular"):
         layer(x)
     set_by_copy(layer, torch.full_like(layer.weight, torch.nan))
     with pytest.raises(NotInvertibleError, match="non-finite"):

@@ -270,7 +270,7 @@ def test_the_penalty_can_hold_around_the_data_too():
 
 
 def test_the_diagnostics_have_pairs_too():
-    flow = flows.pair((2,), width=8, blocks=1, penalty_weight=3.0)
+    flow = flows.pair((2,), width=8, depth=1, penalty_weight=3.0)
     flow(torch.randn(5, 2))
     ((name, found),) = layer_diagnostics(flow).items()
     assert isinstance(flow.get_submodule(name), SelfNormalizing)
