@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import snflow
 from snflow import ContinuousFlow, flows
 from snflow.bijections.continuous import solve
 from snflow.errors import ConfigError, ConvergenceError
@@ -129,7 +130,7 @@ def test_bad_options_are_refused():
 def test_the_ready_flow_takes_vectors_images_and_contexts():
     vectors = flows.ffjord(3, context_shape=2, width=8).eval()
     assert vectors.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape == (4,)
-    images = flows.ffjord((1, 4, 4), quantized=17, scales=2, width=4).eval()
+    images = snflow.dequantized(flows.ffjord((1, 4, 4), scales=2, width=4), 17).eval()
     x = torch.randint(17, (2, 1, 4, 4))
     assert images.log_prob(x).shape == (2,)
     assert torch.equal(images.decode(images.encode(x)), x)

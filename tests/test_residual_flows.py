@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import snflow
 from snflow import InvertibleResidual, flows
 from snflow.bijections.residual.invertible import log_det_spread
 from snflow.errors import ConfigError, ConvergenceError
@@ -183,7 +184,7 @@ def test_ready_flows_take_vectors_images_and_contexts():
         function = getattr(flows, name)
         vectors = function(3, layers=2, context_shape=2)
         assert vectors.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape == (4,)
-        images = function((1, 8, 8), quantized=17, layers=2, scales=2, **{size: 4}).eval()
+        images = snflow.dequantized(function((1, 8, 8), layers=2, scales=2, **{size: 4}), 17).eval()
         x = torch.randint(17, (2, 1, 8, 8))
         assert images.log_prob(x).shape == (2,)
         assert images.sample(2).shape == (2, 1, 8, 8)

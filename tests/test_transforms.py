@@ -20,7 +20,7 @@ MODELS = {
     "dense, relative": lambda: flows.dense((4,), log_det_rule="relative"),
     "conv, penalty": lambda: flows.conv((2, 4, 4), scales=1, layers=2),
     "conv, exact": lambda: flows.conv((2, 4, 4), scales=1, layers=2, log_det_rule="exact"),
-    "glow": lambda: flows.glow((2, 4, 4), levels=1, steps=1, width=4),
+    "glow": lambda: flows.glow((2, 4, 4), scales=1, layers=1, width=4),
     "spline": lambda: flows.neural_spline(4, layers=1, width=8),
     "gaussianization": lambda: flows.gaussianization(4, layers=2, bins=4),
 }

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import snflow
 from snflow import GDN, Gaussianization, MaskedResidualConv2d, flows
 from snflow.errors import ConfigError, ConvergenceError
 from snflow.flows.gaussianization import gaussianize
@@ -109,7 +110,7 @@ def test_the_inverse_of_steep_masked_convolutions_converges():
 def test_mintnet_takes_vectors_images_and_contexts():
     vectors = flows.mintnet(3, layers=2, context_shape=2).eval()
     assert vectors.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape == (4,)
-    images = flows.mintnet((1, 4, 4), quantized=17, layers=2, groups=3).eval()
+    images = snflow.dequantized(flows.mintnet((1, 4, 4), layers=2, groups=3), 17).eval()
     x = torch.randint(17, (2, 1, 4, 4))
     assert torch.equal(images.decode(images.encode(x)), x)
     assert images.sample(3).shape == (3, 1, 4, 4)
