@@ -251,7 +251,9 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             raise ShapeError(
                 self.label, expected="shape (batch, *event)", got="a scalar", fix="add a batch dimension: x[None]"
             )
-        own = next((p for p in self._parameters.values() if p is not None and p.is_floating_point()), None)
+        own: Tensor | None = next(
+            (p for p in self._parameters.values() if p is not None and p.is_floating_point()), None
+        )
         if own is None:  # only then, since a walk through all modules takes longer than a small layer
             own = next((t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
         if own is not None:
