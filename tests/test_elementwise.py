@@ -224,7 +224,7 @@ class TestAffine:
             Affine(torch.zeros(2), torch.ones(3))
 
     def test_standardizing_bad_data(self):
-        with pytest.raises(DataError, match=r"with a row at least, got \(0, 3\)"):
+        with pytest.raises(DataError, match=r"with at least one row, got \(0, 3\)"):
             Affine.standardizing(torch.empty(0, 3))
         data = torch.zeros(5, 3)
         data[3, 1] = math.nan
