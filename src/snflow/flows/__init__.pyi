@@ -1,4 +1,4 @@
-from ._registry import ready_flows as ready_flows
+from ._composition import ready_flows as ready_flows
 from .autoregressive import bnaf as bnaf
 from .autoregressive import iaf as iaf
 from .autoregressive import maf as maf

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Sequence
-from typing import Literal, ParamSpec, final
+from typing import Any, Literal, ParamSpec, final, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +48,88 @@ ConvMixing = Literal["free", "plu", "emerging", "exponential", "periodic", "wood
 ConvRule = Literal["self_normalized", "exact", "exact_by_rows"]
 """How a free convolution computes the gradient of its log-determinant."""
 
+LayerKind = Literal["coupling", "autoregressive"]
+
 Options = ParamSpec("Options")
 
 
-def ready_flow(function: Callable[Options, Flow]) -> Callable[Options, Flow]:
-    """Make a ready flow refuse arguments that it does not have, with the nearest right name."""
-    return checked_arguments(function, f"flows.{function.__name__}")
+def ready_flow(
+    like: Callable[..., object] | None = None,
+) -> Callable[[Callable[Options, Flow]], Callable[Options, Flow]]:
+    """Make a function a ready flow: its options are written once, and wrong arguments are refused.
+
+    Args:
+        like: a builder whose keyword arguments are options of several flows. A flow that takes ``**options`` has all
+            of them, with the builder's defaults; what the flow does not document itself, the builder does.
+
+    Returns:
+        A decorator; the signature and the docstring of its result are complete.
+    """
+
+    def decorate(function: Callable[Options, Flow]) -> Callable[Options, Flow]:
+        where = f"flows.{function.__name__}"
+        return checked_arguments(function if like is None else _inheriting(function, like), where)
+
+    return decorate
+
+
+def _inheriting(function: Callable[Options, Flow], like: Callable[..., object]) -> Callable[Options, Flow]:
+    """Complete the signature and the docstring of a function by those of a builder."""
+
+    @functools.wraps(function)
+    def complete(*args: Options.args, **kwargs: Options.kwargs) -> Flow:
+        return function(*args, **kwargs)
+
+    hints = {**get_type_hints(like), **get_type_hints(function)}
+    own, shared = inspect.signature(function).parameters, inspect.signature(like).parameters
+    inherited = [p for p in shared.values() if p.kind is p.KEYWORD_ONLY]
+    if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+        inherited = [p for p in inherited if p.name in own]
+    first = [p for p in own.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    rest = {p.name: own.get(p.name, p) for p in inherited}
+    rest |= {name: p for name, p in own.items() if p.kind is p.KEYWORD_ONLY and name not in rest}
+    parameters = [p.replace(annotation=hints[p.name]) for p in (*first, *rest.values())]
+    complete.__signature__ = inspect.Signature(parameters, return_annotation=Flow)  # type: ignore[attr-defined]
+    complete.__annotations__ = {p.name: hints[p.name] for p in parameters} | {"return": Flow}
+    before, described, after = _split_docstring(function.__doc__ or "")
+    described = {**_split_docstring(like.__doc__ or "")[1], **described}
+    complete.__doc__ = before + "".join(described[p.name] for p in parameters) + after
+    return complete
+
+
+def _split_docstring(text: str) -> tuple[str, dict[str, str], str]:
+    """The docstring up to its arguments, the lines of each argument by name, and the rest."""
+    if "    Args:\n" not in text:
+        text = text.replace("    Returns:\n", "    Args:\n\n    Returns:\n", 1)
+    before, heading, body = text.partition("    Args:\n")
+    section = re.match(r"(?: {8}.*\n)*", body)
+    end = section.end() if section else 0
+    entries = re.findall(r"^ {8}\w+: .*\n(?: {12}.*\n)*", body[:end], re.MULTILINE)
+    return before + heading, {entry.split(":")[0].strip(): entry for entry in entries}, body[end:]
+
+
+def ready_flows() -> dict[str, Callable[..., Flow]]:
+    """Return the ready flows by name: each exported function of an ``event_shape`` that returns a :class:`Flow`.
+
+    The names are those of ``flows/__init__.pyi``; a new flow is listed there and nowhere else.
+
+    Example:
+        >>> from snflow.flows import ready_flows
+        >>> flows = ready_flows()
+        >>> flows["maf"](3).event_shape
+        (3,)
+    """
+    import snflow.flows
+
+    def is_flow(function: object) -> bool:
+        if not inspect.isfunction(function):
+            return False
+        signature = inspect.signature(function)
+        returns_flow = signature.return_annotation in ("Flow", Flow)
+        return returns_flow and next(iter(signature.parameters), None) == "event_shape"
+
+    exported = {name: getattr(snflow.flows, name) for name in dir(snflow.flows)}
+    return {name: function for name, function in exported.items() if is_flow(function)}
 
 
 def checked_arguments(function: Callable[Options, Flow], where: str | None = None) -> Callable[Options, Flow]:
@@ -69,6 +146,7 @@ def checked_arguments(function: Callable[Options, Flow], where: str | None = Non
         check_arguments(name, signature, args, kwargs)
         return function(*args, **kwargs)
 
+    checked.__signature__ = signature  # type: ignore[attr-defined]
     return checked
 
 
@@ -108,24 +186,83 @@ def stacked(
     return Flow(Chain([*chain, *last(features)]), base((features,)))
 
 
+def conditioned(
+    where: str,
+    event_shape: int | Shape,
+    transformer: Callable[[], Transformer],
+    kind: LayerKind = "autoregressive",
+    wrap: Callable[[Bijection, int], Sequence[Bijection]] = lambda layer, features: [layer],
+    input_bound: float | None = None,
+    zero_start: bool = False,
+    last: Callable[[int], Sequence[Bijection]] = lambda _: (),
+    base: Callable[[Shape], BaseDensity] = StandardNormal,
+    *,
+    context_shape: int | Shape | None = None,
+    layers: int = 5,
+    mixing: VectorMixing = "reverse",
+    width: int = 64,
+    depth: int = 2,
+    residual: bool = False,
+    activation: Activation = "relu",
+) -> Flow:
+    """Compose a flow of autoregressive layers or couplings, each a transformer conditioned by a network.
+
+    Each layer is passed through ``wrap``, and the inputs of networks are clamped to ``input_bound``.
+
+    Args:
+        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
+        context_shape: Shape of one sample's context, on which each layer is conditioned, an int for vectors; ``None``
+            for no context.
+        layers: Number of layers.
+        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
+            (a learned matrix in LU form) or ``"none"``.
+        width: Hidden units in each layer of a network.
+        depth: Number of hidden layers of each network.
+        residual: Whether the networks have residual connections between their hidden layers.
+        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+    """
+    network: dict[str, Any] = {"width": width, "depth": depth, "residual": residual, "activation": activation}
+
+    def layer(number: int, features: int) -> Sequence[Bijection]:
+        if kind == "coupling":
+            made = coupling(
+                number, features, transformer(), context_shape=context_shape, input_bound=input_bound, **network
+            )
+        else:
+            made = Autoregressive(
+                features,
+                transformer(),
+                context_shape=context_shape,
+                input_bound=input_bound,
+                zero_start=zero_start,
+                **network,
+            )
+        return wrap(made, features)
+
+    return stacked(where, event_shape, layer, layers=layers, mixing=mixing, last=last, base=base)
+
+
 def multiscale(
     where: str,
     event_shape: int | Shape,
     layer: Callable[[int, Shape], Sequence[Bijection]],
     *,
-    layers: int,
-    scales: int,
-    act_norm: bool,
+    context_shape: int | Shape | None = None,
+    layers: int = 10,
+    scales: int = 2,
+    act_norm: bool = True,
 ) -> Flow:
     """Compose a flow on vectors or images: ``layers`` times ``layer`` per scale, a squeeze between each two scales.
 
+    ``layer`` maps the number of a layer and the event shape at its scale to bijections that keep that shape.
+
     Args:
-        where: the caller, for errors.
-        event_shape: D of vectors, or ``(channels, height, width)`` of images.
-        layer: maps the number of a layer and the event shape at its scale to bijections that keep that shape.
-        layers: number of layers per scale.
-        scales: number of scales of images; vectors have one.
-        act_norm: whether an act-norm precedes each layer.
+        event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
+        context_shape: Shape of one sample's context, on which each layer is conditioned, an int for vectors; ``None``
+            for no context.
+        layers: Number of layers per scale.
+        scales: Number of scales of images, a squeeze between each two; vectors have one.
+        act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
 
     Raises:
         ConfigError: a count is below one.
@@ -253,23 +390,34 @@ class _OnContext(nn.Module):
 
 def mixing_convolution(
     where: str,
-    name: ConvMixing,
     event_shape: Shape,
     *,
-    kernel_size: int,
-    inverse_kernel_size: int | None,
-    log_det_rule: ConvRule,
-    tracking: Tracking | None,
+    mixing: ConvMixing = "free",
+    kernel_size: int = 3,
+    inverse_kernel_size: int | None = None,
+    log_det_rule: ConvRule = "self_normalized",
+    tracking: Tracking | None = None,
 ) -> Bijection:
-    """Make the linear layer of an image flow by its name; the rule and what follows it concern free convolutions.
+    """Make the linear layer of an image flow; all options but ``mixing`` and ``kernel_size`` are of free convolutions.
+
+    Args:
+        mixing: Linear layers that mix the channels: ``"free"`` convolutions, or ones restricted so that their
+            determinant is cheap, ``"plu"``, ``"emerging"``, ``"exponential"``, ``"periodic"`` or ``"woodbury"``.
+        kernel_size: Side of the kernels, odd.
+        inverse_kernel_size: Side of the learned inverse kernels, odd and at least ``kernel_size``; ``None`` for
+            ``kernel_size``.
+        log_det_rule: Gradient of the log-determinant of free convolutions: ``"self_normalized"`` (from the learned
+            inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (eliminated by rows of the image).
+        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
+            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
 
     Raises:
         ConfigError: an unknown name or rule.
     """
     channels = event_shape[0]
-    check_choice(where, "mixing", name, ConvMixing)
+    check_choice(where, "mixing", mixing, ConvMixing)
     check_choice(where, "log_det_rule", log_det_rule, ConvRule)
-    match name:
+    match mixing:
         case "free":
             if log_det_rule == "self_normalized":
                 return SelfNormalizingConv2d(

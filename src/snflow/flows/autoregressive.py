@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from snflow.bijections.autoregressive import Autoregressive, BlockAutoregressive
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.autoregressive import BlockAutoregressive
+from snflow.bijections.base import Shape
 from snflow.bijections.inverse import Inverse
 from snflow.bijections.normalization import BatchNorm
 from snflow.bijections.transformers.affine import AffineTransformer, GatedTransformer
-from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.monotone import IntegralTransformer, SigmoidalTransformer, SumOfSquaresTransformer
 from snflow.distributions.flow import Flow
 from snflow.errors import check_choice
-from snflow.flows._composition import VectorMixing, ready_flow, stacked
-from snflow.nets.mlp import Activation
+from snflow.flows._composition import VectorMixing, conditioned, ready_flow, stacked
 
 IAFUpdate = Literal["affine", "gated"]
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def maf(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
-    layers: int = 5,
-    mixing: VectorMixing = "reverse",
-    width: int = 64,
-    depth: int = 2,
-    residual: bool = False,
-    activation: Activation = "relu",
     batch_norm: bool = False,
+    **options: Any,
 ) -> Flow:
     """zᵢ = xᵢ exp(sᵢ) + tᵢ, (s, t) a network of x₁ … xᵢ₋₁: densities in one pass per layer, samples in D steps.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
-        layers: Number of autoregressive layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a masked network.
-        depth: Number of hidden layers of each masked network.
-        residual: Whether the networks have residual connections between their hidden layers.
-        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
         batch_norm: Whether an invertible batch normalization follows each layer.
 
     Returns:
@@ -62,34 +44,22 @@ def maf(
         >>> flow.log_prob(torch.randn(4, 3), torch.randn(4, 2)).shape
         torch.Size([4])
     """
-    return _autoregressive(
+    return conditioned(
         "flows.maf",
         event_shape,
         AffineTransformer,
-        wrap=lambda layer: [layer, BatchNorm(layer.features)] if batch_norm else [layer],
-        context_shape=context_shape,
-        layers=layers,
-        mixing=mixing,
-        width=width,
-        depth=depth,
-        residual=residual,
-        activation=activation,
+        wrap=lambda layer, features: [layer, BatchNorm(features)] if batch_norm else [layer],
+        **options,
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def iaf(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
-    layers: int = 5,
-    mixing: VectorMixing = "reverse",
-    width: int = 64,
-    depth: int = 2,
-    residual: bool = False,
-    activation: Activation = "relu",
     update: IAFUpdate = "gated",
     gate_bias: float = 2.0,
+    **options: Any,
 ) -> Flow:
     """xᵢ = σᵢ zᵢ + (1 − σᵢ) mᵢ, (σ, m) a network of z₁ … zᵢ₋₁: samples in one pass per layer, densities in D steps.
 
@@ -97,15 +67,7 @@ def iaf(
     cheap. The affine update is xᵢ = zᵢ exp(sᵢ) + tᵢ.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
         context_shape: Shape of one sample's context, the h of the paper, an int for vectors; ``None`` for no context.
-        layers: Number of autoregressive layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a masked network.
-        depth: Number of hidden layers of each masked network.
-        residual: Whether the networks have residual connections between their hidden layers.
-        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
         update: How a layer maps an element: ``"gated"``, the convex combination of the paper's algorithm 1, or
             ``"affine"``, a scale and a shift.
         gate_bias: Number added to each gate before its sigmoid, so that gated layers begin near the identity; unused
@@ -126,50 +88,28 @@ def iaf(
         torch.Size([4, 3])
     """
     check_choice("flows.iaf", "update", update, IAFUpdate)
-    return _autoregressive(
+    return conditioned(
         "flows.iaf",
         event_shape,
         lambda: GatedTransformer(gate_bias) if update == "gated" else AffineTransformer(),
-        wrap=lambda layer: [Inverse(layer)],
-        context_shape=context_shape,
-        layers=layers,
-        mixing=mixing,
-        width=width,
-        depth=depth,
-        residual=residual,
-        activation=activation,
+        wrap=lambda layer, _: [Inverse(layer)],
+        **options,
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def naf(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
-    layers: int = 5,
-    mixing: VectorMixing = "reverse",
-    width: int = 64,
-    depth: int = 2,
-    residual: bool = False,
-    activation: Activation = "relu",
     units: int = 8,
     sigmoidal_layers: int = 2,
+    **options: Any,
 ) -> Flow:
     """zᵢ = τ(xᵢ; hᵢ), τ a monotone network of sigmoids with weights h predicted from x₁ … xᵢ₋₁.
 
     A density takes one pass per layer, a sample D root searches.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
-        layers: Number of autoregressive layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a masked network.
-        depth: Number of hidden layers of each masked network.
-        residual: Whether the masked networks have residual connections between their hidden layers.
-        activation: Activation of the masked networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and
-            ``"tanh"``.
         units: Number of sigmoids in each layer of a monotone network.
         sigmoidal_layers: Number of layers of each monotone network.
 
@@ -187,21 +127,15 @@ def naf(
         >>> snflow.flows.naf(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-    return _autoregressive(
+    return conditioned(
         "flows.naf",
         event_shape,
         lambda: SigmoidalTransformer(units, layers=sigmoidal_layers),
-        context_shape=context_shape,
-        layers=layers,
-        mixing=mixing,
-        width=width,
-        depth=depth,
-        residual=residual,
-        activation=activation,
+        **options,
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def bnaf(
     event_shape: int | Shape,
     *,
@@ -214,11 +148,7 @@ def bnaf(
     """z = net(x), net of triangular blocks with a positive diagonal: one monotone network for the whole vector.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
         layers: Number of networks.
-        mixing: What mixes the features between two networks: ``"reverse"``, ``"random"`` (a fixed permutation),
-            ``"lu"`` (a learned matrix in LU form) or ``"none"``.
         width: Hidden units per feature in each hidden layer.
         depth: Number of hidden layers of each network.
 
@@ -245,36 +175,20 @@ def bnaf(
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def umnn(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
-    layers: int = 5,
-    mixing: VectorMixing = "reverse",
-    width: int = 64,
-    depth: int = 2,
-    residual: bool = False,
-    activation: Activation = "relu",
     embedding: int = 8,
     integrand_width: int = 32,
     nodes: int = 24,
+    **options: Any,
 ) -> Flow:
     """zᵢ = ∫₀^xᵢ g(t; hᵢ) dt + βᵢ, g a positive network, (h, β) predicted from x₁ … xᵢ₋₁.
 
     A density takes one pass per layer, a sample D root searches.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
-        layers: Number of autoregressive layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a masked network.
-        depth: Number of hidden layers of each masked network.
-        residual: Whether the masked networks have residual connections between their hidden layers.
-        activation: Activation of the masked networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and
-            ``"tanh"``.
         embedding: Size of the vector h on which each integrand is conditioned.
         integrand_width: Hidden units in each layer of an integrand.
         nodes: Number of nodes of the quadrature rule.
@@ -293,48 +207,27 @@ def umnn(
         >>> snflow.flows.umnn(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-    return _autoregressive(
+    return conditioned(
         "flows.umnn",
         event_shape,
         lambda: IntegralTransformer(embedding, width=integrand_width, nodes=nodes),
-        context_shape=context_shape,
-        layers=layers,
-        mixing=mixing,
-        width=width,
-        depth=depth,
-        residual=residual,
-        activation=activation,
+        **options,
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def sos(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
-    layers: int = 5,
-    mixing: VectorMixing = "reverse",
-    width: int = 64,
-    depth: int = 2,
-    residual: bool = False,
-    activation: Activation = "relu",
     polynomials: int = 3,
     degree: int = 3,
+    **options: Any,
 ) -> Flow:
     """zᵢ = βᵢ + ∫₀^xᵢ Σₖ pₖ(t)² dt, β and the coefficients of the polynomials p predicted from x₁ … xᵢ₋₁.
 
     A density takes one pass per layer, a sample D root searches.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
-        layers: Number of autoregressive layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a masked network.
-        depth: Number of hidden layers of each masked network.
-        residual: Whether the networks have residual connections between their hidden layers.
-        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
         polynomials: Number of squared polynomials in each sum.
         degree: Degree of each polynomial p.
 
@@ -352,54 +245,12 @@ def sos(
         >>> snflow.flows.sos(3, layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-    return _autoregressive(
+    return conditioned(
         "flows.sos",
         event_shape,
         lambda: SumOfSquaresTransformer(polynomials, degree),
-        context_shape=context_shape,
-        layers=layers,
-        mixing=mixing,
-        width=width,
-        depth=depth,
-        residual=residual,
-        activation=activation,
+        **options,
         # Composed polynomials of an outlier overflow unless the layers begin as the identity and clamp their inputs.
         input_bound=5.0,
         zero_start=True,
     )
-
-
-def _autoregressive(
-    where: str,
-    event_shape: int | Shape,
-    transformer: Callable[[], Transformer],
-    *,
-    context_shape: int | Shape | None,
-    layers: int,
-    mixing: VectorMixing,
-    width: int,
-    depth: int,
-    residual: bool,
-    activation: Activation,
-    input_bound: float | None = None,
-    zero_start: bool = False,
-    wrap: Callable[[Autoregressive], Sequence[Bijection]] = lambda layer: [layer],
-) -> Flow:
-    """A stack of autoregressive layers with this transformer, each passed through ``wrap``."""
-
-    def layer(_: int, features: int) -> Sequence[Bijection]:
-        return wrap(
-            Autoregressive(
-                features,
-                transformer(),
-                width=width,
-                depth=depth,
-                context_shape=context_shape,
-                residual=residual,
-                activation=activation,
-                input_bound=input_bound,
-                zero_start=zero_start,
-            )
-        )
-
-    return stacked(where, event_shape, layer, layers=layers, mixing=mixing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from snflow.bijections.base import Bijection, Shape
@@ -14,24 +16,20 @@ from snflow.bijections.transformers.affine import AdditiveTransformer, AffineTra
 from snflow.distributions.base import Logistic, StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import check_count, check_event_shape
-from snflow.flows._composition import VectorMixing, coupling, image_network, ready_flow, stacked, vectors_or_images
+from snflow.flows._composition import VectorMixing, conditioned, image_network, ready_flow, vectors_or_images
 from snflow.nets.convnet import ResidualConvNet
 from snflow.nets.mlp import Activation
 
 _LARGEST_LOG_SCALE = 3.0
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def nice(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
     layers: int = 4,
     mixing: VectorMixing = "none",
-    width: int = 64,
-    depth: int = 2,
-    residual: bool = False,
-    activation: Activation = "relu",
+    **options: Any,
 ) -> Flow:
     """z_c = x_c + net(x_a) with alternating parts, then z ⊙ exp(s): only the last layer changes volume.
 
@@ -39,15 +37,7 @@ def nice(
     one.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
         layers: Number of couplings, which alternate between the even and the odd features.
-        mixing: What mixes the features between two couplings as well: ``"reverse"``, ``"random"`` (a fixed
-            permutation), ``"lu"`` (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a network.
-        depth: Number of hidden layers of each network.
-        residual: Whether the networks have residual connections between their hidden layers.
-        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
 
     Returns:
         A flow on vectors with a logistic base, the paper's; ``log_prob`` is in nats.
@@ -63,33 +53,20 @@ def nice(
         >>> snflow.flows.nice(4).log_prob(torch.randn(2, 4)).shape
         torch.Size([2])
     """
-
-    def layer(number: int, features: int) -> list[Bijection]:
-        return [
-            coupling(
-                number,
-                features,
-                AdditiveTransformer(),
-                width=width,
-                depth=depth,
-                activation=activation,
-                context_shape=context_shape,
-                residual=residual,
-            )
-        ]
-
-    return stacked(
+    return conditioned(
         "flows.nice",
         event_shape,
-        layer,
-        layers=layers,
-        mixing=mixing,
+        AdditiveTransformer,
+        kind="coupling",
         last=lambda features: [Scaling((features,))],
         base=Logistic,
+        layers=layers,
+        mixing=mixing,
+        **options,
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def realnvp(
     event_shape: int | Shape,
     *,
@@ -145,19 +122,19 @@ def realnvp(
         body = _scale(shape, scales, width, depth, batch_norm, context_shape)
         return Flow(body, StandardNormal(body.latent_shape(shape)))
 
-    def layer(number: int, features: int) -> list[Bijection]:
-        affine = coupling(
-            number,
-            features,
-            AffineTransformer(_LARGEST_LOG_SCALE),
-            width=width,
-            depth=depth,
-            activation=activation,
-            context_shape=context_shape,
-        )
-        return [affine, BatchNorm(features)] if batch_norm else [affine]
-
-    return stacked("flows.realnvp", shape, layer, layers=layers)
+    return conditioned(
+        "flows.realnvp",
+        shape,
+        lambda: AffineTransformer(_LARGEST_LOG_SCALE),
+        kind="coupling",
+        wrap=lambda layer, features: [layer, BatchNorm(features)] if batch_norm else [layer],
+        context_shape=context_shape,
+        layers=layers,
+        mixing="none",
+        width=width,
+        depth=depth,
+        activation=activation,
+    )
 
 
 def _scale(

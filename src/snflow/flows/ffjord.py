@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.continuous import ContinuousFlow, SolverName, TraceName
 from snflow.distributions.flow import Flow
@@ -10,13 +12,12 @@ from snflow.nets.mlp import Activation
 from snflow.nets.velocity import VelocityNet
 
 
-@ready_flow
+@ready_flow(like=multiscale)
 def ffjord(
     event_shape: int | Shape,
     *,
     context_shape: int | Shape | None = None,
     layers: int = 1,
-    scales: int = 2,
     width: int = 64,
     depth: int = 3,
     activation: Activation = "tanh",
@@ -29,15 +30,12 @@ def ffjord(
     jacobian_weight: float = 0.0,
     exact_dimensions: int = 64,
     act_norm: bool = False,
+    **options: Any,
 ) -> Flow:
     """dx/dt = v(x, t), log|det| = ∫ tr(∂v/∂x) dt: the velocity is any network; both directions cost the same.
 
     Args:
-        event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
-        context_shape: Shape of one sample's context, which each velocity sees, an int for vectors; ``None`` for no
-            context.
         layers: Number of differential equations per scale.
-        scales: Number of scales of images, a squeeze between each two; vectors have one.
         width: Hidden units, or channels, in each layer of a velocity.
         depth: Number of hidden layers of each velocity.
         activation: Activation of the velocities, a smooth one: ``"tanh"``, ``"silu"`` or ``"elu"``.
@@ -51,7 +49,6 @@ def ffjord(
         kinetic_weight: Weight of ∫‖v‖² dt in training, which straightens the paths.
         jacobian_weight: Weight of ∫‖∂v/∂x‖_F² dt in training, which saves steps.
         exact_dimensions: Largest D for which evaluation takes the exact trace; above it takes an unbiased estimate.
-        act_norm: Whether a scale and a shift, initialized by the first batch, precede each equation.
 
     Returns:
         A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.
@@ -88,4 +85,4 @@ def ffjord(
             )
         ]
 
-    return multiscale("flows.ffjord", event_shape, layer, layers=layers, scales=scales, act_norm=act_norm)
+    return multiscale("flows.ffjord", event_shape, layer, layers=layers, act_norm=act_norm, **options)

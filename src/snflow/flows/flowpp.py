@@ -19,7 +19,7 @@ from snflow.flows._composition import check_image, image_network, ready_flow
 from snflow.nets.convnet import AttentionConvNet
 
 
-@ready_flow
+@ready_flow()
 def flowpp(
     event_shape: Shape,
     *,

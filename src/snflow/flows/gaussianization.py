@@ -14,7 +14,7 @@ from snflow.flows._composition import ready_flow, stacked
 _MOST_ROWS = 100_000
 
 
-@ready_flow
+@ready_flow()
 def gaussianization(
     event_shape: int | Shape, *, layers: int = 10, bins: int = 32, rotation: RotationName = "random"
 ) -> Flow:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
 from snflow.bijections.coupling import affine_coupling
@@ -10,12 +12,11 @@ from snflow.bijections.reshaping import Flatten, Split, Squeeze
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import check_count
-from snflow.flows._composition import ConvMixing, ConvRule, check_image, image_network, mixing_convolution, ready_flow
+from snflow.flows._composition import check_image, image_network, mixing_convolution, ready_flow
 from snflow.nets.convnet import ConvNet
-from snflow.selfnorm.tracking import Tracking
 
 
-@ready_flow
+@ready_flow(like=mixing_convolution)
 def glow(
     event_shape: Shape,
     *,
@@ -23,11 +24,8 @@ def glow(
     layers: int = 16,
     scales: int = 2,
     width: int = 512,
-    mixing: ConvMixing = "free",
     kernel_size: int = 1,
-    inverse_kernel_size: int | None = None,
-    log_det_rule: ConvRule = "self_normalized",
-    tracking: Tracking | None = None,
+    **convolution: Any,
 ) -> Flow:
     """L scales of K steps, each an act-norm, a mixing convolution and an affine coupling.
 
@@ -41,15 +39,7 @@ def glow(
         layers: Number K of steps per scale.
         scales: Number L of scales.
         width: Channels in each layer of the couplings' networks.
-        mixing: Convolution of each step: ``"free"``, or one restricted so that its determinant is cheap, ``"plu"``,
-            ``"emerging"``, ``"exponential"``, ``"periodic"`` or ``"woodbury"``.
         kernel_size: Side of the mixing kernels, odd; a free 1×1 convolution with the exact rule is Glow's own.
-        inverse_kernel_size: Side of the learned inverse kernels, odd and at least ``kernel_size``; ``None`` for
-            ``kernel_size``.
-        log_det_rule: Gradient of the log-determinant of free convolutions: ``"self_normalized"`` (from the learned
-            inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (eliminated by rows of the image).
-        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
-            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -79,15 +69,7 @@ def glow(
         for _ in range(layers):
             chain += [
                 ActNorm(squeezed[0]),
-                mixing_convolution(
-                    "flows.glow",
-                    mixing,
-                    squeezed,
-                    kernel_size=kernel_size,
-                    inverse_kernel_size=inverse_kernel_size,
-                    log_det_rule=log_det_rule,
-                    tracking=tracking,
-                ),
+                mixing_convolution("flows.glow", squeezed, kernel_size=kernel_size, **convolution),
                 _affine_coupling(squeezed[0], width, context_shape),
             ]
         kept = (squeezed[0] // 2, *squeezed[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.convolution.masked_residual import MaskedResidualConv2d
 from snflow.bijections.inverse import Inverse
@@ -10,30 +12,24 @@ from snflow.distributions.flow import Flow
 from snflow.flows._composition import multiscale, ready_flow
 
 
-@ready_flow
+@ready_flow(like=multiscale)
 def mintnet(
     event_shape: int | Shape,
     *,
     context_shape: int | Shape | None = None,
     layers: int = 6,
-    scales: int = 2,
     groups: int = 16,
     kernel_size: int = 3,
-    act_norm: bool = True,
+    **options: Any,
 ) -> Flow:
     """z = t ⊙ x + a masked network of x with a triangular Jacobian, in alternating order: exact, cheap densities.
 
     A sample takes a fixed-point iteration per layer.
 
     Args:
-        event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
-        context_shape: Shape of one sample's context, which each layer sees, an int for vectors; ``None`` for no
-            context.
         layers: Number of masked layers per scale, whose order is reversed each time.
-        scales: Number of scales of images, a squeeze between each two; vectors have one.
         groups: Number of copies of the channels in each hidden layer.
         kernel_size: Side of the kernels on images, odd.
-        act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
 
     Returns:
         A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.
@@ -64,4 +60,4 @@ def mintnet(
         pixel = (shape[0], 1, 1)  # a vector is an image of one pixel
         return [Inverse(Flatten(pixel)), masked, Flatten(pixel)]
 
-    return multiscale("flows.mintnet", event_shape, layer, layers=layers, scales=scales, act_norm=act_norm)
+    return multiscale("flows.mintnet", event_shape, layer, layers=layers, **options)

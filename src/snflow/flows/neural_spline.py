@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from snflow.bijections.autoregressive import Autoregressive
 from snflow.bijections.base import Bijection, Shape
@@ -20,10 +20,8 @@ from snflow.bijections.transformers.spline import (
 from snflow.distributions.base import Uniform
 from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, check_choice, check_count, check_event_shape
-from snflow.flows._composition import VectorMixing, coupling, ready_flow, stacked
+from snflow.flows._composition import LayerKind, VectorMixing, conditioned, ready_flow, stacked
 from snflow.nets.mlp import Activation, PeriodicMLP
-
-SplineKind = Literal["coupling", "autoregressive"]
 
 SplineName = Literal["rational_quadratic", "cubic", "quadratic", "linear"]
 
@@ -35,21 +33,16 @@ _SPLINES: dict[str, type[Transformer]] = {
 }
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def neural_spline(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
-    layers: int = 5,
     mixing: VectorMixing = "lu",
-    width: int = 64,
-    depth: int = 2,
-    residual: bool = False,
-    activation: Activation = "relu",
-    kind: SplineKind = "coupling",
+    kind: LayerKind = "coupling",
     spline: SplineName = "rational_quadratic",
     bins: int = 8,
     tail_bound: float = 5.0,
+    **options: Any,
 ) -> Flow:
     """zᵢ = s(xᵢ; hᵢ), s a monotone spline of K pieces with parameters h predicted by a network.
 
@@ -58,15 +51,7 @@ def neural_spline(
     context if there is one.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
         layers: Number of couplings, which alternate between the even and the odd features, or of autoregressive layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a network.
-        depth: Number of hidden layers of each network.
-        residual: Whether the networks have residual connections between their hidden layers.
-        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
         kind: ``"coupling"`` for layers that are fast in both directions, ``"autoregressive"`` for layers that are more
             expressive.
         spline: Pieces of the splines: ``"rational_quadratic"``, ``"cubic"``, ``"quadratic"`` or ``"linear"``.
@@ -89,42 +74,20 @@ def neural_spline(
         >>> snflow.flows.neural_spline(3, kind="autoregressive", layers=2).log_prob(torch.randn(4, 3)).shape
         torch.Size([4])
     """
-    check_choice("flows.neural_spline", "kind", kind, SplineKind)
+    check_choice("flows.neural_spline", "kind", kind, LayerKind)
     check_choice("flows.neural_spline", "spline", spline, SplineName)
-
-    def layer(number: int, features: int) -> list[Bijection]:
-        transformer = _SPLINES[spline](bins, tail_bound=tail_bound)
-        if kind == "autoregressive":
-            return [
-                Autoregressive(
-                    features,
-                    transformer,
-                    width=width,
-                    depth=depth,
-                    context_shape=context_shape,
-                    residual=residual,
-                    activation=activation,
-                    input_bound=tail_bound,
-                )
-            ]
-        return [
-            coupling(
-                number,
-                features,
-                transformer,
-                width=width,
-                depth=depth,
-                activation=activation,
-                context_shape=context_shape,
-                residual=residual,
-                input_bound=tail_bound,
-            )
-        ]
-
-    return stacked("flows.neural_spline", event_shape, layer, layers=layers, mixing=mixing)
+    return conditioned(
+        "flows.neural_spline",
+        event_shape,
+        lambda: _SPLINES[spline](bins, tail_bound=tail_bound),
+        kind=kind,
+        input_bound=tail_bound,
+        mixing=mixing,
+        **options,
+    )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def circular_spline(
     event_shape: int | Shape,
     *,
@@ -142,11 +105,7 @@ def circular_spline(
 
     Args:
         event_shape: Shape of one event; an int D for vectors of angles. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
         layers: Number of couplings, two or more; of a single angle, the number of splines.
-        width: Hidden units in each layer of a network.
-        depth: Number of hidden layers of each network.
-        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
         bins: Number of pieces of each spline.
 
     Returns:

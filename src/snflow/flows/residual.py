@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -14,25 +15,21 @@ from snflow.nets.lipschitz import LipschitzDenseNet, LipschitzNet
 from snflow.nets.mlp import LipschitzActivation
 
 
-@ready_flow
-def residual(
+def _residual(
+    where: str,
     event_shape: int | Shape,
+    network: Callable[..., nn.Module],
     *,
     context_shape: int | Shape | None = None,
     layers: int = 10,
     scales: int = 2,
-    width: int = 64,
-    depth: int = 2,
     lipschitz: float = 0.97,
-    activation: LipschitzActivation = "lipswish",
     log_det: SeriesName = "auto",
     terms: int = 2,
     exact_dimensions: int = 256,
     act_norm: bool = True,
 ) -> Flow:
-    """z = x + g(x) with ‖J_g‖ < 1, repeatedly: in each layer every element may depend on every other.
-
-    A sample takes a fixed-point iteration per layer.
+    """Compose a flow of residual layers, each with a network for the event shape at its scale.
 
     Args:
         event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
@@ -40,15 +37,46 @@ def residual(
             context.
         layers: Number of residual layers per scale.
         scales: Number of scales of images, a squeeze between each two; vectors have one.
-        width: Hidden units, or channels, in each layer of a network.
-        depth: Number of hidden layers of each network.
         lipschitz: Bound on the Lipschitz constant of each network, below one.
-        activation: Activation of the networks: ``"lipswish"`` or ``"clipswish"``.
         log_det: How training computes log-determinants: ``"unbiased"`` (a series cut at a random term),
             ``"truncated"``, ``"exact"``, or ``"auto"``, exact for D ≤ 3 and unbiased above.
         terms: Number of terms of the truncated series, or of those that the unbiased series always has.
         exact_dimensions: Largest D for which evaluation takes the full Jacobian; above it takes an unbiased estimate.
         act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
+    """
+
+    def layer(_: int, shape: Shape) -> list[Bijection]:
+        return [
+            InvertibleResidual(
+                network(shape, lipschitz=lipschitz, context_shape=context_shape),
+                shape,
+                context_shape=context_shape,
+                log_det=log_det,
+                terms=terms,
+                exact_dimensions=exact_dimensions,
+            )
+        ]
+
+    return multiscale(where, event_shape, layer, layers=layers, scales=scales, act_norm=act_norm)
+
+
+@ready_flow(like=_residual)
+def residual(
+    event_shape: int | Shape,
+    *,
+    width: int = 64,
+    depth: int = 2,
+    activation: LipschitzActivation = "lipswish",
+    **options: Any,
+) -> Flow:
+    """z = x + g(x) with ‖J_g‖ < 1, repeatedly: in each layer every element may depend on every other.
+
+    A sample takes a fixed-point iteration per layer.
+
+    Args:
+        width: Hidden units, or channels, in each layer of a network.
+        depth: Number of hidden layers of each network.
+        activation: Activation of the networks: ``"lipswish"`` or ``"clipswish"``.
 
     Returns:
         A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.
@@ -70,59 +98,34 @@ def residual(
     return _residual(
         "flows.residual",
         event_shape,
-        lambda shape: LipschitzNet(
+        lambda shape, **shared: LipschitzNet(
             shape,
             width=width,
             depth=depth,
-            lipschitz=lipschitz,
-            context_shape=context_shape,
             activation=activation,
+            **shared,
         ),
-        context_shape=context_shape,
-        layers=layers,
-        scales=scales,
-        log_det=log_det,
-        terms=terms,
-        exact_dimensions=exact_dimensions,
-        act_norm=act_norm,
+        **options,
     )
 
 
-@ready_flow
+@ready_flow(like=_residual)
 def densenet(
     event_shape: int | Shape,
     *,
-    context_shape: int | Shape | None = None,
-    layers: int = 10,
-    scales: int = 2,
     growth: int = 32,
     depth: int = 3,
-    lipschitz: float = 0.97,
     activation: LipschitzActivation = "clipswish",
-    log_det: SeriesName = "auto",
-    terms: int = 2,
-    exact_dimensions: int = 256,
-    act_norm: bool = True,
+    **options: Any,
 ) -> Flow:
     """z = x + g(x) with ‖J_g‖ < 1, g densely connected: each layer of g sees the outputs of all before it.
 
     A sample takes a fixed-point iteration per layer.
 
     Args:
-        event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
-        context_shape: Shape of one sample's context, which each network sees, an int for vectors; ``None`` for no
-            context.
-        layers: Number of residual layers per scale.
-        scales: Number of scales of images, a squeeze between each two; vectors have one.
         growth: Features, or channels, that each layer of a network adds.
         depth: Number of densely connected layers of each network.
-        lipschitz: Bound on the Lipschitz constant of each network, below one.
         activation: Activation of the networks: ``"clipswish"`` or ``"lipswish"``.
-        log_det: How training computes log-determinants: ``"unbiased"`` (a series cut at a random term),
-            ``"truncated"``, ``"exact"``, or ``"auto"``, exact for D ≤ 3 and unbiased above.
-        terms: Number of terms of the truncated series, or of those that the unbiased series always has.
-        exact_dimensions: Largest D for which evaluation takes the full Jacobian; above it takes an unbiased estimate.
-        act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
 
     Returns:
         A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.
@@ -142,49 +145,12 @@ def densenet(
     return _residual(
         "flows.densenet",
         event_shape,
-        lambda shape: LipschitzDenseNet(
+        lambda shape, **shared: LipschitzDenseNet(
             shape,
             growth=growth,
             depth=depth,
-            lipschitz=lipschitz,
-            context_shape=context_shape,
             activation=activation,
+            **shared,
         ),
-        context_shape=context_shape,
-        layers=layers,
-        scales=scales,
-        log_det=log_det,
-        terms=terms,
-        exact_dimensions=exact_dimensions,
-        act_norm=act_norm,
+        **options,
     )
-
-
-def _residual(
-    where: str,
-    event_shape: int | Shape,
-    network: Callable[[Shape], nn.Module],
-    *,
-    context_shape: int | Shape | None,
-    layers: int,
-    scales: int,
-    log_det: SeriesName,
-    terms: int,
-    exact_dimensions: int,
-    act_norm: bool,
-) -> Flow:
-    """A flow of residual layers, each with the network for the event shape at its scale."""
-
-    def layer(_: int, shape: Shape) -> list[Bijection]:
-        return [
-            InvertibleResidual(
-                network(shape),
-                shape,
-                context_shape=context_shape,
-                log_det=log_det,
-                terms=terms,
-                exact_dimensions=exact_dimensions,
-            )
-        ]
-
-    return multiscale(where, event_shape, layer, layers=layers, scales=scales, act_norm=act_norm)

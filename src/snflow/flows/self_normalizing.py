@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
@@ -13,7 +13,7 @@ from snflow.bijections.reshaping import Flatten, Squeeze
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import check_choice, check_count, check_event_shape
-from snflow.flows._composition import ConvMixing, ConvRule, check_image, mixing_convolution, ready_flow
+from snflow.flows._composition import check_image, mixing_convolution, ready_flow
 from snflow.nets.mlp import ResidualMLP
 from snflow.numerics.probes import ProbeName
 from snflow.selfnorm.layers import SelfNormalizingDense
@@ -25,7 +25,7 @@ DenseRule = Literal["self_normalized", "exact", "relative"]
 ElementwiseName = Literal["smooth_leaky_relu", "leaky_relu", "spline"]
 
 
-@ready_flow
+@ready_flow(like=mixing_convolution)
 def dense(
     event_shape: int | Shape,
     *,
@@ -51,8 +51,6 @@ def dense(
         log_det_rule: Gradient of each log-determinant: ``"self_normalized"`` (from the learned inverse), ``"exact"`` or
             ``"relative"`` (the relative gradient, which needs no inverse).
         initialization: Initial weights: ``"identity"`` plus small noise, or a random ``"orthogonal"`` matrix.
-        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
-            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
 
     Returns:
         A flow on events of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -85,21 +83,17 @@ def dense(
     return Flow(Chain(chain), StandardNormal((features,)))
 
 
-@ready_flow
+@ready_flow(like=mixing_convolution)
 def conv(
     event_shape: Shape,
     *,
     layers: int = 3,
     scales: int = 3,
-    mixing: ConvMixing = "free",
-    kernel_size: int = 3,
-    inverse_kernel_size: int | None = None,
     activation: ElementwiseName = "spline",
     bins: int = 5,
     tail_bound: float = 10.0,
     alpha: float = 0.3,
-    log_det_rule: ConvRule = "self_normalized",
-    tracking: Tracking | None = None,
+    **convolution: Any,
 ) -> Flow:
     """z = wₙ ⋆ σ(… σ(w₁ ⋆ x + b₁) …) + bₙ: the paper's convolutional model, nine layers at three scales by default.
 
@@ -107,20 +101,11 @@ def conv(
         event_shape: Shape ``(channels, height, width)`` of one image, whose sides can be halved ``scales − 1`` times.
         layers: Number of convolutions per scale.
         scales: Number of scales, a squeeze between each two.
-        mixing: Linear layers: ``"free"`` convolutions, or ones restricted so that their determinant is cheap,
-            ``"plu"``, ``"emerging"``, ``"exponential"``, ``"periodic"`` or ``"woodbury"``.
-        kernel_size: Side of the kernels, odd.
-        inverse_kernel_size: Side of the learned inverse kernels, odd and at least ``kernel_size``; ``None`` for
-            ``kernel_size``.
         activation: Element-wise bijection after each convolution but the last: ``"spline"`` (with parameters for each
             pixel), ``"smooth_leaky_relu"`` or ``"leaky_relu"``.
         bins: Number of bins of the spline activation.
         tail_bound: Half-width B of the spline activation's box; outside [−B, B] it is the identity.
         alpha: Slope of the leaky activations for very negative inputs.
-        log_det_rule: Gradient of the log-determinant of free convolutions: ``"self_normalized"`` (from the learned
-            inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (eliminated by rows of the image).
-        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
-            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -149,21 +134,11 @@ def conv(
             squeeze = Squeeze(2)
             shape = squeeze.latent_shape(shape)
             chain.append(squeeze)
-        chain.append(
-            mixing_convolution(
-                "flows.conv",
-                mixing,
-                shape,
-                kernel_size=kernel_size,
-                inverse_kernel_size=inverse_kernel_size,
-                log_det_rule=log_det_rule,
-                tracking=tracking,
-            )
-        )
+        chain.append(mixing_convolution("flows.conv", shape, **convolution))
     return Flow(Chain(chain), StandardNormal(shape))
 
 
-@ready_flow
+@ready_flow()
 def pair(
     event_shape: int | Shape,
     *,

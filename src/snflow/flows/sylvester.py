@@ -6,11 +6,11 @@ from snflow.bijections.base import Shape
 from snflow.bijections.residual.planar import Planar, Radial
 from snflow.bijections.residual.sylvester import Basis, GeneralizedSylvester, Sylvester
 from snflow.distributions.flow import Flow
-from snflow.flows._composition import VectorMixing, ready_flow, stacked
+from snflow.flows._composition import VectorMixing, conditioned, ready_flow, stacked
 from snflow.nets.mlp import Activation
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def planar(
     event_shape: int | Shape,
     *,
@@ -23,12 +23,8 @@ def planar(
     A layer costs O(D) for a density and one scalar root for a sample. An expressive density takes many layers.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
         context_shape: Shape of one sample's context, from which u, w and b are predicted, an int for vectors; ``None``
             for no context.
-        layers: Number of layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
 
     Returns:
         A flow on vectors with a standard normal base; ``log_prob`` is in nats.
@@ -53,7 +49,7 @@ def planar(
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def radial(
     event_shape: int | Shape,
     *,
@@ -66,12 +62,8 @@ def radial(
     A layer costs O(D) for a density and for a sample, both in closed form. An expressive density takes many layers.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
         context_shape: Shape of one sample's context, from which x₀, α and β are predicted, an int for vectors; ``None``
             for no context.
-        layers: Number of layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
 
     Returns:
         A flow on vectors with a standard normal base; ``log_prob`` is in nats.
@@ -96,7 +88,7 @@ def radial(
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def sylvester(
     event_shape: int | Shape,
     *,
@@ -111,12 +103,8 @@ def sylvester(
     A layer costs O(M D) for a density and M scalar roots for a sample.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
         context_shape: Shape of one sample's context, from which Q, R, R̃ and b are predicted, an int for vectors;
             ``None`` for no context.
-        layers: Number of layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
         units: Number M of tanh units in each layer, at most D; ``None`` for D.
         basis: How the columns of Q are kept orthonormal: ``"householder"`` (a product of reflections),
             ``"orthogonal"`` (the orthogonal factor of a free matrix) or ``"triangular"`` (the features themselves).
@@ -144,7 +132,7 @@ def sylvester(
     )
 
 
-@ready_flow
+@ready_flow(like=conditioned)
 def generalized_sylvester(
     event_shape: int | Shape,
     *,
@@ -161,15 +149,7 @@ def generalized_sylvester(
     A layer takes one pass through a masked network for a density and D scalar roots for a sample.
 
     Args:
-        event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, an int for vectors; ``None`` for no context.
-        layers: Number of layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
         units: Number of tanh units with which f moves each element.
-        width: Hidden units in each layer of a masked network.
-        depth: Number of hidden layers of each masked network.
-        activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
 
     Returns:
         A flow on vectors with a standard normal base; ``log_prob`` is in nats.
