@@ -24,7 +24,7 @@ from snflow.train.steps import DivergenceCheck, StepRequest
 READS = ("aten._local_scalar_dense", "aten.equal", "aten.nonzero", "aten.is_nonzero", "aten.masked_select")
 CONSTANTS = ("aten.lift_fresh",)
 """A number that is made on the processor, to be copied to the device in every step."""
-DENSE = {"name": "dense", "layers": 2, "guard": False}
+DENSE = {"name": "dense", "layers": 2, "tracking": {"class_path": "Penalty", "init_args": {"guard": False}}}
 
 RECORDABLE = (
     *("digits_conv", "digits_conv_exponential", "digits_conv_emerging", "digits_realnvp", "digits_flowpp"),
@@ -87,7 +87,7 @@ def steps_of(flow, recipe, average=None, **options):
 
 
 def asked(number, rate=1e-3, look=False):
-    return StepRequest(rate=rate, number=number, stop=lambda: False, due=lambda: False, look=look)
+    return StepRequest(rate=rate, number=number, stop=lambda: False, due=lambda: False, report=look)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def asked(number, rate=1e-3, look=False):
     [
         {},
         {"optimizer__clip_norm": 0.5, "training__ema_decay": 0.9},
-        {"flow__multiplier": "geco"},
+        {"flow__tracking": {"class_path": "Penalty", "init_args": {"guard": False, "multiplier": "geco"}}},
         {"flow__log_det_rule": "exact"},
         {"training__precision": "64-true", "training__flip": True},
         {"device__compile": "aot_eager"},
@@ -180,9 +180,9 @@ def test_a_recorded_step_reads_nothing(name, monkeypatch):
 
 @pytest.mark.usefixtures("recording")
 def test_recorded_newton_steps_keep_the_inverse(recipe, tmp_path, quiet):
-    changes = {"flow": {**DENSE, "inverse_tracking": "newton"}, "optimizer__learning_rate": 3e-3}
+    changes = {"flow": {**DENSE, "tracking": "Newton"}, "optimizer__learning_rate": 3e-3}
     flow = changes.pop("flow")
-    named = {f"flow__{key}": value for key, value in flow.items() if key != "guard"}
+    named = {f"flow__{key}": value for key, value in flow.items()}
     base = lambda **more: _dense(recipe, **named, **changes, **more)  # noqa: E731
     fit(base(), tmp_path / "plain", console=quiet)
     fit(base(device__cuda_graph=True, device__read_every=4), tmp_path / "recorded", console=quiet)
@@ -295,16 +295,17 @@ def test_a_processor_records_nothing_and_several_devices_neither(recipe, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("tracking", ["penalty", "newton"])
+@pytest.mark.parametrize("tracking", ["Penalty", "Newton"])
 def test_a_compiled_run_learns_the_same(recipe, tmp_path, quiet, tracking):
-    changes = {"flow__name": "dense", "flow__layers": 2, "flow__inverse_tracking": tracking, "training__epochs": 2}
-    changes["flow__tracking_tolerance"] = 0.01
+    changes = {"flow__name": "dense", "flow__layers": 2, "training__epochs": 2}
+    options = {"tolerance": 0.01} if tracking == "Newton" else {}
+    changes["flow__tracking"] = {"class_path": tracking, "init_args": options}
     fit(_dense(recipe, **changes), tmp_path / "plain", console=quiet)
     fit(_dense(recipe, **changes, device__compile="aot_eager"), tmp_path / "compiled", console=quiet)
     # The probes of a tracked layer are drawn before the noise of the batch instead of behind it: other noise.
-    near = 1e-5 if tracking == "penalty" else 2e-3
+    near = 1e-5 if tracking == "Penalty" else 2e-3
     assert nll(tmp_path / "compiled") == pytest.approx(nll(tmp_path / "plain"), rel=near)
-    if tracking == "newton":
+    if tracking == "Newton":
         flow, _ = load_flow(tmp_path / "compiled")
         steps = [layer.tracking.updates for layer in flow.modules() if isinstance(layer, SelfNormalizingMap)]
         assert all(count > 0 for count in steps)
