@@ -82,7 +82,7 @@ class ConvOperator:
         add_scaled(into, self.trace_gradient(other, event_shape), scale)
 
     def multiplicity(self, like: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """m[a, b] = (H − d|a − p|)(W − d|b − p|): the number of pixels at which a tap of a padded kernel meets the image.
+        """m[a, b] = (H − d|a − p|)(W − d|b − p|): the number of pixels at which each tap meets the image.
 
         It is the convolution of an image of ones with itself, read at the taps (eq. 27).
 

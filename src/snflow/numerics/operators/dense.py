@@ -74,7 +74,7 @@ class Operator(Protocol):
         ...
 
     def matrices(self, weight: Tensor) -> Tensor:
-        """Return the transposed blocks ``(m, n, n)`` of a closed operator: those of r invert those of w if A(r) = A(w)⁻¹.
+        """Return the transposed blocks ``(m, n, n)`` of a closed operator; A(r) = A(w)⁻¹ if they invert those of w.
 
         Transposed, since a dense layer stores its inverse so: see :class:`TransposedDenseOperator`.
         """
