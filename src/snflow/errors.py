@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 from abc import ABCMeta
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
-from typing import Any, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class SnflowError(Exception):
@@ -123,6 +127,40 @@ did you mean 'bias'?
             raise ArgumentError(where, expected=expected, got=got, fix=nearest(unknown[0], keywords)) from None
         given = f"{len(args)} positional and {len(dict.fromkeys(kwargs))} keyword arguments"
         raise ArgumentError(where, expected=f"arguments of {shown}", got=given, fix=str(error)) from None
+
+
+def checked_arguments(
+    where: str | None = None,
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """Make a function refuse arguments that it does not have, with the nearest right name.
+
+    Args:
+        where: the name of the function in errors, its own by default.
+
+    Returns:
+        A decorator that keeps signature and docstring.
+
+    Example:
+        >>> @checked_arguments()
+        ... def dense(features: int, *, bias: bool = True) -> None: ...
+        >>> dense(3, bais=False)
+        Traceback (most recent call last):
+        snflow.errors.ArgumentError: dense: expected a keyword argument of dense(features, *, bias=True), got bais=; \
+did you mean 'bias'?
+    """
+
+    def decorate(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        signature, name = inspect.signature(function), where or function.__name__
+
+        @functools.wraps(function)
+        def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            check_arguments(name, signature, args, kwargs)
+            return function(*args, **kwargs)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
 
 
 _KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

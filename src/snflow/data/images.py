@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snflow.data.dataset import Dataset, split_rows
-from snflow.errors import ConfigError, DataError, check_count
+from snflow.errors import ConfigError, DataError, check_count, checked_arguments
 
 _CORRUPT = "copy or download the file again"
 
 
+@checked_arguments("data.digits")
 def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: int = 0) -> Dataset:
     """The 1,797 scanned digits of scikit-learn: 8×8 pixels with 17 grey values, split at random.
 
@@ -63,6 +64,7 @@ def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: i
     return Dataset("digits", *split_rows(images, sizes, seed), num_values=17)
 
 
+@checked_arguments("data.mnist")
 def mnist(path: str | Path | None = None, *, limit_train: int | None = None, limit_eval: int | None = None) -> Dataset:
     """MNIST from its idx files: 28×28 pixels with 256 grey values, split 50,000 / 10,000 / 10,000.
 
@@ -90,6 +92,7 @@ def mnist(path: str | Path | None = None, *, limit_train: int | None = None, lim
     return _limited("mnist", images, len(images) // 6, test, limit_train, limit_eval)
 
 
+@checked_arguments("data.cifar10")
 def cifar10(
     path: str | Path | None = None, *, limit_train: int | None = None, limit_eval: int | None = None
 ) -> Dataset:
@@ -127,6 +130,7 @@ def cifar10(
     return _limited("cifar10", images, len(images) // 5, test, limit_train, limit_eval)
 
 
+@checked_arguments("data.imagenet32")
 def imagenet32(
     path: str | Path | None = None,
     *,

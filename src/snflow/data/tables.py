@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from snflow.data.dataset import Dataset, check_values, split_rows
-from snflow.errors import ConfigError, DataError, nearest
+from snflow.errors import ConfigError, DataError, checked_arguments, nearest
 
 
+@checked_arguments("data.table")
 def table(
     path: str | Path,
     *,

@@ -14,11 +14,12 @@ import torch
 from torch import Generator, Tensor
 
 from snflow.data.dataset import Dataset
-from snflow.errors import check_choice, check_count
+from snflow.errors import check_choice, check_count, checked_arguments
 
 ToyShape = Literal["two_moons", "rings", "pinwheel", "checkerboard", "eight_gaussians", "two_spirals"]
 
 
+@checked_arguments("data.toy")
 def toy(
     shape: ToyShape = "two_moons", *, train: int = 10_000, validation: int = 2_000, test: int = 2_000, seed: int = 0
 ) -> Dataset:

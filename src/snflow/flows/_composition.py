@@ -29,11 +29,11 @@ from snflow.distributions.base import BaseDensity, StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import (
     ShapeError,
-    check_arguments,
     check_choice,
     check_context_shape,
     check_count,
     check_event_shape,
+    checked_arguments,
 )
 from snflow.nets.mlp import MLP, Activation
 from snflow.selfnorm.layers import SelfNormalizingConv2d
@@ -68,7 +68,7 @@ def ready_flow(
 
     def decorate(function: Callable[Options, Flow]) -> Callable[Options, Flow]:
         where = f"flows.{function.__name__}"
-        return checked_arguments(function if like is None else _inheriting(function, like), where)
+        return checked_arguments(where)(function if like is None else _inheriting(function, like))
 
     return decorate
 
@@ -130,24 +130,6 @@ def ready_flows() -> dict[str, Callable[..., Flow]]:
 
     exported = {name: getattr(snflow.flows, name) for name in dir(snflow.flows)}
     return {name: function for name, function in exported.items() if is_flow(function)}
-
-
-def checked_arguments(function: Callable[Options, Flow], where: str | None = None) -> Callable[Options, Flow]:
-    """Make a function refuse arguments that it does not have, with the nearest right name.
-
-    Args:
-        function: the function; signature and docstring are kept.
-        where: its name in errors.
-    """
-    signature, name = inspect.signature(function), where or function.__name__
-
-    @functools.wraps(function)
-    def checked(*args: Options.args, **kwargs: Options.kwargs) -> Flow:
-        check_arguments(name, signature, args, kwargs)
-        return function(*args, **kwargs)
-
-    checked.__signature__ = signature  # type: ignore[attr-defined]
-    return checked
 
 
 def stacked(

@@ -16,8 +16,7 @@ from snflow.bijections.transformers.affine import AffineTransformer
 from snflow.distributions.base import BaseDensity, DiagonalNormal, Logistic, StandardNormal, Uniform
 from snflow.distributions.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from snflow.distributions.flow import Flow
-from snflow.errors import ConfigError, ShapeError, check_arguments, check_choice, check_count
-from snflow.flows._composition import checked_arguments
+from snflow.errors import ConfigError, ShapeError, check_arguments, check_choice, check_count, checked_arguments
 from snflow.flows.flowpp import attention_coupling
 from snflow.flows.gaussianization import gaussianize
 
@@ -36,7 +35,7 @@ _BASES: dict[str, type[BaseDensity]] = {
 _LARGEST_LOG_SCALE = 3.0
 
 
-@checked_arguments
+@checked_arguments()
 def standardized(flow: Flow, x: Tensor) -> Flow:
     """Put z = (x − mean)/σ in front of a flow, with the mean and the standard deviation of each element of ``x``.
 
@@ -72,7 +71,7 @@ def standardized(flow: Flow, x: Tensor) -> Flow:
     return _rebuilt(flow, in_front=[Affine.standardizing(x)])
 
 
-@checked_arguments
+@checked_arguments()
 def dequantized(
     flow: Flow,
     num_values: int,
@@ -131,7 +130,7 @@ def dequantized(
     return _rebuilt(flow, in_front=in_front, dequantization=dequantization)
 
 
-@checked_arguments
+@checked_arguments()
 def with_base(flow: Flow, base: BaseName | BaseDensity) -> Flow:
     """Return the flow with another base density.
 
