@@ -1,15 +1,20 @@
-"""What every test and every docstring example starts from: one thread, float64, one seed."""
+"""What every test and every docstring example starts from: one thread, one seed, and float64 except for whole runs."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+_WHOLE_RUNS = ("train", "cli", "papers")
+"""Folders of tests whose runs are continued by other processes, which start in float32."""
+
 
 @pytest.fixture(autouse=True)
-def _pinned_torch() -> Iterator[None]:
+def _pinned_torch(request: pytest.FixtureRequest) -> Iterator[None]:
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
+    tested = request.path.parent
+    single = tested.parent.name == "tests" and tested.name in _WHOLE_RUNS
+    torch.set_default_dtype(torch.float32 if single else torch.float64)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield

@@ -65,7 +65,7 @@ def test_one_version_everywhere():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'Flw'"):
+    with pytest.raises(AttributeError, match="No snflow attribute Flw"):
         _ = snflow.Flw
 
 

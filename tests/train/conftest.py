@@ -38,15 +38,6 @@ def quiet():
         yield Console(file=nowhere)
 
 
-@pytest.fixture(autouse=True)
-def _single_precision():
-    """As in a process of its own: a run that another process goes on with begins with the same weights."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
-
-
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory):
     before = torch.get_default_dtype()

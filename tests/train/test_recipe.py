@@ -73,7 +73,10 @@ def test_broken_yaml_is_refused_with_its_line(text, message):
         ({"training": {"ema_decay": 1}}, r"training\.ema_decay: expected a number in \(0, 1\), or null"),
         ({"training": {"on_nonfinite": "no"}}, r"expected one of 'stop', 'skip', got 'no'"),
         ({"training": 3}, r"training: expected a mapping of options, got 3"),
-        ({"optimizer": {"learning_rate": float("nan")}}, r"optimizer\.learning_rate: expected a finite number above 0, got nan"),
+        (
+            {"optimizer": {"learning_rate": float("nan")}},
+            r"optimizer\.learning_rate: expected a finite number above 0, got nan",
+        ),
         ({"optimizer": {"learning_rate": float("inf")}}, r"expected a finite number above 0"),
         ({"optimizer": {"betas": [0.9]}}, r"expected a list of a number, a number, got '\[0\.9\]'"),
         ({"optimizer": {"betas": [0.9, 1.0]}}, r"expected two numbers in \[0, 1\)"),

@@ -138,9 +138,7 @@ def test_forward_derivatives_by_the_weights_include_the_log_determinant(name):
     torch.testing.assert_close(dual, wanted)
 
 
-@pytest.mark.parametrize(
-    "rule", [GradientRule(), GradientRule(symmetric=True), GradientRule(1.0, 0.0, False, False)]
-)
+@pytest.mark.parametrize("rule", [GradientRule(), GradientRule(symmetric=True), GradientRule(1.0, 0.0, False, False)])
 def test_the_hand_written_gradient_is_the_same_under_a_transform(rule):
     layer = snflow.SelfNormalizingDense(3).double()
     layer.rule = rule

@@ -10,12 +10,12 @@ import sys
 import pytest
 import torch
 
+from cli.test_cli import FILES
 from pages import against_exact, by_epoch, grouped, mean_and_spread, write_page
 from pictures import seconds_until
 from records import BUSY, Record, merged, read_records, write_records
 from reproduce import main
 from targets import ROOT, TARGETS, Row, Target, recipe_of, reference_of
-from training.test_cli import FILES
 
 SMALL = "flow.width=4,training.batch_size=5,training.threads=1"
 DENSE = "training.batch_size=5,training.threads=1"

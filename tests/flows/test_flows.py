@@ -18,7 +18,7 @@ from snflow.train.recipe import available_recipes, read_yaml
 
 READY = sorted(flows.ready_flows())
 RECIPES = available_recipes()
-DOCS = Path(__file__).parents[1] / "docs" / "flows.md"
+DOCS = Path(__file__).parents[2] / "docs" / "flows.md"
 
 
 def kinds(flow):
