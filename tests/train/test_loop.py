@@ -396,3 +396,12 @@ def test_points_of_the_plane_and_exact_rules_have_pictures_too(recipe, tmp_path,
     assert rows(run)[-1]["inverse_residual"] == ""
     flow, _ = load_flow(run)
     assert exact_nll(flow, Recipe.from_dict(content).load_dataset().test, 500, 0) == summary["test_nll_nats"]
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_our_words(copied):
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("scales: 1", "blocks: 1"))
+    with pytest.raises(
+        ConfigError, match=r"flow\.blocks: .*a run of an earlier snflow can only be read by that version"
+    ):
+        load_flow(copied)

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from snflow.errors import CheckpointError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the files and of the names and meaning of the tensors."""
+
+_DAMAGED = "the checkpoint is damaged: use another"
 
 _MODEL, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 
@@ -198,9 +200,7 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _damaged(path: Path, name: str, got: str) -> CheckpointError:
-    return CheckpointError(
-        str(path / name), expected="the file as written", got=got, fix="the checkpoint is damaged: use another"
-    )
+    return CheckpointError(str(path / name), expected="the file as written", got=got, fix=_DAMAGED)
 
 
 _PREFIX = "step-"
@@ -305,6 +305,8 @@ class CheckpointStore:
         try:
             return read_checkpoint(self.path(named[which]))
         except CheckpointError as error:
+            if error.fix != _DAMAGED:
+                raise
             if which == "best" and named["best"] != named["last"]:
                 warn(f"{error}; using the last checkpoint instead of the best")
                 return self.read("last", warn)

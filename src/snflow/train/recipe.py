@@ -285,7 +285,8 @@ def explained(error: Exception, parser: ArgumentParser) -> ConfigError:
 
 def _types(parser: ArgumentParser) -> dict[str, Any]:
     """The type of every option, by dotted name."""
-    return {action.dest: getattr(action, "_typehint", str) for action in parser._actions}
+    actions = [action for action in parser._actions if not action.dest.endswith(".help")]
+    return {action.dest: getattr(action, "_typehint", str) for action in actions}
 
 
 def _in_words(hint: Any) -> str:

@@ -42,7 +42,12 @@ class RunFolder:
             raise ConfigError(
                 str(self.path), expected="the folder of a run", got="a folder without config.yaml", fix="check the path"
             )
-        return Recipe.from_dict(read_yaml(read_text(self.config), str(self.config)), str(self.config))
+        try:
+            return Recipe.from_dict(read_yaml(read_text(self.config), str(self.config)), str(self.config))
+        except ConfigError as error:
+            advice = "a run of an earlier snflow can only be read by that version"
+            fix = f"{error.fix}; {advice}" if error.fix else advice
+            raise ConfigError(error.where, expected=error.expected, got=error.got, fix=fix) from None
 
     def holds(self, recipe: Recipe) -> bool:
         """Return whether the folder contains a run of the same recipe; ``False`` when it is new or empty.
