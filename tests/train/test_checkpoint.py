@@ -42,11 +42,11 @@ def test_every_single_bit_and_every_truncation_is_noticed(tmp_path, name):
         damaged = bytearray(original)
         damaged[at] ^= 1 << (at % 8)
         (path / name).write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=f"{name}: expected the file as it was written"):
+        with pytest.raises(CheckpointError, match=f"{name}: expected the file as written"):
             read_checkpoint(path)
     for length in places[::10]:
         (path / name).write_bytes(original[:length])
-        with pytest.raises(CheckpointError, match=f"{name}: expected the file as it was written"):
+        with pytest.raises(CheckpointError, match=f"{name}: expected the file as written"):
             read_checkpoint(path)
     (path / name).unlink()
     with pytest.raises(CheckpointError, match="no such file"):
@@ -77,7 +77,7 @@ def test_an_unknown_format_is_refused_with_the_version_that_wrote_it(tmp_path, m
     monkeypatch.setattr(format_module, "FORMAT_VERSION", 99)
     write_checkpoint(tmp_path / "step-00000001", make())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"expected checkpoint format 2, got 99; use the version of snflow"):
+    with pytest.raises(CheckpointError, match=r"expected checkpoint format 3, got 99; use the snflow"):
         read_checkpoint(tmp_path / "step-00000001")
 
 
@@ -90,7 +90,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     for step in (1, 2):
-        with pytest.raises(CheckpointError, match=r"no space left on device \(.* MiB needed, .* MiB free\); make room"):
+        with pytest.raises(
+            CheckpointError, match=r"no space left on device \(.* MiB needed, .* MiB free\); free some space"
+        ):
             store.save(make(step))
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
@@ -147,7 +149,7 @@ def test_damage_falls_back_with_a_warning_and_is_set_aside(tmp_path):
     assert (tmp_path / "damaged-step-00000002").is_dir()
     shutil.rmtree(store.path(1) / "model.safetensors", ignore_errors=True)
     (store.path(1) / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match="expected one good checkpoint, got 1 damaged") as caught:
+    with pytest.raises(CheckpointError, match="expected a good checkpoint, got 1 damaged") as caught:
         store.latest(said.append)
     assert caught.value.exit_code == 4
 

@@ -13,11 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from snflow.bijections.chain import Chain
+from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import CheckpointError, ConfigError, DivergenceError
 from snflow.train.checkpoints import CheckpointStore, read_checkpoint
 from snflow.train.evaluation import exact_nll
 from snflow.train.fit import fit
+from snflow.train.loop import StopRequest, Tally
 from snflow.train.recipe import Recipe
 from snflow.train.run_folder import load_flow
 
@@ -405,3 +408,29 @@ def test_a_run_of_an_earlier_version_is_refused_in_our_words(copied):
         ConfigError, match=r"flow\.blocks: .*a run of an earlier snflow can only be read by that version"
     ):
         load_flow(copied)
+
+
+def test_evaluation_leaves_the_generators_of_training_alone(monkeypatch):
+    from snflow.train import evaluation
+
+    monkeypatch.setattr(evaluation, "mean_nll", lambda *rest, **options: torch.rand(()).item())
+    flow = Flow(Chain([]), StandardNormal((1,)))
+    before = torch.get_rng_state()
+    exact_nll(flow, torch.zeros(1, 1), 1, 0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_tally_survives_a_checkpoint():
+    tally = Tally(epochs=2, best_step=4)
+    tally.epoch.objective = 3.5
+    assert Tally.from_dict(tally.to_dict()) == tally
+
+
+def test_a_second_interrupt_stops_at_once_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
