@@ -300,8 +300,12 @@ def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(reci
     values = iter([100.0, 164.0, 228.0, 292.0])
     monkeypatch.setattr(loop, "exact_nll", lost)
     with pytest.raises(DivergenceError, match=r"epoch 2: .*got 2 nats per dim.*at bijection\.layers\.4: ") as caught:
-        fit(recipe(flow__guard=False), tmp_path / "run", console=quiet)
-    assert "set flow.guard true" in str(caught.value)
+        fit(
+            recipe(flow__tracking={"class_path": "Penalty", "init_args": {"guard": False}}),
+            tmp_path / "run",
+            console=quiet,
+        )
+    assert "set guard of flow.tracking true" in str(caught.value)
     assert [row["epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
     assert final(tmp_path / "run").step == 0
 
@@ -348,12 +352,10 @@ def test_averaged_weights_are_validated_and_come_out_of_the_run(recipe, tmp_path
 
 
 def test_a_picture_that_fails_costs_no_number(recipe, tmp_path, capsys, monkeypatch):
-    from snflow.train import fit as fitting
-
     def broken(*rest):
         raise ValueError("no paint")
 
-    monkeypatch.setattr(fitting, "draw_curves", broken)
+    monkeypatch.setattr(sys.modules["snflow.train.fit"], "draw_curves", broken)
     assert fit(recipe(training__epochs=1), tmp_path / "run").summary is not None
     assert "a picture could not be drawn: ValueError: no paint" in capsys.readouterr().out
 
