@@ -220,7 +220,7 @@ class TestAffine:
     def test_wrong_shift_and_shapes(self):
         with pytest.raises(ConfigError, match="expected a finite shift, got nan"):
             Affine(math.nan, 1.0)
-        with pytest.raises(ConfigError, match=r"of one shape, got \(2,\) and \(3,\)"):
+        with pytest.raises(ConfigError, match=r"of broadcastable shapes, got \(2,\) and \(3,\)"):
             Affine(torch.zeros(2), torch.ones(3))
 
     def test_standardizing_bad_data(self):
@@ -246,7 +246,7 @@ def test_a_distribution_without_quantiles_is_refused():
         CDF(torch.distributions.Beta, concentration1=1.0, concentration0=2.0)
     with pytest.raises(ConfigError, match="with cdf and icdf"):
         CDF(torch.distributions.Normal, mean=1.0)
-    with pytest.raises(ConfigError, match="an instance of a distribution alone"):
+    with pytest.raises(ConfigError, match="an instance of a distribution, or a class"):
         CDF(torch.distributions.Normal(0.0, 1.0), loc=1.0)
 
 

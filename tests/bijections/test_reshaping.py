@@ -51,7 +51,7 @@ class TestBoth:
 
 @pytest.mark.parametrize(("height", "width"), [(7, 8), (8, 7)])
 def test_squeeze_of_an_odd_image(height, width):
-    with pytest.raises(ShapeError, match=f"a height and a width that 2 divides, got {height} x {width}; pad or crop"):
+    with pytest.raises(ShapeError, match=f"a height and a width divisible by 2, got {height} x {width}; pad or crop"):
         Squeeze()(torch.zeros(2, 1, height, width))
 
 
@@ -62,13 +62,13 @@ def test_squeeze_of_a_vector():
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 4)])
 def test_squeeze_of_wrong_latents(shape):
-    with pytest.raises(ShapeError, match="channels that 4 divides"):
+    with pytest.raises(ShapeError, match="channels divisible by 4"):
         Squeeze().inverse(torch.zeros(*shape))
 
 
 @pytest.mark.parametrize("factor", [0, -2, 1.5])
 def test_squeeze_by_a_wrong_factor(factor):
-    with pytest.raises(ConfigError, match="expected a whole factor of at least 1"):
+    with pytest.raises(ConfigError, match="expected an integer factor of at least 1"):
         Squeeze(factor)
 
 

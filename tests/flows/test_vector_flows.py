@@ -260,7 +260,7 @@ def test_a_coupling_keeps_the_masked_elements():
 
 
 def test_a_mask_or_network_that_cannot_work_is_refused():
-    with pytest.raises(ConfigError, match="keeps some elements"):
+    with pytest.raises(ConfigError, match="keeps some elements but not all"):
         Coupling(torch.ones(3, dtype=torch.bool), AffineTransformer(), nets.MLP(3, 2))
     with pytest.raises(ConfigError, match="of type bool"):
         Coupling(torch.ones(3), AffineTransformer(), nets.MLP(3, 2))

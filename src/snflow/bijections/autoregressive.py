@@ -19,39 +19,39 @@ from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.transforms import under_transform
 
 InverseSolver = Literal["auto", "steps", "jacobi"]
-"""One element after another; all elements at once until none changes; or whichever should be faster."""
+"""Sequentially, one element after another; in parallel, until no element changes; or whichever is likely faster."""
 
 _LEAST_PASSES, _PATIENCE = 16, 3
-"""``"auto"`` allows Jacobi's iteration 16 passes or D/3, whichever is more. D always suffice; a dozen are common."""
+"""``"auto"`` allows the Jacobi iteration max(16, D/3) passes. D passes always suffice; about a dozen are typical."""
 
 _PASSES_FROM, _PRODUCTS_FOR_A_STEP = 32, 300_000
-"""``"auto"`` uses passes for at least 32 elements, and on a CPU only if a pass needs fewer than 300,000
-multiplications for each step that it saves: a step is bound by the launch of its small operations, 45 µs and more, a
-pass by its multiplications."""
+"""``"auto"`` uses parallel passes from 32 elements on, and on a CPU only if a pass costs fewer than 300,000
+multiplications per element. The cost of a step is dominated by the overhead of its small operations, at least 45 µs;
+that of a pass by its multiplications."""
 
 
 @final
 class Autoregressive(Bijection):
-    """zᵢ = τ(xᵢ; hᵢ), (h₁, …, h_D) = net(x), hᵢ of x₁ … xᵢ₋₁ alone; log|det| = Σ log dzᵢ/dxᵢ.
+    """zᵢ = τ(xᵢ; hᵢ), (h₁, …, h_D) = net(x), hᵢ a function of x₁ … xᵢ₋₁; log|det| = Σ log dzᵢ/dxᵢ.
 
-    ``forward`` is one pass through the network. ``inverse`` takes either D ``"steps"``, each of which computes the
-    units of the network that have become known, so that all steps together cost one pass; or ``"jacobi"``, passes
-    through the whole network, x ← τ⁻¹(z; net(x)), until no element changes: after k passes the first k elements are
-    right, and elements that depend weakly on each other converge much sooner. ``"auto"`` uses passes if D is large and
-    the network small, and falls back to the steps if 16 passes, or D/3, do not suffice; with gradients it uses the
-    steps. Wrap the layer in :class:`~snflow.Inverse` to make the inverse the fast direction: an inverse autoregressive
-    flow.
+    ``forward`` is one pass through the network. ``inverse`` has two solvers. ``"steps"`` computes one element after
+    another; each step evaluates only those units of the network whose inputs have just become available, so that the D
+    steps together cost as much arithmetic as one pass. ``"jacobi"`` iterates x ← τ⁻¹(z; net(x)) for all elements in
+    parallel until none changes: after k passes the first k elements are exact, and weakly dependent elements converge
+    much sooner. ``"auto"`` uses the Jacobi iteration if D is large and the network small, and falls back to the steps
+    if it has not converged after max(16, D/3) passes; when gradients are needed, it always uses the steps. To make the
+    inverse the fast direction, as in an inverse autoregressive flow, wrap the layer in :class:`~snflow.Inverse`.
 
     Args:
         features: D.
         transformer: τ.
         width: units of each hidden layer of the network.
         depth: number of hidden layers.
-        context_shape: C, the size of a context vector that every hᵢ sees; ``None`` for no context.
-        residual: whether each hidden layer after the first adds to the one before it.
+        context_shape: C, the size of the context vector on which every hᵢ depends; ``None`` for no context.
+        residual: whether the hidden layers after the first are residual.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        input_bound: clamps what the network sees of x to ±this; ``None`` for no bound.
-        zero_start: whether the outputs of the network are zero at first.
+        input_bound: bound to which the input of the network is clamped, on both sides; ``None`` for no bound.
+        zero_start: whether the outputs of the network are initially zero.
         solver: how the inverse is computed: ``"steps"``, ``"jacobi"`` or ``"auto"``.
 
     Shapes:
@@ -113,7 +113,7 @@ class Autoregressive(Bijection):
             x = self._found(z, context)
             return x, self.transformer.inverse(z, self._conditioned(x, context))[1].sum(1)
         if self.solver == "jacobi":
-            # each pass carries a gradient one element further, as it does a value: it takes D more passes
+            # like a value, a gradient propagates by one element per pass, so it takes D more passes
             return self._passes(z, self._settled(z, context, self.features)[0], context)
         known, slopes = z.new_zeros(z.shape[0], 0), []
         steps = self.net.steps(context)
@@ -152,12 +152,12 @@ class Autoregressive(Bijection):
 
     @torch.no_grad()
     def _settled(self, z: Tensor, context: Tensor | None, most: int) -> tuple[Tensor, bool]:
-        """Jacobi's iteration, ``most`` passes at most: x, and whether it has converged."""
+        """At most ``most`` passes of the Jacobi iteration: x, and whether it has converged."""
         net, x = self.net.frozen(context), z
         few = 4 * torch.finfo(z.dtype).eps
         for _ in range(most):
             before, x = x, self.transformer.decode(z, net(x).transpose(0, 1))
-            # the last digits may alternate by rounding; an element that is NaN cannot converge and need not
+            # rounding may make the last digits alternate; NaN counts as converged
             if not bool(((x - before).abs() > few * x.abs()).any()):
                 return x, True
         return x, False
@@ -179,27 +179,27 @@ class Autoregressive(Bijection):
 
 
 _SPREAD = 2.0
-"""Hidden units begin with slopes from exp(−2) to exp(2),"""
+"""The initial slopes of hidden units range from exp(−2) to exp(2)."""
 _REACH = 4.0
-"""and with biases of up to ±4, so that their bends cover standardised data."""
+"""Their initial biases range from −4 to 4, so that the tanh units cover standardized data."""
 
 
 @final
 class BlockAutoregressive(Bijection):
     """z = α ⊙ net(x) + (1 − α) ⊙ x, log|det| = Σ log ∂zᵢ/∂xᵢ: a network of triangular blocks.
 
-    Each feature has B hidden units in each layer. Weights between the units of a feature are exponentials, weights from
-    earlier features are free, all others are zero, so that ∂z/∂x is triangular with a positive diagonal, which is
-    accumulated in log space along with the values. The gate α, one per feature, keeps z unbounded.
+    Each feature has B hidden units in each layer. Weights between units of the same feature are exponentials, weights
+    from earlier features are unconstrained, and all others are zero. Hence ∂z/∂x is triangular with a positive
+    diagonal, which is accumulated in log space along with the values. The gate α, one per feature, keeps z unbounded.
 
-    ``forward`` costs one pass. ``inverse`` is a root search for one feature after another, D searches in all, with
-    implicit gradients.
+    ``forward`` costs one pass. ``inverse`` performs D scalar root searches, one feature after another, with implicit
+    gradients.
 
     Args:
         features: D.
         block: B.
         depth: number of hidden layers.
-        context_shape: C, the size of a context vector that the first layer sees; ``None`` for no context.
+        context_shape: C, the size of the context vector passed to the first layer; ``None`` for no context.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
@@ -276,7 +276,7 @@ class BlockAutoregressive(Bijection):
 
 
 class _Blocks(nn.Module):
-    """y = W x + b, W of D × D blocks, lower triangular, exponentials on the diagonal, each row of norm exp(s)."""
+    """y = W x + b: W is block lower triangular with D × D blocks, exponentials on the diagonal and row norms exp(s)."""
 
     diagonal: Tensor
     lower: Tensor
@@ -290,13 +290,13 @@ class _Blocks(nn.Module):
         bound = 1 / math.sqrt(inputs)
         weight = torch.empty(features * outputs, features * inputs).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
-        # units of one feature that began with the same slope and bias would stay copies of one unit
+        # units of a feature with the same initial slope and bias would remain identical
         spread, reach = (_SPREAD, _REACH) if hidden else (0.0, bound)
         self.log_norm = nn.Parameter(torch.empty(features * outputs, 1).uniform_(-spread, spread))
         self.bias = nn.Parameter(torch.empty(features * outputs).uniform_(-reach, reach))
 
     def forward(self, x: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Map values ``(batch, D·inputs)`` and log-slopes ``(batch, D, inputs)`` of each feature's own units."""
+        """Map values ``(batch, D·inputs)``, and the log-slopes ``(batch, D, inputs)`` with respect to each feature."""
         raw = self.weight.exp() * self.diagonal + self.weight * self.lower
         log_scale = self.log_norm - torch.linalg.vector_norm(raw, dim=1, keepdim=True).log()
         y = F.linear(x, raw * log_scale.exp(), self.bias)

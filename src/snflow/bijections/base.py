@@ -29,7 +29,7 @@ ShapePattern = tuple[int | None, ...]
 LogDetKind = Literal["exact", "estimate"]
 
 InverseMethod = Literal["learned", "exact", "refined"]
-"""``learned``: one pass through g. ``exact``: a factorisation. ``refined``: an iterative solve preconditioned by g."""
+"""``learned``: one pass through g. ``exact``: by factorization. ``refined``: an iterative solve preconditioned by g."""
 
 
 class Bijection(nn.Module, metaclass=CheckedConstructor):
@@ -38,24 +38,25 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
     ``forward`` always maps data to latent and ``inverse`` always maps back; :class:`~snflow.Inverse` swaps them.
     The first dimension is the batch, the others are the event. ``log_det`` is in nats, one per sample.
 
-    **To write a layer**, implement :meth:`_forward` and :meth:`_inverse` as plain mathematics and declare what you
-    need from the lists below. The checks of arguments and results, the errors and the autocast policy are here, once.
-    A class is abstract or final: methods are written once and never overridden, behaviour is added by wrapping.
+    **To write a layer**, implement :meth:`_forward` and :meth:`_inverse` as plain mathematics and set the attributes
+    below where they differ from the defaults. This class handles the checks of arguments and results, the error
+    messages and the autocast policy. A class is either abstract or final: concrete methods are never overridden, and
+    behavior is added by wrapping.
 
-    What a layer declares:
-        event_shape: the data events that it accepts, ``None`` for any, ``(3, None, None)`` for three channels.
-        context_shape: the shape of one sample's context, ``None`` if the layer is unconditional.
-        has_inverse: whether :meth:`inverse` exists.
+    Attributes of a layer:
+        event_shape: the event shape that it accepts; ``None`` for any, ``(3, None, None)`` for three channels.
+        context_shape: the shape of one sample's context; ``None`` if the layer is unconditional.
+        has_inverse: whether :meth:`inverse` is available.
         has_inversion_methods: whether the layer distinguishes ``"learned"``, ``"exact"`` and ``"refined"`` inverses.
             Only then is the method passed to ``_inverse(z, context, inverse)`` and ``_decode(z, context, inverse)``.
-            A wrapper declares what the bijection inside declares, and passes the method on.
+            A wrapper takes the value from the bijection that it wraps, and passes the method on.
         log_det_kind: ``"exact"``, or ``"estimate"`` for an unbiased estimate.
 
-    What a layer may define:
+    Optional methods:
         _latent_shape, _data_shape: for a layer that changes the event shape.
-        _decode: the inverse without its log-determinant, where that is expensive.
+        _decode: the inverse without its log-determinant, if computing the latter is expensive.
 
-    The invertible mathematics never runs under autocast: a log-determinant summed in bfloat16 is off by nats.
+    Layers never run under autocast: a log-determinant summed in bfloat16 has an error of several nats.
     """
 
     event_shape: ShapePattern | None = None
@@ -73,7 +74,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         """Map latent z ``(batch, *latent)`` to data x and log|det ∂x/∂z| ``(batch,)``."""
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        """Map latent z to data x alone."""
+        """Map latent z to data x, without the log-determinant."""
         return self._inverse(z, context)[0]
 
     def _latent_shape(self, event_shape: Shape) -> Shape:
@@ -90,16 +91,16 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
         Args:
             x: data, with shape ``(batch, *event)``.
-            context: what the map is conditioned on, with shape ``(batch, *context_shape)``.
+            context: the context on which the map is conditioned, with shape ``(batch, *context_shape)``.
 
         Returns:
             z with shape ``(batch, *latent)`` and the log-determinant in nats with shape ``(batch,)``.
 
         Raises:
-            ShapeError: the event or the batch of the context has another shape.
-            DtypeError: the data have another dtype than the parameters.
-            DeviceError: the data lie on another device than the parameters.
-            ContextError: a context is missing, or is given where none is taken.
+            ShapeError: the event or the context has the wrong shape.
+            DtypeError: the dtype of the data differs from that of the parameters.
+            DeviceError: the data and the parameters are on different devices.
+            ContextError: a context is missing, or was given to an unconditional layer.
         """
         self._check(x, context)
         latent_shape = self.latent_shape(tuple(x.shape[1:]))
@@ -117,9 +118,9 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
         Args:
             z: latents, with shape ``(batch, *latent)``.
-            context: what the map is conditioned on, with shape ``(batch, *context_shape)``.
+            context: the context on which the map is conditioned, with shape ``(batch, *context_shape)``.
             inverse: how self-normalizing layers are inverted: ``"exact"`` (the default), ``"learned"`` or
-                ``"refined"``. Other layers have one inverse.
+                ``"refined"``. It has no effect on other layers.
 
         Returns:
             x with shape ``(batch, *event)`` and the log-determinant in nats with shape ``(batch,)``.
@@ -143,7 +144,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
         Args:
             z: latents, with shape ``(batch, *latent)``.
-            context: what the map is conditioned on, with shape ``(batch, *context_shape)``.
+            context: the context on which the map is conditioned, with shape ``(batch, *context_shape)``.
             inverse: how self-normalizing layers are inverted, as in :meth:`inverse`.
 
         Returns:
@@ -175,11 +176,11 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
     @property
     def label(self) -> str:
-        """The name by which errors speak of this layer."""
+        """The name of this layer in error messages."""
         return type(self).__name__
 
     def _check_inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod | None) -> Shape:
-        """Check the arguments of an inverse and return the event shape of its result."""
+        """Check the arguments of the inverse and return the event shape of the result."""
         if not self.has_inverse:
             raise NotInvertibleError(
                 self.label,
@@ -193,7 +194,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         return self.data_shape(tuple(z.shape[1:]))
 
     def _check_pair(self, result: object, given: Tensor, event_shape: Shape, method: str) -> None:
-        """Check that a method of a layer returned events and one log-determinant per sample."""
+        """Check that ``method`` returned events and one log-determinant per sample."""
         if not isinstance(result, tuple) or len(result) != 2:
             raise DtypeError(
                 self.label,
@@ -245,7 +246,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             )
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
-        """Refuse what no layer accepts."""
+        """Raise an error if x or the context does not fit the layer."""
         check_tensor(self.label, x)
         if x.dim() == 0:
             raise ShapeError(
@@ -254,7 +255,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         own: Tensor | None = next(
             (p for p in self._parameters.values() if p is not None and p.is_floating_point()), None
         )
-        if own is None:  # only then, since a walk through all modules takes longer than a small layer
+        if own is None:  # not by default: iterating over all submodules takes longer than a small layer itself
             own = next((t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
         if own is not None:
             dtype, device = own.dtype, own.device
@@ -289,7 +290,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
                 self.label,
                 expected="no context",
                 got="one",
-                fix="leave it out, or build the layer with a context_shape",
+                fix="omit it, or build the layer with a context_shape",
             )
         if context is None:
             raise ContextError(
@@ -304,7 +305,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
                 self.label,
                 expected=f"context shape {(x.shape[0], *self.context_shape)}",
                 got=f"{tuple(context.shape)}",
-                fix="give each sample one row of context",
+                fix="pass one row of context per sample",
             )
         if context.dtype != x.dtype or context.device != x.device:
             raise DtypeError(
@@ -321,14 +322,14 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 def check_tensor(where: str, value: object) -> None:
-    """Refuse anything but a dense tensor.
+    """Raise an error unless the value is a dense tensor.
 
     Args:
-        where: the name to begin the message with.
+        where: the name with which the message begins.
         value: the value to check.
 
     Raises:
-        DtypeError: an array, a list, a sparse tensor, …
+        DtypeError: the value is an array, a list, a sparse tensor, ….
 
     Example:
         >>> check_tensor("Flow", torch.zeros(2))

@@ -16,11 +16,11 @@ from snflow.errors import ConfigError
 class Chain(Bijection):
     """f = fₙ ∘ … ∘ f₁ with log|det| = Σᵢ log|det ∂fᵢ|: data pass through the layers in the order listed.
 
-    The context goes to the layers that are conditioned on one, the inversion method to the layers that have a choice.
+    The context is passed to the conditional layers, and the inversion method to the layers that distinguish several.
     An empty chain is the identity.
 
     Args:
-        layers: a sequence of bijections, the one next to the data first.
+        layers: a sequence of bijections, starting with the one applied to the data.
 
     Raises:
         ConfigError: an element is not a bijection, or two layers take contexts of different shapes.
@@ -54,7 +54,7 @@ class Chain(Bijection):
         if len(contexts) > 1:
             raise ConfigError(
                 "Chain",
-                expected="layers whose contexts have one shape",
+                expected="layers with contexts of the same shape",
                 got=", ".join(map(str, contexts)),
                 fix="embed the context once, outside the chain",
             )
@@ -94,7 +94,7 @@ class Chain(Bijection):
         return latent_shape
 
     def __len__(self) -> int:
-        """Count the layers."""
+        """Return the number of layers."""
         return len(self.layers)
 
     def __iter__(self) -> Iterator[Bijection]:
@@ -102,5 +102,5 @@ class Chain(Bijection):
         return iter(self.layers)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Bijection:
-        """Return one layer, counted from the data."""
+        """Return one layer, counting from the data."""
         return self.layers[index]  # type: ignore[return-value]

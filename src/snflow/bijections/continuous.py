@@ -25,9 +25,9 @@ from snflow.numerics.probes import ProbeName, draw_probes, sum_event
 from snflow.numerics.transforms import refuse_transforms, stands_for_many, under_transform
 
 SolverName = Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "rk4", "midpoint", "euler"]
-"""Adaptive Runge–Kutta methods of orders 5, 8, 3 and 2, then methods with fixed steps of orders 4, 2 and 1."""
+"""Adaptive Runge–Kutta methods of orders 5, 8, 3 and 2, then fixed-step methods of orders 4, 2 and 1."""
 FIXED_STEP: frozenset[str] = frozenset(get_args(SolverName)[4:])
-"""The solvers with fixed steps, whose rows do not depend on each other."""
+"""The fixed-step solvers, for which the rows of a batch do not depend on each other."""
 
 State = tuple[Tensor, ...]
 Derivative = Callable[[Tensor, State], State]
@@ -49,26 +49,27 @@ def solve(
 ) -> State:
     """y(end) of dy/dt = f(t, y), y(begin) = y₀.
 
-    An adaptive solver keeps the error of each row of x below the tolerance, rather than the mean over the batch: a row
-    is as accurate in a large batch as alone.
+    An adaptive solver bounds the error of each row of x, rather than the mean over the batch: a row is as accurate in a
+    large batch as on its own.
 
     Args:
         derivative: f, from a scalar t and the state to its derivatives.
-        start: y₀: x with shape ``(batch, *event)`` first, then one number per row, with shape ``(batch,)`` each.
+        start: y₀: first x, with shape ``(batch, *event)``, then quantities with one number per row, ``(batch,)`` each.
         begin: the initial time.
         end: the final time.
         solver: the method.
         tolerance: relative and absolute tolerance of adaptive methods.
-        steps: number of steps of the other methods.
-        adjoint: the tensors besides y₀ that receive gradients by the adjoint method, which solves the equation once
-            more, backwards in time: memory does not grow with the steps. ``None`` keeps every step for autograd.
-        where: the caller, for errors.
+        steps: number of steps of fixed-step methods.
+        adjoint: the tensors besides y₀ for which the adjoint method computes gradients, by solving the equation again
+            backwards in time: memory does not grow with the number of steps. With ``None``, autograd differentiates
+            through all steps.
+        where: the name of the caller, for error messages.
 
     Returns:
         The state at the end.
 
     Raises:
-        ConvergenceError: the steps became too small, or too many were needed.
+        ConvergenceError: the step size became too small, or too many steps were needed.
 
     References:
         Chen et al. (2018), Neural ordinary differential equations; Kidger, Chen, Lyons (2021), "Hey, that's not an
@@ -81,7 +82,7 @@ def solve(
         >>> round(float(end[0]), 6)
         0.367879
     """
-    from torchdiffeq import odeint, odeint_adjoint  # imports SciPy's integrators: only when needed
+    from torchdiffeq import odeint, odeint_adjoint  # slow to import, since it loads SciPy's integrators
 
     x = start[0]
     times = torch.tensor([begin, end], dtype=x.dtype, device=x.device)
@@ -100,7 +101,7 @@ def solve(
             found = odeint_adjoint(
                 derivative, start, times, **given, adjoint_params=wanted, adjoint_options=adjoint_options
             )
-    except AssertionError as error:  # how torchdiffeq reports failure
+    except AssertionError as error:  # torchdiffeq reports failures by assertions
         raise ConvergenceError(
             where,
             expected=f"a solution within {_MOST_STEPS} steps of finite size",
@@ -112,7 +113,7 @@ def solve(
 
 
 def _worst_row(state: State) -> Tensor:
-    """The largest root mean square of a row of x, or the largest of the other numbers."""
+    """The maximum over rows of the root mean square of x, and of the absolute values of the other quantities."""
     sizes = [part.flatten(1).square().mean(1).sqrt() if part.dim() > 1 else part.abs() for part in state]
     return torch.cat([size.reshape(-1) for size in sizes]).amax() if sizes[0].numel() else sizes[0].sum()
 
@@ -121,31 +122,32 @@ TraceName = Literal["auto", "exact", "hutchinson"]
 """How tr(∂v/∂x) is computed in training."""
 
 _SMALL = 3
-"""Up to this many elements the exact trace costs little more than an estimate."""
+"""Number of elements up to which the exact trace costs little more than an estimate."""
 
 
 @final
 class ContinuousFlow(Bijection):
     """dx/dt = v(x, t), z = x(1) for x(0) = x, log|det ∂z/∂x| = ∫₀¹ tr(∂v/∂x) dt, for any velocity v.
 
-    In ``train()`` the trace is exact (D products with the Jacobian) or Hutchinson's estimate νᵀ(∂v/∂x)ν with one ν per
-    row for the whole solution (one product). In ``eval()`` it is exact up to ``exact_dimensions``; above, the
-    log-determinant is an unbiased estimate and ``log_det_kind`` is ``"estimate"``. Both directions are accurate to the
-    tolerance of the solver.
+    In ``train()`` the trace is either exact (D products with the Jacobian) or Hutchinson's estimate νᵀ(∂v/∂x)ν (one
+    product), with the same ν along the whole trajectory of a row. In ``eval()`` it is exact up to
+    ``exact_dimensions``; above, the log-determinant is an unbiased estimate and ``log_det_kind`` is ``"estimate"``.
+    Both directions are accurate up to the tolerance of the solver.
 
-    Two penalties keep the trajectories simple, which saves steps: in training the gradient of the log-determinant
-    includes that of −``kinetic_weight`` ∫‖v‖² − ``jacobian_weight`` ∫‖∂v/∂x‖_F²; its value is unchanged.
+    Two penalties favor simple trajectories, which need fewer solver steps: in training the gradient of the
+    log-determinant includes that of −``kinetic_weight`` ∫‖v‖² − ``jacobian_weight`` ∫‖∂v/∂x‖_F²; its value is
+    unchanged.
 
     Args:
         net: v, from (x, t) or (x, t, context) to the shape of x: see :class:`~snflow.nets.VelocityNet`.
         event_shape: the shape of one event; an int D for vectors ``(D,)``.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         trace: ``"exact"``, ``"hutchinson"``, or ``"auto"``: exact for D ≤ 3.
-        solver: adaptive, ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, with steps shared by the
-            batch, so that rows depend on each other within the tolerance; or with fixed steps, ``"rk4"``,
-            ``"midpoint"`` or ``"euler"``.
-        tolerance: relative and absolute error of adaptive solvers, for each row.
-        steps: number of steps of the other solvers.
+        solver: an adaptive solver, ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, whose steps are
+            shared by the batch, so that rows depend on each other within the tolerance; or a fixed-step solver,
+            ``"rk4"``, ``"midpoint"`` or ``"euler"``.
+        tolerance: relative and absolute tolerance of adaptive solvers, for each row.
+        steps: number of steps of fixed-step solvers.
         adjoint: whether gradients are computed by the adjoint method, in constant memory, instead of by autograd
             through all steps.
         probe: the distribution of ν.
@@ -157,8 +159,8 @@ class ContinuousFlow(Bijection):
         x, z: ``(batch, *event)``; context: ``(batch, *context_shape)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a tolerance, a count or a weight out of its range, or an unknown option; a call under ``vmap``, or
-            an adaptive solver under another transform of ``torch.func``.
+        ConfigError: a tolerance, a count or a weight is out of range, or an option is unknown; the layer is called
+            under ``vmap``, or with an adaptive solver under another transform of ``torch.func``.
         ShapeError: the network changes the shape.
         ConvergenceError: the solver failed.
 
@@ -248,7 +250,7 @@ class ContinuousFlow(Bijection):
         return z, log_det
 
     def _check_transforms(self, x: Tensor, context: Tensor | None) -> None:
-        """Adaptive solvers branch on errors and the others write into a plain tensor: ``vmap`` allows neither."""
+        """Adaptive solvers branch on errors, fixed-step solvers write to a plain tensor: ``vmap`` allows neither."""
         if not under_transform():
             return
         followed = (x, *self.net.parameters(), *(() if context is None else (context,)))
@@ -256,7 +258,7 @@ class ContinuousFlow(Bijection):
             refuse_transforms(
                 "ContinuousFlow",
                 "for per-row gradients use torch.autograd.grad(flow.log_prob(x).sum(), x), since rows are independent; "
-                f"or grad without vmap and a solver with fixed steps: {', '.join(sorted(FIXED_STEP))}",
+                f"or grad without vmap and a fixed-step solver: {', '.join(sorted(FIXED_STEP))}",
             )
 
     def _adjoint_tensors(self, context: Tensor | None) -> tuple[Tensor, ...] | None:
@@ -270,7 +272,7 @@ class ContinuousFlow(Bijection):
 
 
 class _Derivative:
-    """(v, tr ∂v/∂x, penalties) at (t, x): what the solver integrates."""
+    """(v, tr ∂v/∂x, penalties) at (t, x): the right-hand side of the differential equation."""
 
     def __init__(self, layer: ContinuousFlow, x: Tensor, context: Tensor | None, *, penalties: bool) -> None:
         self.layer, self.context, self.penalties = layer, context, penalties
@@ -282,7 +284,7 @@ class _Derivative:
         self.evaluations += 1
         graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            # without a graph a view of the tensor of the solver would not lead back to it
+            # without a graph, a view of the solver's tensor would not be connected to it
             x = state[0] if graph and state[0].requires_grad else state[0].detach().requires_grad_()
             v = self.layer.net(x, t) if self.context is None else self.layer.net(x, t, self.context)
             check_shape_kept("ContinuousFlow", v.shape, x.shape)

@@ -16,7 +16,7 @@ from snflow.numerics.probes import sum_event
 
 
 def alternating(features: int, first: int = 0) -> Tensor:
-    """mᵢ = (i + first) even: keeps every second of D features, with shape ``(D,)``.
+    """mᵢ = [(i + first) even]: keeps every second of D features, with shape ``(D,)``.
 
     Raises:
         ConfigError: fewer than two features.
@@ -30,7 +30,7 @@ def alternating(features: int, first: int = 0) -> Tensor:
 
 
 def halves(features: int, first: int = 0) -> Tensor:
-    """mᵢ = i < ⌊D/2⌋, or the other half for ``first=1``: keeps one half of D features or channels, with shape ``(D,)``.
+    """mᵢ = [i < ⌊D/2⌋], or its complement for ``first=1``: keeps half of D features or channels, with shape ``(D,)``.
 
     Raises:
         ConfigError: fewer than two features.
@@ -45,10 +45,10 @@ def halves(features: int, first: int = 0) -> Tensor:
 
 
 def checkerboard(height: int, width: int, first: int = 0) -> Tensor:
-    """mᵢⱼ = (i + j + first) even: keeps every second pixel, with shape ``(1, height, width)`` (Dinh et al. 2017).
+    """mᵢⱼ = [(i + j + first) even]: keeps every second pixel, with shape ``(1, height, width)`` (Dinh et al. 2017).
 
     Raises:
-        ConfigError: an image of one pixel.
+        ConfigError: the image has fewer than two pixels.
 
     Example:
         >>> checkerboard(2, 2).tolist()
@@ -63,7 +63,7 @@ def _check_size(where: str, count: int) -> None:
     if count < 2:
         raise ConfigError(
             where,
-            expected="two elements or more, so that a coupling keeps one and transforms one",
+            expected="at least two elements, so that a coupling can keep some and transform the others",
             got=str(count),
             fix="for one feature use Autoregressive(1, …), an element-wise map conditioned on the context",
         )
@@ -73,26 +73,26 @@ def _check_size(where: str, count: int) -> None:
 class Coupling(Bijection):
     """z_a = x_a, z_c = τ(x_c; h), h = net(x_a, context); log|det| = Σ log dz_c/dx_c.
 
-    Both directions cost one pass through the network, which may be any module. A mask along the first dimension of the
-    event selects the kept elements, and the network sees only these. A mask over pixels leaves the kept pixels in
-    place and sets the others to zero.
+    Both directions cost one pass through the conditioner, which may be any module. With a mask over features or
+    channels, the conditioner receives only the kept elements; with a mask over pixels, it receives the whole image with
+    the transformed pixels set to zero.
 
     Args:
-        mask: which elements are kept, of type bool: ``(D,)`` for features or for the channels of an image; or a mask
-            over pixels such as the ``(1, height, width)`` of :func:`~snflow.bijections.coupling.checkerboard`.
+        mask: a boolean mask of the kept elements: ``(D,)`` for features or for the channels of an image; or a mask
+            over pixels, such as the ``(1, height, width)`` of :func:`~snflow.bijections.coupling.checkerboard`.
         transformer: τ.
         conditioner: the network, called with the kept elements, and with the context if the layer takes one. For a
-            mask of D elements with K kept: ``(batch, K, …)`` → ``(batch, P·(D − K), …)``, the first parameter of all
-            elements first; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
+            mask with K of D elements kept: ``(batch, K, …)`` → ``(batch, P·(D − K), …)``, ordered by parameter, then by
+            element; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
-        image: whether a mask of one dimension selects channels.
+        image: whether a one-dimensional mask selects channels.
 
     Shapes:
         x, z: ``(batch, D)`` or ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: the mask is not of type bool, or keeps everything or nothing.
-        ShapeError: the conditioner returns a wrong shape, raised at the first call.
+        ConfigError: the mask is not boolean, or keeps all elements or none.
+        ShapeError: at the first call, if the conditioner returns the wrong shape.
 
     References:
         Dinh et al. (2015), NICE; Dinh et al. (2017), Density estimation using Real NVP; Durkan et al. (2019).
@@ -125,15 +125,15 @@ class Coupling(Bijection):
         if mask.dtype != torch.bool or mask.dim() not in (1, 3) or bool(mask.all()) or not bool(mask.any()):
             raise ConfigError(
                 "Coupling",
-                expected="a mask of type bool with one or three dimensions that keeps some elements and not others",
+                expected="a boolean mask with one or three dimensions that keeps some elements but not all",
                 got=f"{mask.dtype} of shape {tuple(mask.shape)}, {int(mask.sum())} kept",
-                fix="use alternating, halves or checkerboard of snflow.bijections.coupling",
+                fix="use alternating, halves or checkerboard from snflow.bijections.coupling",
             )
         self.by_pixel = mask.dim() == 3
         self.register_buffer("mask", mask.clone(), persistent=False)
         self.register_buffer("kept", torch.nonzero(mask.flatten()).flatten(), persistent=False)
         self.register_buffer("mapped", torch.nonzero(~mask.flatten()).flatten(), persistent=False)
-        # a mask that keeps the first elements splits an event without copying it
+        # if the kept elements come first, an event can be split without copying it
         self._cut = len(self.kept) if not self.by_pixel and bool(mask[: len(self.kept)].all()) else None
         if self.by_pixel:
             self.event_shape = tuple(None if size == 1 else size for size in mask.shape)
@@ -161,7 +161,7 @@ class Coupling(Bijection):
         return self._joined(x, kept, y), sum_event(log_slope)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network sees, and what is transformed: with a mask over pixels all of x, of which half counts."""
+        """The input of the conditioner, and the elements to transform: all of x if the mask is over pixels."""
         if self.by_pixel:
             return torch.where(self.mask, x, 0.0), x
         if self._cut is not None:
@@ -175,7 +175,7 @@ class Coupling(Bijection):
         return torch.cat([kept, y], 1) if self._cut is not None else x.index_copy(1, self.mapped, y)
 
     def _conditioned(self, kept: Tensor, c: Tensor, context: Tensor | None) -> Tensor:
-        """h for the elements c, ``(P, batch, …)``, from the network."""
+        """h for the elements c, ``(P, batch, …)``, from the conditioner."""
         h: Tensor = self.conditioner(kept) if self.context_shape is None else self.conditioner(kept, context)
         count = self.transformer.parameters_per_element
         expected = (c.shape[0], count * c.shape[1], *c.shape[2:])
@@ -190,7 +190,7 @@ class Coupling(Bijection):
         return by_parameter.transpose(0, 1)
 
     def extra_repr(self) -> str:
-        """Show how many elements are kept."""
+        """Show the number of kept elements."""
         return f"kept={len(self.kept)} of {self.mask.numel()}"
 
 
@@ -206,22 +206,22 @@ def affine_coupling(
 ) -> Coupling:
     """z = (a, exp(s) ⊙ c + t) for x = (a, c), s = 2 tanh(h/2), (h, t) = net(a): Glow's coupling, log|det| = Σ s.
 
-    A :class:`Coupling` of images with an affine transformer. a is the first half of the channels, the smaller one if
-    their number is odd. The bound s ∈ (−2, 2), ours, keeps each factor within [e⁻², e²].
+    A :class:`Coupling` of images with an affine transformer, where a consists of the first ⌊C/2⌋ channels. The bound
+    s ∈ (−2, 2), which is not in Glow, keeps each factor within [e⁻², e²].
 
     Args:
-        channels: C, two or more.
-        width: channels of the hidden layers of the network; 512 in Glow.
-        conditioner: another network for a ``(batch, ⌊C/2⌋, height, width)``, which returns twice the channels of c:
+        channels: C, at least two.
+        width: number of channels of the hidden layers of the network; 512 in Glow.
+        conditioner: a network to use instead, from a ``(batch, ⌊C/2⌋, height, width)`` to twice the channels of c:
             first h, then t.
         context_shape: as in :class:`Coupling`; the default network takes no context.
 
     Returns:
-        A layer for x and z ``(batch, C, height, width)``, with log_det ``(batch,)`` in nats; the identity at first.
+        A layer for x and z ``(batch, C, height, width)``, with log_det ``(batch,)`` in nats; initially the identity.
 
     Raises:
         ConfigError: fewer than two channels, or a context without a conditioner.
-        ShapeError: the conditioner returns a wrong shape, raised at the first call.
+        ShapeError: at the first call, if the conditioner returns the wrong shape.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP, eq. 7; Kingma & Dhariwal (2018), Glow, table 1.
@@ -230,12 +230,12 @@ def affine_coupling(
         >>> import torch, snflow
         >>> layer = snflow.affine_coupling(4, width=8)
         >>> x = torch.randn(3, 4, 5, 5)
-        >>> torch.equal(layer(x)[0], x)  # the network begins with zeros
+        >>> torch.equal(layer(x)[0], x)  # the last layer of the network is initialized to zero
         True
     """
     if channels < 2:
         raise ConfigError(
-            "affine_coupling", expected="two channels or more", got=str(channels), fix="put a Squeeze before it"
+            "affine_coupling", expected="at least two channels", got=str(channels), fix="put a Squeeze before it"
         )
     mask = halves(channels)
     if conditioner is None:

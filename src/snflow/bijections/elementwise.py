@@ -27,15 +27,15 @@ class Affine(Bijection):
     size one stands for any size: ``(3, 1, 1)`` is one number per channel.
 
     Args:
-        shift: the point that maps to zero, a number or a tensor with shape ``event``, in the units of x.
-        scale: the unit, a number or a tensor with shape ``event``, in the units of x; not zero.
+        shift: the point that is mapped to zero, a number or a tensor with shape ``event``, in the units of x.
+        scale: a nonzero number or a tensor with shape ``event``, in the units of x.
 
     Attributes:
         shift: buffer, with the broadcast shape of the two arguments.
         scale: buffer, likewise.
 
     Raises:
-        ConfigError: a scale is zero, a number is not finite, or the two shapes do not broadcast.
+        ConfigError: a scale is zero, a shift or scale is not finite, or the two shapes do not broadcast.
 
     Example:
         >>> import torch, snflow
@@ -55,9 +55,9 @@ class Affine(Bijection):
         except RuntimeError as error:
             raise ConfigError(
                 self.label,
-                expected="shift and scale of one shape",
+                expected="shift and scale of broadcastable shapes",
                 got=f"{tuple(shifts.shape)} and {tuple(scales.shape)}",
-                fix="give both the event's shape, or make one a number",
+                fix="give both the event shape, or pass a number for one of them",
             ) from error
         self._check_values("a finite shift", shifts, ~shifts.isfinite())
         self._check_values("a finite scale that is not zero", scales, ~scales.isfinite() | (scales == 0))
@@ -68,17 +68,17 @@ class Affine(Bijection):
 
     @classmethod
     def standardizing(cls, data: Tensor, floor: float = 1e-6) -> Self:
-        """z = (x − mean) / std of each element over a sample; the scale of constant elements is one.
+        """z = (x − mean) / std, with the moments of each element over the data; constant elements get a scale of one.
 
-        The moments are summed in float64. An element counts as constant if its standard deviation is below ``floor``
-        times its largest magnitude, since dividing by less would amplify rounding errors.
+        The moments are computed in float64. An element counts as constant if its standard deviation is below ``floor``
+        times its largest magnitude: dividing by a smaller number would amplify rounding errors.
 
         Args:
             data: with shape ``(batch, *event)``; integers are allowed.
             floor: the smallest standard deviation, relative to the largest magnitude.
 
         Raises:
-            DataError: the data have no rows, or values that are not finite.
+            DataError: the data have no rows, or contain non-finite values.
 
         Example:
             >>> import torch, snflow
@@ -92,7 +92,7 @@ class Affine(Bijection):
                 name,
                 expected="shape (batch, *event) with at least one row",
                 got=f"{tuple(data.shape)}",
-                fix="pass data",
+                fix="pass at least one row",
             )
         rows = data.double()
         finite = rows.flatten(1).isfinite().all(1) if rows.dim() > 1 else rows.isfinite()
@@ -101,9 +101,9 @@ class Affine(Bijection):
                 name,
                 expected="finite data",
                 got=f"{int((~finite).sum())} rows with NaN or infinity, the first is {int((~finite).int().argmax())}",
-                fix="remove or repair these rows",
+                fix="remove or correct these rows",
             )
-        # in units near the largest magnitude no square overflows or vanishes; a power of two costs no rounding
+        # scaled by the largest magnitude, so that squares neither overflow nor underflow; powers of two are exact
         exponent = rows.abs().amax(0).frexp().exponent.double() - 1
         unit = exponent.exp2()
         std = (rows / unit).std(0, correction=0)
@@ -149,7 +149,7 @@ class Scaling(Bijection):
     """z = x ⊙ exp(s), log|det| = Σ s, with a learned s for each element (Dinh et al. 2015, NICE, section 3.3).
 
     Args:
-        event_shape: the shape of x and z without the batch; an int D for vectors ``(D,)``.
+        event_shape: the shape of one event of x and z; an int D for vectors ``(D,)``.
 
     Example:
         >>> import torch, snflow
@@ -175,10 +175,10 @@ class Logit(Bijection):
     """z = logit(p), p = α + (1 − 2α)x, with log|det| = Σ [log(1 − 2α) − log p − log(1 − p)] (Dinh et al. 2017, §4.1).
 
     Accepts events of any shape with values in [0, 1]; z has the shape of x and is finite at both ends, since α > 0.
-    Outside [0, 1] the density is zero: the row gets a log-determinant of −inf, the z of the nearest end and a finite
-    gradient. NaN stays NaN.
+    Outside [0, 1] the density is zero: the log-determinant of the row is −inf, x is clamped to [0, 1], and gradients
+    remain finite. NaN is preserved.
 
-    The inverse has values in [0, 1]: a latent beyond ±logit(1 − α) is decoded to the nearest end.
+    The values of the inverse lie in [0, 1]: a latent beyond ±logit(1 − α) is mapped to the nearest end.
 
     Args:
         alpha: α, the margin at both ends, in (0, 0.5).
@@ -196,7 +196,7 @@ class Logit(Bijection):
     def __init__(self, alpha: float = 1e-6) -> None:
         super().__init__()
         if not 0 < alpha < 0.5:
-            raise ConfigError(self.label, expected="0 < alpha < 0.5", got=f"{alpha}", fix="the paper takes 1e-6")
+            raise ConfigError(self.label, expected="0 < alpha < 0.5", got=f"{alpha}", fix="the paper uses 1e-6")
         self.alpha = alpha
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -204,10 +204,10 @@ class Logit(Bijection):
         size = math.prod(x.shape[1:])
         outside = (inner != x).reshape(len(x), size).any(1)
         low, high = x.new_full((), self.alpha), x.new_full((), 1 - self.alpha)
-        # both from their own end: 1 − p loses its digits where p is close to one
+        # interpolated separately: 1 − p would suffer from cancellation for p close to one
         log_p, log_q = torch.lerp(low, high, inner).log(), torch.lerp(high, low, inner).log()
         log_det = size * math.log1p(-2 * self.alpha) - sum_event(log_p + log_q)
-        # added, so that NaN stays NaN
+        # added rather than assigned, to preserve NaN
         return log_p - log_q, log_det + torch.where(outside, -math.inf, 0.0).to(x.dtype)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -242,7 +242,7 @@ class LeakyReLU(Bijection):
     def __init__(self, alpha: float = 0.3) -> None:
         super().__init__()
         if not 0 < alpha < math.inf:
-            raise ConfigError(self.label, expected="alpha > 0", got=f"{alpha}", fix="a slope of zero has no inverse")
+            raise ConfigError(self.label, expected="alpha > 0", got=f"{alpha}", fix="use 0.3")
         self.alpha = alpha
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -286,7 +286,7 @@ class SmoothLeakyReLU(Bijection):
     def __init__(self, alpha: float = 0.3) -> None:
         super().__init__()
         if not 0 < alpha <= 1:
-            raise ConfigError(self.label, expected="0 < alpha <= 1", got=f"{alpha}", fix="the paper takes 0.3")
+            raise ConfigError(self.label, expected="0 < alpha <= 1", got=f"{alpha}", fix="the paper uses 0.3")
         self.alpha = alpha
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -304,7 +304,7 @@ class SmoothLeakyReLU(Bijection):
         return x, -sum_event(self._value_and_slope(x)[1].log())
 
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # beyond 40 softplus(x) rounds to x in float64; torch's default of 20 is off by 2e-9
+        # for x > 40, softplus(x) rounds to x in float64; with torch's default threshold of 20 the error is 2e-9
         value = torch.add(self.alpha * x, F.softplus(x, threshold=40.0), alpha=1 - self.alpha)
         return value, torch.add(x.new_full((), self.alpha), torch.sigmoid(x), alpha=1 - self.alpha)
 
@@ -317,21 +317,22 @@ class SmoothLeakyReLU(Bijection):
 class CDF(Bijection):
     """z = F(x), log|det| = Σ log F'(x): the probability integral transform; its inverse is inverse transform sampling.
 
-    Accepts events of any shape; z has the shape of x, in [0, 1]. With a uniform base the flow is the density F' itself;
-    followed by other layers, or by the quantiles of a normal distribution (the :class:`~snflow.Inverse` of another
-    CDF), it is a copula.
+    Accepts events of any shape; z has the shape of x, with values in [0, 1]. With a uniform base distribution, the
+    density of the flow is F'. Followed by other layers, or by the quantile function of a normal distribution (the
+    :class:`~snflow.Inverse` of another CDF), the layer gives a copula.
 
     Args:
-        distribution: a univariate distribution with ``cdf`` and ``icdf``, as ``torch.distributions.Normal``,
-            ``Laplace``, ``Cauchy``, ``Uniform``, ``Exponential`` and ``Gumbel``: an instance, or the class and its
+        distribution: a univariate distribution with ``cdf`` and ``icdf``, such as ``torch.distributions.Normal``,
+            ``Laplace``, ``Cauchy``, ``Uniform``, ``Exponential`` or ``Gumbel``: an instance, or the class and its
             parameters.
-        parameters: parameters of the class, numbers or tensors that broadcast to an event; kept as buffers.
+        parameters: parameters of the class, numbers or tensors that broadcast to an event; stored as buffers.
 
     Raises:
-        ConfigError: the distribution has no ``cdf`` or ``icdf``, or does not take the parameters.
+        ConfigError: the distribution has no ``cdf`` or ``icdf``, or does not accept the parameters.
 
     References:
-        Devroye (1986), Non-uniform random variate generation, section II.2; Dinh's primer on flows, for the view.
+        Devroye (1986), Non-uniform random variate generation, section II.2; Dinh's primer on normalizing flows, for the
+        CDF as a flow.
 
     Example:
         >>> import torch, snflow
@@ -350,7 +351,7 @@ class CDF(Bijection):
         if not (isinstance(distribution, type) and issubclass(distribution, Distribution)):
             raise ConfigError(
                 "CDF",
-                expected="an instance of a distribution alone, or a class of torch.distributions with its parameters",
+                expected="an instance of a distribution, or a class of torch.distributions with its parameters",
                 got=f"{distribution!r} and {list(parameters)}",
                 fix="use CDF(torch.distributions.Normal, loc=0.0, scale=1.0)",
             )
@@ -396,19 +397,19 @@ class CDF(Bijection):
 class Elementwise(Bijection):
     """zᵢ = τ(xᵢ; hᵢ), log|det| = Σ log dzᵢ/dxᵢ, with learned hᵢ: any transformer as a layer.
 
-    In ``eval()`` and without gradients what τ computes from h alone, as the knots of a spline, is kept between calls
+    In ``eval()`` and without gradients, quantities that depend on h only, such as the knots of a spline, are cached
     until h changes.
 
     Args:
         transformer: τ.
-        event_shape: the shape of x and z without the batch; an int D for vectors ``(D,)``.
-        initial: h at first, with shape ``(P, *event)``; zeros by default.
+        event_shape: the shape of one event of x and z; an int D for vectors ``(D,)``.
+        initial: the initial h, with shape ``(P, *event)``; zeros by default.
 
     Attributes:
         parameters_of_elements: h, with shape ``(P, *event)``.
 
     Raises:
-        ConfigError: a size below one, or initial parameters of another shape.
+        ConfigError: a size below one, or initial parameters with the wrong shape.
 
     Example:
         >>> import torch, snflow
@@ -439,13 +440,13 @@ class Elementwise(Bijection):
         return self.transformer.decode(z, self._prepared())
 
     def _prepared(self) -> Any:
-        """What τ takes in place of h; without gradients that of the last call, while h is what it was then."""
+        """The argument of τ in place of h; without gradients, the cached one as long as h is unchanged."""
         h = self.parameters_of_elements.unsqueeze(1)
         if torch.is_grad_enabled() or self.training or torch.compiler.is_compiling() or under_transform():
             return self.transformer.prepare(h)
         if self._kept is not None:
             seen, prepared = self._kept
-            # values, not version counters: an edit of `.data` and a fused optimizer's step leave those alone
+            # values, not version counters, which neither an edit of `.data` nor a fused optimizer's step increments
             if seen.dtype == h.dtype and seen.device == h.device and torch.equal(seen, h):
                 return prepared
         prepared = self.transformer.prepare(h)
@@ -454,7 +455,7 @@ class Elementwise(Bijection):
         return prepared
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave what is kept out of copies and pickles: it is computed again on demand."""
+        """Exclude the cache from copies and pickles: it is recomputed on demand."""
         return {**self.__dict__, "_kept": None}
 
     def extra_repr(self) -> str:
@@ -473,23 +474,23 @@ def rational_quadratic_spline(
 ) -> Elementwise:
     """z = s(x), log|det| = Σ log s'(x): a learned monotone spline for each element of the event (Durkan et al. 2019).
 
-    An :class:`Elementwise` layer with a :class:`~snflow.RationalQuadraticTransformer`. On [−tail_bound, tail_bound]
-    each element has its own ``bins`` rational-quadratic pieces, outside all are the identity. Parameters start as
-    N(0, 0.01²), close to the identity.
+    An :class:`Elementwise` layer with a :class:`~snflow.RationalQuadraticTransformer`. Each element has its own spline
+    with ``bins`` rational-quadratic pieces on [−tail_bound, tail_bound], and the identity outside. Parameters are
+    initialized from N(0, 0.01²), close to the identity.
 
     Args:
-        event_shape: the shape of x and z without the batch; an int D for vectors ``(D,)``.
+        event_shape: the shape of one event of x and z; an int D for vectors ``(D,)``.
         bins: the number of pieces.
-        tail_bound: half the side of the box, in the units of x.
-        min_bin_width: the smallest share of the box's width that a bin takes.
-        min_bin_height: the smallest share of the box's height that a bin takes.
+        tail_bound: half the side length of the box, in the units of x.
+        min_bin_width: the smallest width of a bin, as a fraction of the width of the box.
+        min_bin_height: the smallest height of a bin, as a fraction of the height of the box.
         min_derivative: the smallest slope at a knot.
 
     Returns:
         A layer for x and z ``(batch, *event)``, with log_det ``(batch,)`` in nats.
 
     Raises:
-        ConfigError: fewer than one bin, a box without a size, or minimal sizes that leave the bins no room.
+        ConfigError: fewer than one bin, an empty box, or minimum bin sizes that do not fit into the box.
 
     Example:
         >>> import torch, snflow
@@ -506,6 +507,6 @@ def rational_quadratic_spline(
         min_bin_height=min_bin_height,
         min_derivative=min_derivative,
     )
-    # drawn for one element after another: widths, then heights, then slopes
+    # drawn in the order widths, heights, slopes
     initial = torch.cat([0.01 * torch.randn(*shape, count) for count in (bins, bins, bins - 1)], -1)
     return Elementwise(transformer, shape, initial=initial.movedim(-1, 0).contiguous())

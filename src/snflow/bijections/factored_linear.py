@@ -14,9 +14,9 @@ from snflow.numerics.factorization import reflect
 
 
 class FactoredLinear(Bijection):
-    """z = W x + b, log|det W| from the factors of W: abstract base of linear layers given by factors.
+    """z = W x + b, log|det W| from the factors of W: abstract base class of the factored linear layers.
 
-    **To write one**, implement the product, the solve and the log-determinant; the bias is handled here.
+    **To write a subclass**, implement the product, the solve and the log-determinant; this class adds the bias.
 
     Args:
         features: D.
@@ -51,7 +51,7 @@ class FactoredLinear(Bijection):
         """log|det W| in nats, a scalar."""
 
     def _reflections(self, count: int | None) -> nn.Parameter:
-        """Draw the vectors of K reflections, with shape ``(K, D)``."""
+        """Draw random vectors for K reflections, with shape ``(K, D)``."""
         count = self.features if count is None else count
         check_count(self.label, "reflections", count)
         return nn.Parameter(torch.randn(count, self.features))
@@ -72,8 +72,8 @@ class FactoredLinear(Bijection):
 class TriangularLinear(FactoredLinear):
     """z = T x + b, T lower or upper triangular with the diagonal exp(s); log|det| = Σ s.
 
-    Forward is one product and inverse one triangular solve, O(D²) per row each; the log-determinant costs O(D). The
-    layer begins as the identity.
+    ``forward`` is one product and ``inverse`` one triangular solve, each O(D²) per row; the log-determinant costs O(D).
+    The layer is initialized to the identity.
 
     Args:
         features: D.
@@ -122,7 +122,7 @@ class TriangularLinear(FactoredLinear):
 class HouseholderLinear(FactoredLinear):
     """z = H₁ … H_K x + b, Hₖ = I − 2 vₖ vₖᵀ/‖vₖ‖²; log|det| = 0.
 
-    Each direction costs O(K D) per row. K = D reflections reach every orthogonal matrix with determinant (−1)ᴷ.
+    Each direction costs O(K D) per row. K = D reflections can represent every orthogonal matrix with determinant (−1)ᴰ.
 
     Args:
         features: D.
@@ -163,8 +163,8 @@ class HouseholderLinear(FactoredLinear):
 class OrthogonalLinear(FactoredLinear):
     """z = exp(A − Aᵀ) x + b: every rotation is the exponential of a skew-symmetric matrix; log|det| = 0.
 
-    The exponential costs O(D³) per call, the product O(D²) per row; the inverse is the transpose. The layer begins as
-    the identity.
+    The exponential costs O(D³) per call, the product O(D²) per row; the inverse is the transpose. The layer is
+    initialized to the identity.
 
     Args:
         features: D.
@@ -207,15 +207,15 @@ class OrthogonalLinear(FactoredLinear):
 
 @final
 class LULinear(FactoredLinear):
-    """z = P L U x + b with U's diagonal ± exp(s); log|det| = Σ s.
+    """z = P L U x + b, where U has the diagonal ±exp(s); log|det| = Σ s.
 
-    P and the signs are fixed. Forward is a product and inverse two triangular solves, O(D²) per row each; the
+    P and the signs are fixed. ``forward`` is one product and ``inverse`` two triangular solves, O(D²) per row; the
     log-determinant costs O(D).
 
     Args:
         features: D.
         bias: whether to add b.
-        identity: whether the matrix begins as the identity instead of a random rotation.
+        identity: whether to initialize the matrix to the identity instead of a random orthogonal matrix.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
@@ -270,7 +270,7 @@ class LULinear(FactoredLinear):
 class QRLinear(FactoredLinear):
     """z = Q R x + b, Q a product of K reflections, R upper triangular with the diagonal exp(s); log|det| = Σ s.
 
-    Forward costs O(D² + K D) per row; the inverse is one triangular solve and the reflections.
+    ``forward`` costs O(D² + K D) per row; ``inverse`` is one triangular solve and the reflections.
 
     Args:
         features: D.
@@ -318,11 +318,11 @@ class QRLinear(FactoredLinear):
 class SVDLinear(FactoredLinear):
     """z = U diag(exp(s)) Vᵀ x + b, U and V products of K reflections each; log|det| = Σ s.
 
-    Each direction costs O(K D) per row, and the singular values are known.
+    Each direction costs O(K D) per row, and the singular values are explicit parameters.
 
     Args:
         features: D.
-        reflections: K, for U and for V each; ``None`` for D.
+        reflections: K, the number of reflections in each of U and V; ``None`` for D.
         bias: whether to add b.
 
     Shapes:

@@ -19,7 +19,7 @@ from snflow.numerics.transforms import is_traced, refuse_transforms
 RotationName = Literal["random", "pca"]
 
 _BOX = 8.0
-"""Half the side of the spline's box, in standard deviations."""
+"""Half the side length of the spline's box, in standard deviations."""
 _LEAST_SHARE = 1e-4
 _LEAST_SLOPE = 1e-3
 _LEAST_ROWS = 20
@@ -27,23 +27,23 @@ _LEAST_ROWS = 20
 
 @final
 class Gaussianization(Bijection):
-    """z = R Ψ((x − m)/s), Ψᵢ = Φ⁻¹ ∘ Fᵢ: makes each feature normal by its CDF, then rotates.
+    """z = R Ψ((x − m)/s), Ψᵢ = Φ⁻¹ ∘ Fᵢ: maps each feature to a standard normal variable, then rotates.
 
-    Ψ is a monotone rational-quadratic spline through quantiles of the data, the identity far outside. :meth:`fit` sets
-    m, s, Ψ and, for ``"pca"``, R from data, without gradients; otherwise the first training batch does. This happens
-    once: never in ``eval()``, and not again after a ``load_state_dict`` of an initialized layer. Afterwards m, s and Ψ
-    are ordinary parameters, and R is fixed.
+    Ψ is a monotone rational-quadratic spline through quantiles of the data, and the identity far outside. :meth:`fit`
+    sets m, s, Ψ and, for ``"pca"``, R from data, without gradients; if it is not called, the first training batch is
+    used. Initialization takes place only once: never in ``eval()``, and not after a ``load_state_dict`` of an
+    initialized layer. Afterwards m, s and Ψ are ordinary parameters, and R is fixed.
 
     Args:
         features: D.
-        bins: pieces of each spline.
-        rotation: ``"random"``, drawn once with the layer, or ``"pca"``, the principal axes of Ψ's outputs.
+        bins: number of bins of each spline.
+        rotation: ``"random"``, drawn at construction, or ``"pca"``, the principal axes of the outputs of Ψ.
 
     Shapes:
         x, z: ``(batch, D)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a count below one (bins: two), an unknown rotation, or a first batch under a transform of
+        ConfigError: fewer than one feature or two bins, an unknown rotation, or a first batch under a transform of
             ``torch.func``.
 
     References:
@@ -111,7 +111,7 @@ class Gaussianization(Bijection):
         self.mean.copy_(rows.mean(0))
         self.log_std.copy_(std.log())
         rows = (rows - rows.mean(0)) / std
-        # knots at equidistant normal scores, as far out as the data reach
+        # knots at equidistant normal scores within the range of the data
         edge = min(3.5, math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - 10 / len(rows), dtype=torch.float64))))
         scores = torch.linspace(-edge, edge, self.bins - 1, dtype=torch.float64, device=x.device)
         quantiles = torch.quantile(_thinned(rows), torch.special.ndtr(scores), dim=0)
@@ -119,7 +119,7 @@ class Gaussianization(Bijection):
         heights = _shares(scores.expand(x.shape[1], -1))
         secants = heights / widths
         before, after = secants[:, :-1], secants[:, 1:]
-        # the harmonic mean keeps each piece monotone and smooth (Fritsch & Butland 1984)
+        # with the harmonic mean, each piece is monotone and smooth (Fritsch & Butland 1984)
         slopes = 2 * before * after / (before + after)
         offset = math.log(math.expm1(1 - _LEAST_SLOPE))
         raw_slopes = torch.log(torch.expm1((slopes - _LEAST_SLOPE).clamp_min(1e-6))) - offset
@@ -136,7 +136,7 @@ class Gaussianization(Bijection):
 
 
 def _shares(inner: Tensor) -> Tensor:
-    """From inner knots ``(D, bins − 1)`` to the share of the box that each bin takes, ``(D, bins)``."""
+    """Convert inner knots ``(D, bins − 1)`` to bin sizes as fractions of the box, ``(D, bins)``."""
     end = torch.full_like(inner[:, :1], _BOX)
     knots = torch.cat([-end, inner.clamp(-_BOX, _BOX), end], 1)
     shares = knots.diff(dim=1) / (2 * _BOX)
@@ -145,20 +145,21 @@ def _shares(inner: Tensor) -> Tensor:
 
 
 def _thinned(rows: Tensor) -> Tensor:
-    """At most 100,000 rows, evenly spaced: more hardly change a quantile, and sorting them is expensive."""
+    """Select at most about 100,000 evenly spaced rows: more hardly change a quantile, and sorting is expensive."""
     return rows[:: max(1, len(rows) // 100_000)]
 
 
 @final
 class GDN(Bijection):
-    """zᵢ = xᵢ / (βᵢ + Σⱼ γᵢⱼ |xⱼ|^α)^ε, β > 0, γ ≥ 0: divides each channel by the activity of all.
+    """zᵢ = xᵢ / (βᵢ + Σⱼ γᵢⱼ |xⱼ|^α)^ε, β > 0, γ ≥ 0: divides each channel by the pooled activity of all channels.
 
-    The map is one-to-one for αε ≤ 1: J = S^−ε (I − αε P) with P similar to a matrix with row sums below one. It is onto
-    for αε < 1. For αε = 1, Ballé's choice of α = 2 and ε = ½, z is bounded and inverting a point outside raises an
-    error: a density built on it has a mass below one. log|det| is that of the C×C Jacobian at every pixel.
+    The map is injective for αε ≤ 1: J = S^−ε (I − αε P), where P is similar to a matrix with row sums below one. It is
+    surjective for αε < 1. For αε = 1, as in Ballé et al. (α = 2 and ε = ½), the range of z is bounded: inverting a
+    point outside raises an error, and a density built on the layer integrates to less than one. The log-determinant is
+    the sum over pixels of that of the C×C Jacobian.
 
-    The inverse solves rᵢ = ε log(βᵢ + Σⱼ γᵢⱼ |zⱼ|^α exp(α rⱼ)) for r = log|x/z|, a contraction with factor αε in the
-    maximum norm, with the gradients of the exact solution.
+    The inverse solves rᵢ = ε log(βᵢ + Σⱼ γᵢⱼ |zⱼ|^α exp(α rⱼ)) for r = log|x/z|. This fixed-point iteration is a
+    contraction with factor αε in the maximum norm; gradients are those of the exact solution.
 
     Args:
         channels: C of images ``(C, height, width)``; or the number of features of vectors.
@@ -170,7 +171,7 @@ class GDN(Bijection):
         x, z: ``(batch, C)`` or ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a count below one, or exponents out of their range.
+        ConfigError: a count below one, or exponents out of range.
         ConvergenceError: in the inverse, a row is outside the range of the map.
 
     References:
@@ -193,7 +194,7 @@ class GDN(Bijection):
                 "GDN",
                 expected="alpha ≥ 1 and 0 < epsilon ≤ 1/alpha",
                 got=f"{alpha} and {epsilon}",
-                fix="use alpha=2 and epsilon=0.45; 0.5 is the paper's",
+                fix="use alpha=2 and epsilon=0.45; the paper uses 0.5",
             )
         self.event_shape = (channels,) if vectors else (channels, None, None)
         self.alpha, self.epsilon = alpha, epsilon
@@ -205,7 +206,7 @@ class GDN(Bijection):
         beta, gamma = F.softplus(self.raw_beta), F.softplus(self.raw_gamma)
         size = beta + sites.abs().pow(self.alpha) @ gamma.T
         divided = sites * size.pow(-self.epsilon)
-        # I − αε diag(x/s) γ diag(sign(x) |x|^(α−1)), the rest of the Jacobian is diagonal
+        # I − αε diag(x/s) γ diag(sign(x) |x|^(α−1)); the remaining factor of the Jacobian is diagonal
         inner = (sites / size)[..., None] * gamma * (sites.sign() * sites.abs().pow(self.alpha - 1))[..., None, :]
         unit = torch.eye(len(beta), dtype=x.dtype, device=x.device)
         mixed: Tensor = torch.linalg.slogdet(unit - self.alpha * self.epsilon * inner).logabsdet

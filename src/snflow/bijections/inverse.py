@@ -14,14 +14,14 @@ from snflow.errors import NotInvertibleError
 class Inverse(Bijection):
     """f = b⁻¹ with log|det ∂f| = −log|det ∂b|: the bijection b with its two directions swapped.
 
-    The forward direction is the exact inverse of b. Both directions of the result are exact, so it has no choice of
-    inversion methods.
+    The forward direction is the exact inverse of b. Both directions are exact, so there is no choice of inversion
+    methods.
 
     Args:
-        bijection: the map to run backwards; it must have an inverse.
+        bijection: b; it must have an inverse.
 
     Raises:
-        NotInvertibleError: the bijection declares that it has no inverse.
+        NotInvertibleError: the bijection has no inverse.
 
     Example:
         >>> import torch, snflow
@@ -37,7 +37,7 @@ class Inverse(Bijection):
             raise NotInvertibleError(
                 "Inverse",
                 expected="a bijection with an inverse",
-                got=f"{bijection.label}, which declares that it has none",
+                got=f"{bijection.label}, which has none",
                 fix="use its forward direction only",
             )
         self.bijection = bijection

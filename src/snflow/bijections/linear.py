@@ -1,4 +1,4 @@
-"""Free linear maps: a square matrix with exact log-determinant, and permutations."""
+"""Unconstrained linear maps with exact log-determinants, and permutations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Initialization = Literal["identity", "orthogonal"]
 
 
 def initial_matrix(features: int, initialization: Initialization = "identity") -> Tensor:
-    """W = I + ε with Xavier-normal ε of gain 0.01, or a random orthogonal W.
+    """W = I + ε, with ε from a Xavier normal distribution of gain 0.01, or a random orthogonal W.
 
     Args:
         features: the number of rows and columns.
@@ -43,12 +43,12 @@ def initial_matrix(features: int, initialization: Initialization = "identity") -
 
 
 def initial_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
-    """w = δ + ε with a Dirac kernel δ and Xavier-normal ε of gain 0.01; a random orthogonal matrix for 1×1.
+    """w = δ + ε, with δ the Dirac kernel and ε from a Xavier normal distribution of gain 0.01; 1×1: random orthogonal.
 
     Args:
-        channels: the number of channels in and out.
+        channels: the number of input and output channels.
         kernel_size: k, odd.
-        groups: number of groups of channels; no channel depends on another group.
+        groups: number of groups of channels; channels of different groups do not interact.
 
     Returns:
         The kernel, with shape ``(channels, channels / groups, k, k)``.
@@ -69,27 +69,29 @@ def initial_kernel(channels: int, kernel_size: int, groups: int = 1) -> Tensor:
 
 
 LogDetRule = Literal["exact", "exact_by_rows", "self_normalized", "relative"]
-"""Gradient of a log-determinant: exact, from a learned inverse, or relative to the weight."""
+"""The gradient of a log-determinant: exact, from a learned inverse, or the relative gradient."""
 
 
 class LinearMap(Bijection):
-    """z = A(w) x + b, log|det A(w)|: abstract parent of every layer whose map is a free square linear operator.
+    """z = A(w) x + b, log|det A(w)|: abstract base class of the layers with an unconstrained square linear operator.
 
-    In ``eval()`` the log-determinant and its gradient are exact: one float64 factorisation, cached until the weight
-    changes. Changes are detected by comparing values, since a fused optimizer step and an assignment to ``.data`` leave
-    no other trace.
+    In ``eval()`` the log-determinant and its gradient are exact, from a float64 factorization that is cached until the
+    weight changes. Changes are detected by comparing values, since neither a fused optimizer step nor an assignment to
+    ``.data`` increments the version counter.
 
-    In ``train()`` each concrete layer has its own rule. A rule that does not compute the determinant returns the
-    last exact value, a persistent buffer that each evaluation refreshes, with a gradient of its own.
+    In ``train()`` the gradient depends on the layer's rule. A rule that does not compute the determinant returns the
+    last exact value, stored in a persistent buffer that is updated by each evaluation, with the gradient defined by the
+    rule.
 
     Under a transform of ``torch.func`` over the weight itself, as for an ensemble, nothing is cached and no value is
-    inspected: the log-determinant is that of the whole matrix, and a singular one is −∞ without an error.
+    inspected: the log-determinant is computed from the whole matrix, and that of a singular matrix is −∞ without an
+    error.
 
     Attributes:
         weight: w.
         bias: b, one number per feature or per channel, or ``None``.
         log_det_value: the last exact log|det A(w)| in nats, a scalar.
-        log_det_shape: the event shape for which that value holds; zeros before the first evaluation.
+        log_det_shape: the event shape for which this value was computed; zeros before the first evaluation.
     """
 
     weight: nn.Parameter
@@ -114,7 +116,7 @@ class LinearMap(Bijection):
         return self._exact_log_det("weight", event_shape)
 
     def _exact_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z and the exact log-determinant, from the cached factorisation."""
+        """Return z and the exact log-determinant, from the cached factorization."""
         s = self.operator.product(self.weight, x)
         log_det = self.exact_log_det(tuple(x.shape[1:])).expand(x.shape[0])
         return (s if self.bias is None else s + self._bias_like(x)), log_det
@@ -129,13 +131,13 @@ class LinearMap(Bijection):
         return z if self.bias is None else z - self._bias_like(z)
 
     def _bias_like(self, x: Tensor) -> Tensor:
-        """The bias with one trailing axis of size one per pixel axis of the event."""
+        """The bias, with a trailing axis of size one for each spatial dimension of the event."""
         if self.bias is None:
             return x.new_zeros(())
         return self.bias.reshape(-1, *[1] * (x.dim() - 2))
 
     def _solve(self, y: Tensor) -> Tensor:
-        """A(w)⁻¹ y by the exact factorisation, differentiable in y and w."""
+        """A(w)⁻¹ y by the exact factorization, differentiable in y and w."""
         event_shape = tuple(y.shape[1:])
         if is_traced(self.weight):
             block, rows = self.operator.block(self.weight.double(), event_shape), self.operator.to_rows(y).double()
@@ -153,7 +155,7 @@ class LinearMap(Bijection):
         )
 
     def _last_log_det(self, event_shape: Shape) -> Tensor:
-        """The last exact value, computed if there is none yet for this event shape."""
+        """The last exact value; computed now if there is none for this event shape."""
         if self._known_shape is None and not is_traced(self.log_det_shape):
             self._known_shape = tuple(self.log_det_shape.tolist())
         if self._known_shape != event_shape:
@@ -171,7 +173,7 @@ class LinearMap(Bijection):
         return known_value(weight, value, lambda w: self.operator.log_abs_det(w, event_shape))
 
     def _factor(self, name: str, event_shape: Shape) -> Factor:
-        """The factorisation of one block of A, recomputed if the weight or the event shape has changed."""
+        """The factorization of one block of A, recomputed if the weight or the event shape has changed."""
         with outside_transforms():
             return self._kept_factor(name, event_shape)
 
@@ -192,7 +194,7 @@ class LinearMap(Bijection):
         return factor
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the factorisations out of copies and pickles: they are recomputed on demand."""
+        """Exclude the factorizations from copies and pickles: they are recomputed on demand."""
         return {**self.__dict__, "_factors": {}}
 
 
@@ -206,12 +208,11 @@ DenseRule = Literal["exact", "relative"]
 
 @final
 class Dense(LinearMap):
-    """z = W x + b, log|det W|, for a free matrix W.
+    """z = W x + b, log|det W|, for an unconstrained matrix W.
 
-    z costs O(batch · D²). ``exact`` adds O(D³) per training step for log|det W| and W⁻ᵀ; ``relative`` replaces the
-    gradient G = ∂L/∂W by G WᵀW = Σ_b δ_b s_bᵀ W + (Σ_b c_b) W, O(batch · D²), with s = W x, δ = ∂L/∂z and
-    c_b = ∂L/∂log_det.
-    The inverse is exact in both.
+    Computing z costs O(batch · D²). ``exact`` adds O(D³) per training step for log|det W| and W⁻ᵀ. ``relative``
+    replaces the gradient G = ∂L/∂W by G WᵀW = Σ_b δ_b s_bᵀ W + (Σ_b c_b) W, with s = W x, δ = ∂L/∂z and
+    c_b = ∂L/∂log_det, which costs O(batch · D²). The inverse is exact with either rule.
 
     Args:
         features: D.
@@ -262,7 +263,7 @@ class Dense(LinearMap):
         return (s if self.bias is None else s + self.bias), log_det
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Return the text shown by ``print(layer)``."""
         return f"{self.weight.shape[0]}, bias={self.bias is not None}, log_det_rule={self.log_det_rule!r}"
 
 
@@ -289,10 +290,10 @@ class _RelativeGradient(torch.autograd.Function):
 
 @final
 class Permutation(Bijection):
-    """zᵢ = x_{order[i]}, log|det| = 0: features, or the channels of an image, in another order.
+    """zᵢ = x_{order[i]}, log|det| = 0: permutes features, or the channels of an image.
 
     Args:
-        order: each index from 0 to D − 1 once.
+        order: a permutation of the indices from 0 to D − 1.
         image: whether to permute the channels of images, instead of the features of vectors.
 
     Shapes:
@@ -316,9 +317,9 @@ class Permutation(Bijection):
         if index.dim() != 1 or not torch.equal(index.sort().values, torch.arange(len(index))):
             raise ConfigError(
                 "Permutation",
-                expected="each index from 0 to D − 1 once",
+                expected="each index from 0 to D − 1 exactly once",
                 got=str(index.tolist()),
-                fix="see torch.randperm",
+                fix="use torch.randperm(D) or Permutation.random(D)",
             )
         self.event_shape = (len(index), None, None) if image else (len(index),)
         self.register_buffer("order", index)
@@ -338,7 +339,7 @@ class Permutation(Bijection):
 
     @classmethod
     def random(cls, features: int, *, image: bool = False) -> Self:
-        """A random order, drawn from torch's global generator and saved in the state."""
+        """A random permutation, drawn from the global generator of torch and saved in the state."""
         check_count("Permutation", "features", features)
         return cls(torch.randperm(features), image=image)
 

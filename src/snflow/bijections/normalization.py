@@ -14,18 +14,18 @@ from snflow.numerics.probes import sum_event
 from snflow.numerics.transforms import is_traced, refuse_transforms
 
 CONSTANT = 1e-6
-"""Standard deviation, relative to |mean|, up to which a channel counts as constant: the noise of single precision."""
+"""Standard deviation, relative to |mean|, up to which a channel counts as constant: float32 rounding noise."""
 
 
 @final
 class ActNorm(Bijection):
     """z = exp(s) ⊙ (x + b), log|det| = P · Σ_c s_c, with one s and one b per channel and P pixels.
 
-    The first training batch sets b and s so that each channel has mean zero and standard deviation one; afterwards both
-    are ordinary parameters. This happens once: never in ``eval()``, not again after a ``load_state_dict`` of an
-    initialized layer, and not from a batch with fewer than two numbers per channel or with a number that is not finite.
-    Until then the layer is the identity. A channel that is constant in the first batch is centred and keeps its scale.
-    Under ``torch.distributed`` the moments are those of the batches of all processes.
+    The first training batch sets b and s such that each channel has mean zero and standard deviation one; afterwards
+    both are ordinary parameters. Initialization takes place only once: never in ``eval()``, not after a
+    ``load_state_dict`` of an initialized layer, and not from a batch with non-finite values or with fewer than two
+    values per channel. Until then the layer is the identity. A channel that is constant in the first batch is centered
+    but not scaled. Under ``torch.distributed`` the moments are computed over all processes.
 
     Args:
         channels: C of images ``(C, height, width)``; or the number of features of vectors.
@@ -57,7 +57,7 @@ class ActNorm(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("initialized", torch.tensor(False))
-        # a copy of the buffer in Python, so that a step does not wait for the device; None after a load
+        # a Python copy of the buffer, so that a step does not synchronize with the device; None after a load
         self._is_initialized: bool | None = False
         self.register_load_state_dict_post_hook(_forget)
 
@@ -91,7 +91,7 @@ class ActNorm(Bijection):
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
-        """Set b and s from the moments of a batch, summed in float64."""
+        """Set b and s from the moments of a batch, computed in float64."""
         rows = x.double().movedim(1, 0).flatten(1)
         sums = torch.stack([rows.sum(1), rows.square().sum(1), rows.new_full((len(rows),), rows.shape[1])])
         if distributed.is_available() and distributed.is_initialized():
@@ -101,7 +101,7 @@ class ActNorm(Bijection):
         std = (sums[1] / count - mean.square()).clamp_min(0).sqrt()
         if not bool((torch.isfinite(mean) & torch.isfinite(std) & (sums[2] > 1)).all()):
             return
-        # scaled to a standard deviation of one, the noise of a constant channel would become huge in the next batch
+        # scaling a constant channel would greatly amplify its noise in the next batch
         std = torch.where(std <= CONSTANT * mean.abs(), 1.0, std)
         self.bias.copy_(-mean)
         self.log_scale.copy_(-std.log())
@@ -122,13 +122,14 @@ def _forget(layer: nn.Module, _: object) -> None:
 class BatchNorm(Bijection):
     """z = γ (x − μ)/√(v + ε) + β, log|det| = HW Σ (log γ − ½ log(v + ε)), per feature or per channel.
 
-    In ``train()`` μ and v are the moments of the batch, also for the gradient, and the running averages are updated;
-    the rows of a batch depend on each other. In ``eval()``, and always in the inverse, they are the running averages.
+    In ``train()`` μ and v are the moments of the batch, gradients flow through them, and the running averages are
+    updated; the rows of a batch depend on each other. In ``eval()``, and always in the inverse, μ and v are the running
+    averages.
 
     Args:
         features: D, the number of features, or of channels of images.
         image: whether the events are images.
-        momentum: weight of a batch in the running averages.
+        momentum: weight of the current batch in the running averages.
         eps: ε.
 
     Shapes:

@@ -16,13 +16,13 @@ from snflow.numerics.probes import sum_event
 
 @final
 class Flatten(Bijection):
-    """z = vec(x), log|det| = 0: the event as one vector, with the last dimension varying fastest.
+    """z = vec(x), log|det| = 0: flattens an event to a vector, with the last dimension varying fastest.
 
     Args:
         event_shape: the shape of one event of x; z has events of shape ``(product of event_shape,)``.
 
     Raises:
-        ConfigError: a size is not a positive whole number.
+        ConfigError: a size is not a positive integer.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ class Flatten(Bijection):
         self.event_shape = check_event_shape("Flatten", event_shape)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        # the size is written out, since −1 has no unique value for an empty batch
+        # explicit size, since −1 is ambiguous for an empty batch
         return x.reshape(x.shape[0], math.prod(self.event_shape)), x.new_zeros(x.shape[0])
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -69,14 +69,17 @@ class Flatten(Bijection):
 class Squeeze(Bijection):
     """z[c·f² + i·f + j, h, w] = x[c, h·f + i, w·f + j], log|det| = 0: f×f blocks to channels (Dinh et al. 2017).
 
-    For each channel of x, the pixels of a block are listed row by row, which is the order of
-    :func:`torch.nn.functional.pixel_unshuffle`. Data ``(batch, C, H, W)``, latents ``(batch, C f², H/f, W/f)``.
+    The pixels of a block are ordered row by row within each channel of x, as in
+    :func:`torch.nn.functional.pixel_unshuffle`.
 
     Args:
-        factor: the side f of a block.
+        factor: f, the side length of a block.
+
+    Shapes:
+        x: ``(batch, C, H, W)``; z: ``(batch, C f², H/f, W/f)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: the factor is not a positive whole number.
+        ConfigError: the factor is not a positive integer.
 
     Example:
         >>> import torch
@@ -89,15 +92,13 @@ class Squeeze(Bijection):
     def __init__(self, factor: int = 2) -> None:
         super().__init__()
         if factor < 1 or factor % 1:
-            raise ConfigError(
-                self.label, expected="a whole factor of at least 1", got=f"{factor}", fix="2 quarters the image"
-            )
+            raise ConfigError(self.label, expected="an integer factor of at least 1", got=f"{factor}", fix="use 2")
         self.factor = int(factor)
         self.event_shape = (None, None, None)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         f, (batch, channels, height, width) = self.factor, x.shape
-        # Not pixel_unshuffle, which leaves an empty batch as it is.
+        # Not pixel_unshuffle, which does not reshape an empty batch.
         blocks = x.reshape(batch, channels, height // f, f, width // f, f)
         z = blocks.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * f * f, height // f, width // f)
         return z, x.new_zeros(batch)
@@ -113,9 +114,9 @@ class Squeeze(Bijection):
         if height % self.factor or width % self.factor:
             raise ShapeError(
                 self.label,
-                expected=f"a height and a width that {self.factor} divides",
+                expected=f"a height and a width divisible by {self.factor}",
                 got=f"{height} x {width}",
-                fix="pad or crop the images, or leave this squeeze out",
+                fix="pad or crop the images, or remove this squeeze",
             )
         return channels * self.factor**2, height // self.factor, width // self.factor
 
@@ -123,7 +124,7 @@ class Squeeze(Bijection):
         if len(latent_shape) != 3 or latent_shape[0] % self.factor**2:
             raise ShapeError(
                 self.label,
-                expected=f"latents (channels, height, width) with channels that {self.factor**2} divides",
+                expected=f"latents (channels, height, width) with channels divisible by {self.factor**2}",
                 got=f"{latent_shape}",
                 fix="pass latents as the forward direction returns them",
             )
@@ -139,22 +140,22 @@ class Squeeze(Bijection):
 class Split(Bijection):
     """z = (rest(a), (c − μ)/σ) for x = (a, c), log σ = 2 tanh(h/2), (h, μ) = prior(a); log|det rest| − Σ log σ.
 
-    Half of the channels leaves the flow, the other half passes through ``rest``. The latents of both form one vector,
-    so that every inverse gives the same image back. A Gaussian prior N(c; μ(a), σ(a)) with learned moments is a
-    standard normal of (c − μ)/σ, so that the base density can be standard normal.
+    Half of the channels are factored out, and the other half pass through ``rest``. The latents of both parts form one
+    vector, so that the image can be reconstructed from z alone. Under the Gaussian prior N(c; μ(a), σ(a)) with learned
+    moments, (c − μ)/σ is standard normal, so that the base distribution can be standard normal.
 
     Args:
-        event_shape: ``(C, height, width)`` of x, C two or more.
+        event_shape: ``(C, height, width)`` of x, with C at least two.
         rest: the bijection of a, which has shape ``(⌊C/2⌋, height, width)``; it may contain another Split.
-        prior: a network that maps a to h and μ, twice the channels of c; ``None`` for one 3×3 convolution initialised
-            with zeros.
+        prior: a network from a to h and μ, with twice the channels of c; ``None`` for a 3×3 convolution initialized to
+            zero.
 
     Shapes:
         x: ``(batch, C, height, width)``; z: ``(batch, C·height·width)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: fewer than two channels.
-        ShapeError: ``rest`` does not take the shape of a, or ``prior`` returns another shape.
+        ShapeError: ``rest`` does not accept the shape of a, or ``prior`` returns the wrong shape.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP, section 3.6; Kingma & Dhariwal (2018), Glow.
@@ -172,7 +173,7 @@ class Split(Bijection):
         if len(event_shape) != 3 or event_shape[0] < 2:
             raise ConfigError(
                 "Split",
-                expected="images with two channels or more, (channels, height, width)",
+                expected="images with at least two channels, (channels, height, width)",
                 got=str(event_shape),
                 fix="put a Squeeze before it",
             )
@@ -222,7 +223,7 @@ class Split(Bijection):
                 "Split",
                 expected=f"a prior that returns shape {wanted}",
                 got=f"{tuple(moments.shape)}",
-                fix="it must return h and μ, each with the shape of the channels that leave",
+                fix="it must return h and μ, each with the shape of the channels that are factored out",
             )
         h, mean = moments.tensor_split(2, 1)
         return 2 * torch.tanh(h / 2), mean

@@ -1,4 +1,4 @@
-"""Chains that recompute activations from outputs: memory that does not grow with depth."""
+"""Chains that recompute activations from outputs, with memory independent of depth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer in the direction of a pass, its inverse, and its parameters."""
+    """One layer in the direction of the pass, its inverse, and its parameters."""
 
     apply: Apply
     undo: Undo
@@ -44,20 +44,20 @@ class _Step:
 class Reversible(Bijection):
     """z = f_L(… f₁(x)), gradients from z alone: the backward pass recomputes each layer's input as f⁻¹(output).
 
-    No activation between x and z is kept, so peak memory is that of one layer, whatever the depth, at the cost of one
-    inverse pass and one more forward pass. Random numbers are drawn again as they were. The forward pass also measures
-    how well each input was recovered: ``reconstruction_error`` is the largest difference of the last backward pass,
-    relative to max(1, |output|). Above the tolerance it is an error, because the gradients would be wrong: this happens
-    with a :class:`~snflow.BatchNorm` in ``train()``, whose two directions differ there.
+    No activations between x and z are stored, so peak memory is that of one layer, regardless of depth, at the cost of
+    one inverse pass and an additional forward pass. Random numbers are reproduced. The additional forward pass also
+    measures how accurately each input was recovered: ``reconstruction_error`` is the largest difference in the last
+    backward pass, relative to max(1, |output|). If it exceeds the tolerance, an error is raised, because the gradients
+    would be wrong. A :class:`~snflow.BatchNorm` is refused, since its two directions differ in ``train()``.
 
     With ``inverse="learned"`` the backward pass inverts self-normalizing layers by their learned inverses, without a
-    factorisation. Gradients are then taken at points that are off by the error of these inverses, which adds up over
-    the layers; the gradients are off in proportion.
+    factorization. Gradients are then evaluated at inexact points: the errors of the learned inverses accumulate over
+    the layers, and the error of the gradients is proportional to them.
 
     Args:
         layers: a :class:`~snflow.Chain` or bijections, from data to latent, all with an inverse.
         inverse: how the backward pass inverts self-normalizing layers.
-        tolerance: the largest accepted ``reconstruction_error``; ``None`` is 1e-3, and no limit for ``"learned"``.
+        tolerance: the largest accepted ``reconstruction_error``; ``None`` for 1e-3, or no limit with ``"learned"``.
 
     Shapes:
         x: ``(batch, *event)``; z: ``(batch, *latent)``; log_det: ``(batch,)``, nats.
@@ -95,7 +95,7 @@ class Reversible(Bijection):
         if any(isinstance(part, BatchNorm) for part in self.chain.modules()):
             raise ConfigError(
                 "Reversible",
-                expected="layers whose two directions are inverse to each other in train() too",
+                expected="layers whose two directions are inverses of each other in train() too",
                 got="a BatchNorm",
                 fix="use ActNorm",
             )
@@ -123,7 +123,7 @@ class Reversible(Bijection):
         return self.chain.decode(z, context, inverse=inverse)
 
     def _run(self, steps: list[_Step], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        # a transform keeps what it needs by itself, and a recomputed input could not be compared with the original
+        # a transform stores what it needs itself, and values of recomputed inputs could not be compared
         if not torch.is_grad_enabled() or not steps or under_transform():
             total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
             for step in steps:
@@ -140,14 +140,14 @@ class Reversible(Bijection):
         return self.chain.data_shape(latent_shape)
 
     def note(self, error: Tensor) -> None:
-        """Record the error of a backward pass, and refuse it above the tolerance."""
+        """Record the error of a backward pass, and raise an error if it exceeds the tolerance."""
         self.reconstruction_error.copy_(error)
         if not float(error) <= self.tolerance:
             raise ConvergenceError(
                 "Reversible",
                 expected=f"inputs recovered within {self.tolerance:g} of max(1, |output|)",
                 got=f"{float(error):.2g}",
-                fix="use a Chain, float64, or layers whose two directions are inverse to each other in train() too",
+                fix="use a Chain, float64, or layers whose two directions are inverses of each other in train() too",
             )
 
 
@@ -179,7 +179,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         z, context = ctx.saved_tensors
         of_z, of_log_det = grads
-        # Allocated before the large tensors of the loop: small ones that outlive them would fragment the heap.
+        # Allocated before the large tensors of the loop: small tensors that outlive them would fragment the heap.
         summed = (*ctx.parameters, *(() if context is None else (context,)))
         sums = {id(tensor): torch.zeros_like(tensor) for tensor in summed if tensor.requires_grad}
         error = torch.zeros((), dtype=z.dtype, device=z.device)
@@ -210,7 +210,7 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _difference(again: Tensor, z: Tensor) -> Tensor:
-    """The largest element of |again − z| / max(1, |z|) over the rows of z that are finite."""
+    """The largest element of |again − z| / max(1, |z|) over the finite rows of z."""
     if z.numel() == 0:
         return torch.zeros((), dtype=z.dtype, device=z.device)
     rows = ((again - z).abs() / z.abs().clamp_min(1)).flatten(1).amax(1)

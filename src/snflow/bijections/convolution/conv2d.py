@@ -1,4 +1,4 @@
-"""Convolutions with a determinant of channels: free kernels, PLU 1×1 kernels and Woodbury updates."""
+"""Convolutions with exact determinants: unconstrained kernels, PLU 1×1 kernels and Woodbury transformations."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from snflow.errors import ShapeError, check_choice, check_count, check_kernel
 from snflow.numerics.operators.conv import ConvOperator
 
 ConvRule = Literal["exact", "exact_by_rows"]
-"""From the whole matrix, the baseline of the literature, or by rows of the image: the same numbers at less cost."""
+"""From the full matrix, the usual baseline in the literature, or by image rows: the same values at a lower cost."""
 
 
 @final
 class Conv2d(LinearMap):
-    """z = w ⋆ x + b, log|det T(w)|, for a free kernel w with zero padding that keeps the image size.
+    """z = w ⋆ x + b, log|det T(w)|, for an unconstrained kernel w with zero padding that keeps the image size.
 
     T(w) is the matrix of the convolution, of size C·H·W: its determinant and its inverse cost O((C·H·W)³) per training
-    step, or O(H (C·W)³) by rows of the image. For a 1×1 kernel log|det| = H·W · log|det w|, O(C³).
+    step, or O(H (C·W)³) by image rows. For a 1×1 kernel log|det| = H·W · log|det w|, O(C³).
 
     Args:
-        channels: C, in and out.
+        channels: C, the number of input and output channels.
         kernel_size: k, odd.
         bias: whether to add b, one number per channel.
-        log_det_rule: how training computes the log-determinant: ``"exact"``, from the whole matrix, or
-            ``"exact_by_rows"``, by block elimination in float64 if that is stable; both are exact in value
-            and gradient. :class:`~snflow.SelfNormalizingConv2d` learns an inverse instead.
+        log_det_rule: how training computes the log-determinant: ``"exact"``, from the full matrix, or
+            ``"exact_by_rows"``, by block elimination over image rows in float64 if this is stable; both are exact in
+            value and gradient. :class:`~snflow.SelfNormalizingConv2d` learns an inverse instead.
 
     Shapes:
         x, z: ``(batch, channels, height, width)``; log_det: ``(batch,)``, nats.
@@ -73,7 +73,7 @@ class Conv2d(LinearMap):
         return (s if self.bias is None else s + self._bias_like(x)), log_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Return the text shown by ``print(layer)``."""
         rule = "" if self.log_det_rule == "exact" else f", log_det_rule={self.log_det_rule!r}"
         return f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, bias={self.bias is not None}{rule}"
 
@@ -83,10 +83,10 @@ class PLUConv2d(Bijection):
     """z = P L (U + diag(s)) x at each pixel, log|det| = H·W · Σ log|s|.
 
     L is unit lower triangular, U strictly upper triangular; the permutation P and the signs of s are fixed.
-    The log-determinant costs O(C), the inverse two triangular solves, O(C²) per pixel.
+    The log-determinant costs O(C); the inverse is two triangular solves, O(C²) per pixel.
 
     Args:
-        channels: C, in and out.
+        channels: C, the number of input and output channels.
 
     Shapes:
         x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
@@ -151,13 +151,13 @@ class PLUConv2d(Bijection):
 class Woodbury(Bijection):
     """Z = (I + U_c V_c) X (I + U_s V_s), log|det| = P log|det(I + V_c U_c)| + C log|det(I + V_s U_s)|, X (C, P pixels).
 
-    By Sylvester's identity the determinants are those of r×r matrices, and by Woodbury's identity so are the inverses,
-    (I + U V)⁻¹ = I − U (I + V U)⁻¹ V: O(C P r) for each direction.
+    By Sylvester's determinant identity and the Woodbury identity, (I + U V)⁻¹ = I − U (I + V U)⁻¹ V, only determinants
+    and inverses of r×r matrices are needed: O(C P r) for each direction.
 
     Args:
         event_shape: ``(C, height, width)``.
-        channel_rank: r of the mixing of channels; at most C is used.
-        spatial_rank: r of the mixing of pixels; at most P is used.
+        channel_rank: r of the update that mixes channels; values above C are reduced to C.
+        spatial_rank: r of the update that mixes pixels; values above P are reduced to P.
 
     Shapes:
         x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
@@ -211,12 +211,12 @@ class Woodbury(Bijection):
         return len(self.spatial_u) * by_channels + len(self.channel_u) * by_pixels
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Return the text shown by ``print(layer)``."""
         return f"channel_rank={len(self.channel_v)}, spatial_rank={len(self.spatial_v)}"
 
 
 def _low_rank(size: int, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """U (size, rank) and V (rank, size), small, so that the initial layer is near the identity."""
+    """Small U ``(size, rank)`` and V ``(rank, size)``, so that the layer is initially close to the identity."""
     return nn.Parameter(0.05 * torch.randn(size, rank)), nn.Parameter(0.05 * torch.randn(rank, size))
 
 

@@ -20,14 +20,14 @@ Order = Literal["forward", "backward"]
 
 @final
 class AutoregressiveConv2d(Bijection):
-    """z = (M ⊙ w) ⋆ x + b, log|det| = H·W · Σ_c s_c: a mask M that makes the matrix of the convolution triangular.
+    """z = (M ⊙ w) ⋆ x + b, log|det| = H·W · Σ_c s_c: the mask M makes the matrix of the convolution triangular.
 
-    In the order of rows, columns and channels each output depends on its own input, with the factor exp(s_c), and on
-    those before it, or after it for ``"backward"``. The inverse is a sparse triangular solve in float64 on the CPU,
-    O(C²k²) per pixel.
+    With elements ordered by row, column and channel, each output depends on the input at the same position, with the
+    factor exp(s_c), and on the inputs before it, or after it for ``"backward"``. The inverse is a sparse triangular
+    solve in float64 on the CPU, O(C²k²) per pixel.
 
     Args:
-        channels: C, in and out.
+        channels: C, the number of input and output channels.
         kernel_size: k, odd.
         order: ``"forward"`` or ``"backward"``.
         bias: whether to add b, one number per channel.
@@ -66,7 +66,7 @@ class AutoregressiveConv2d(Bijection):
 
     @property
     def kernel(self) -> Tensor:
-        """M ⊙ w with exp(s) on the diagonal of its centre, with shape ``(C, C, k, k)``."""
+        """M ⊙ w with exp(s) on the diagonal of its center, with shape ``(C, C, k, k)``."""
         centre = self.weight.shape[-1] // 2
         diagonal = torch.diag(self.log_diagonal.exp())[:, :, None, None]
         return self.weight * self.mask + functional.pad(diagonal, (centre, centre, centre, centre))
@@ -92,7 +92,7 @@ class AutoregressiveConv2d(Bijection):
         return (x.shape[2] * x.shape[3] * self.log_diagonal.sum()).expand(x.shape[0])
 
     def _factorized(self, event_shape: Shape) -> SparseTriangular:
-        """The factorized matrix, computed again only if the kernel or the image size has changed."""
+        """The factorized matrix, recomputed only if the kernel or the image size has changed."""
         kernel = self.kernel.detach()
         if self._factor is not None:
             shape, seen, factor = self._factor
@@ -103,7 +103,7 @@ class AutoregressiveConv2d(Bijection):
         return factor
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the factorization out of copies and pickles: it is computed again on demand."""
+        """Exclude the factorization from copies and pickles: it is recomputed on demand."""
         return {**self.__dict__, "_factor": None}
 
     def extra_repr(self) -> str:
@@ -112,11 +112,11 @@ class AutoregressiveConv2d(Bijection):
 
 
 def _before(channels: int, kernel_size: int, order: Order) -> Tensor:
-    """1 at the taps before the centre and, at the centre, at the channels before the output's."""
+    """The mask: 1 at the taps before the center and, at the center, for input channels before the output channel."""
     centre = kernel_size // 2
     mask = torch.zeros(channels, channels, kernel_size, kernel_size)
     mask.flatten(2)[:, :, : kernel_size * centre + centre] = 1
-    mask[:, :, centre, centre] = torch.ones(channels, channels).tril(-1)
+    mask[:, :, centre, center] = torch.ones(channels, channels).tril(-1)
     return mask if order == "forward" else mask.flip(2, 3).transpose(0, 1).contiguous()
 
 
@@ -132,12 +132,12 @@ def _to_images(rows: Tensor, shape: torch.Size) -> Tensor:
 class EmergingConv2d(Bijection):
     """z = w₂ ⋆ (w₁ ⋆ (W x)) + b: a 1×1 convolution W, then a forward and a backward masked k×k convolution.
 
-    The product of the two triangular matrices covers the k×k pixels around each pixel, as a free convolution does, and
-    a few more. log|det| = H·W · (log|det W| + Σ s₁ + Σ s₂): exact, O(C³). The inverse is two sparse triangular
-    solves.
+    The receptive field of the composition contains the k×k pixels around each pixel, as that of an ordinary
+    convolution. log|det| = H·W · (log|det W| + Σ s₁ + Σ s₂) is exact and costs O(C³). The inverse is two sparse
+    triangular solves.
 
     Args:
-        channels: C, in and out.
+        channels: C, the number of input and output channels.
         kernel_size: k of each masked convolution, odd.
 
     Shapes:

@@ -13,27 +13,28 @@ from snflow.bijections.convolution.conv2d import Conv2d
 from snflow.errors import ConfigError, check_count, check_kernel
 
 FIRST_ITERATIONS = 30
-"""Power iterations at construction; afterwards one per training step."""
+"""Number of power iterations at construction; each training step performs one more."""
 
 
 @final
 class ConvExponential(Bijection):
-    """z = exp(T(w)) W x + b = Σₙ T(w)ⁿ W x / n! + b, log|det| = H·W · (Σ_c w[c, c, centre] + log|det W|).
+    """z = exp(T(w)) W x + b = Σₙ T(w)ⁿ W x / n! + b, log|det| = H·W · (Σ_c w[c, c, center] + log|det W|).
 
-    The determinant of a matrix exponential is the exponential of the trace: exact at no cost, for zero padding too. The
-    inverse is the series of −w. W is a 1×1 convolution. The series is truncated: with a norm of 0.9 the first omitted
-    term is at most 10⁻⁴ of the data after 6 terms, as in training, and 10⁻¹¹ after 13, as in evaluation.
+    The determinant of a matrix exponential is the exponential of the trace, hence exact and almost free, with zero
+    padding too. The inverse is the series for −w. W is a 1×1 convolution. The series is truncated: with a norm of 0.9
+    the first omitted term is at most 10⁻⁴ of the data after 6 terms, the default in training, and 10⁻¹¹ after 13 terms,
+    the default in evaluation.
 
-    The kernel is scaled so that ‖T(w)‖ ≤ 0.9. The norm is that of the same kernel on a torus, updated by one power
+    The kernel is scaled such that ‖T(w)‖ ≤ 0.9. The norm is that of the same kernel on a torus, estimated by one power
     iteration per training step: its singular vector does not depend on the image size, and the norm on a large torus
-    bounds that of every zero-padded image.
+    bounds that on zero-padded images of any size.
 
     Args:
-        channels: C, in and out.
+        channels: C, the number of input and output channels.
         kernel_size: k, odd.
         train_terms: number of terms of the series in ``train()``.
         eval_terms: number of terms in ``eval()`` and in the inverse.
-        spectral_coefficient: the largest norm of the convolution.
+        spectral_coefficient: the upper bound on the norm of the convolution.
 
     Shapes:
         x, z: ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
@@ -106,7 +107,7 @@ class ConvExponential(Bijection):
 
     def _trace(self, kernel: Tensor, x: Tensor) -> Tensor:
         centre = kernel.shape[-1] // 2
-        return x.shape[2] * x.shape[3] * kernel[:, :, centre, centre].trace()
+        return x.shape[2] * x.shape[3] * kernel[:, :, centre, center].trace()
 
     def _on_torus(self, u: Tensor) -> Tensor:
         margin = self.weight.shape[-1] // 2
@@ -114,14 +115,14 @@ class ConvExponential(Bijection):
 
     @torch.no_grad()
     def _turn(self, iterations: int) -> None:
-        """Run power iterations of TᵀT on the torus."""
+        """Run power iterations for TᵀT on the torus."""
         transposed = self.weight.flip(2, 3).transpose(0, 1)
         margin = self.weight.shape[-1] // 2
         u = self.direction
         for _ in range(iterations):
             image = functional.pad(self._on_torus(u), (margin, margin, margin, margin), mode="circular")
             u = _unit(functional.conv2d(image, transposed))
-        # a kernel of zeros, or with a number that is not finite, has no singular vector
+        # a zero or non-finite kernel has no leading singular vector
         known = torch.isfinite(u).all() & (u.square().sum() > 0.5)
         self.direction = torch.where(known, u, self.direction)
 

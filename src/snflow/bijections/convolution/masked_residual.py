@@ -18,31 +18,32 @@ from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.probes import sum_event
 
 _SHARE = 0.55
-"""A step divides by at least this share of the largest possible slope: with more than a half every step contracts."""
+"""Steps of the inverse divide by at least this fraction of the largest possible slope; above ½, they contract."""
 
 
 @final
 class MaskedResidualConv2d(Bijection):
     """z = t ⊙ x + w₃ ⋆ φ(w₂ ⋆ φ(w₁ ⋆ x + b₁) + b₂), masked: a triangular Jacobian, log|det| = Σ log of its diagonal.
 
-    The hidden layers hold K copies of the channels. In the order of rows, columns and channels each pixel of each copy
-    depends on earlier pixels with free weights and on itself with a positive weight. t > 0, and φ is the ELU, whose
-    slope lies in (0, 1], so that the diagonal is positive: between t and its value if all slopes were one.
+    The hidden layers have K copies of the channels. With elements ordered by row, column and channel, each element of
+    each copy depends on earlier elements with unconstrained weights and on the same element with a positive weight.
+    t > 0, and φ is the ELU, whose slope lies in (0, 1], so that the diagonal is positive: it is bounded below by t, and
+    above by its value for slopes of one.
 
-    The inverse is MintNet's iteration x ← x − (f(x) − z)/s, with s the diagonal at x but at least 0.55 of its largest
-    possible value: then each element contracts once those before it have converged, and the iteration converges from
-    any start. It stops at 8e-6 of max(1, |x|) in float32 and at 1e-9 in float64; gradients are those of the exact
-    solution.
+    The inverse is MintNet's iteration x ← x − (f(x) − z)/s, where s is the diagonal at x, but at least 0.55 times its
+    upper bound. Then the iteration is a contraction in each element once the earlier elements have converged, and it
+    converges from any starting point. It stops at an error of 8e-6 in float32 and 1e-9 in float64, relative to
+    max(1, |x|); gradients are those of the exact solution.
 
     Args:
         channels: C of images.
         groups: K.
-        kernel_size: side of the kernels, odd.
+        kernel_size: side length of the kernels, odd.
         reverse: whether to order pixels and channels from last to first.
-        context_shape: C, the size of a context vector that shifts the first hidden layer; ``None`` for no context.
+        context_shape: S, the size of a context vector that shifts the first hidden layer; ``None`` for no context.
 
     Shapes:
-        x, z: ``(batch, C, height, width)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
+        x, z: ``(batch, C, height, width)``; context: ``(batch, S)``; log_det: ``(batch,)``, nats.
 
     Raises:
         ConfigError: a count below one, or an even kernel.
@@ -85,7 +86,7 @@ class MaskedResidualConv2d(Bijection):
         self.weights = nn.ParameterList(
             torch.randn(a, b, kernel_size, kernel_size) * (0.5 / (b * kernel_size**2)) ** 0.5 for a, b in fans
         )
-        # their softplus is the weight of a pixel on itself: initially one over the number of summed groups
+        # their softplus is the weight of an element on itself, initially 1 / (number of summed groups)
         self.diagonals = nn.ParameterList(
             torch.full((a // channels, b // channels, channels), math.log(math.expm1(channels / b))) for a, b in fans
         )
@@ -115,7 +116,7 @@ class MaskedResidualConv2d(Bijection):
         with torch.no_grad():
             least = _SHARE * self._largest_slope()[:, None, None]
 
-            # 64 roundings in float32; in float64 the rounding of a steep f reaches 1e-10 and depends on the machine
+            # 64 machine epsilons in float32; in float64, rounding errors of a steep f reach 1e-10, varying by machine
             tolerance = max(64 * torch.finfo(z.dtype).eps, 1e-9)
 
             def step(x: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class MaskedResidualConv2d(Bijection):
         def solve_transposed(v: Tensor) -> Tensor:
             diagonal = self._through(solution, context, kernels)[1].detach()
             _, pull = pulled(lambda x: self._through(x, context, kernels)[0], solution)
-            # without its diagonal the matrix is strictly triangular: its powers vanish
+            # without its diagonal the matrix is strictly triangular, hence nilpotent: the iteration terminates
             return picard(lambda u: u + (v - pull(u)) / diagonal, v / diagonal, where="MaskedResidualConv2d, backward")
 
         return self._ordered(implicit_solution(solution, residual, solve_transposed))

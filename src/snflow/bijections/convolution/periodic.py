@@ -1,4 +1,4 @@
-"""Periodic convolutions, inverted by the Fourier transform."""
+"""Periodic convolutions, inverted in Fourier space."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from snflow.errors import NotInvertibleError, check_count, check_kernel
 class PeriodicConv2d(Bijection):
     """ẑ(f) = ŵ(f) x̂(f) at each frequency f, log|det| = Σ_f log|det ŵ(f)|: a convolution with periodic boundaries.
 
-    At each frequency ŵ(f) is a complex C×C matrix: O(C³) per frequency for the exact log-determinant and for the
-    inverse, O(C² H W + C H W log(H W)) for z.
+    ŵ(f) is a complex C×C matrix: the exact log-determinant and the inverse cost O(C³) per frequency, and z costs
+    O(C² H W + C H W log(H W)).
 
     Args:
-        channels: C, in and out.
+        channels: C, the number of input and output channels.
         kernel_size: k, odd; a kernel larger than the image wraps around it.
         bias: whether to add b, one number per channel.
 
@@ -53,7 +53,7 @@ class PeriodicConv2d(Bijection):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         size = tuple(x.shape[2:])
         matrices = self._matrices(size)
-        # torch refuses the Fourier transform of an empty batch
+        # torch has no Fourier transform of an empty batch
         z = x if not len(x) else self._product(matrices, x, size)
         return z if self.bias is None else z + self.bias[:, None, None], self._log_det(matrices, size).expand(len(x))
 
@@ -84,7 +84,7 @@ class PeriodicConv2d(Bijection):
         return x.to(z.dtype)
 
     def _matrices(self, size: Shape) -> Tensor:
-        """ŵ(f) at the frequencies of a real transform, with shape ``(H, W // 2 + 1, C, C)``."""
+        """ŵ(f) at the frequencies of a real-valued transform, with shape ``(H, W // 2 + 1, C, C)``."""
         height, width = size
         offset = torch.arange(self.weight.shape[-1], device=self.weight.device) - self.weight.shape[-1] // 2
         places = (offset[:, None] % height) * width + offset[None, :] % width
@@ -95,7 +95,7 @@ class PeriodicConv2d(Bijection):
         return matrices
 
     def _log_det(self, matrices: Tensor, size: Shape) -> Tensor:
-        """Σ over all frequencies; those that a real transform leaves out mirror the others."""
+        """Sum over all frequencies; those omitted by the real-valued transform are counted by symmetry."""
         by_frequency = torch.linalg.slogdet(matrices).logabsdet
         times = torch.full((size[1] // 2 + 1,), 2.0, dtype=by_frequency.dtype, device=by_frequency.device)
         times[0] = 1.0
@@ -110,9 +110,9 @@ class PeriodicConv2d(Bijection):
         if not bool(torch.isfinite(log_det)):
             raise NotInvertibleError(
                 self.label,
-                expected="a kernel with an inverse at each frequency",
+                expected="a kernel that is invertible at each frequency",
                 got="a singular or non-finite kernel",
-                fix="go back to an earlier checkpoint; train with a smaller learning rate",
+                fix="return to an earlier checkpoint, or train with a smaller learning rate",
             )
 
     def extra_repr(self) -> str:

@@ -26,33 +26,34 @@ SeriesName = Literal["auto", "unbiased", "truncated", "exact"]
 """How log|det(I + J_g)| is computed in training."""
 
 _SMALL = 3
-"""Up to this many elements the full Jacobian costs no more than a series."""
+"""Number of elements up to which the full Jacobian costs no more than a series."""
 _EVAL_TERMS = 20
-"""Terms that are always included in ``eval()``, where variance matters more than time."""
+"""Number of terms that are always included in ``eval()``, where variance matters more than speed."""
 
 
 @final
 class InvertibleResidual(Bijection):
     """z = x + g(x), ‖J_g‖ < 1, log|det(I + J_g)| = Σₖ (−1)ᵏ⁺¹ tr(J_gᵏ)/k, for any contractive network g.
 
-    In ``train()`` random vectors estimate the traces, and the series has a random number of terms, weighted by their
-    inverse probability (``"unbiased"``), or a fixed number (``"truncated"``, biased); or the log-determinant is that of
-    the full Jacobian (``"exact"``). The gradient is the Neumann series, whose memory does not grow with its terms. In
-    ``eval()`` value and gradient are exact up to ``exact_dimensions``, with D passes and O(D³) per row; above, the
-    log-determinant is an unbiased estimate and ``log_det_kind`` is ``"estimate"``.
+    In ``train()`` the traces are estimated with random vectors, and the series has either a random number of terms,
+    weighted by their inverse probabilities (``"unbiased"``), or a fixed number (``"truncated"``, biased); with
+    ``"exact"``, the log-determinant is computed from the full Jacobian instead. The gradient is a Neumann series, whose
+    memory does not grow with the number of terms. In ``eval()`` value and gradient are exact up to
+    ``exact_dimensions``, at the cost of D passes and O(D³) per row; above, the log-determinant is an unbiased estimate
+    and ``log_det_kind`` is ``"estimate"``.
 
-    The inverse is the fixed point of x = z − g(x), computed by Anderson's iteration until each row has converged, with
-    the gradient of the exact solution.
+    The inverse is the fixed point of x = z − g(x), computed by Anderson acceleration until each row has converged;
+    gradients are those of the exact solution.
 
     Args:
-        net: g, from ``(batch, *event)`` to the same shape; with a context g(x, context). Its Lipschitz constant must be
-            below one: see :class:`~snflow.nets.LipschitzNet`.
+        net: g, from ``(batch, *event)`` to the same shape; with a context, g(x, context). Its Lipschitz constant must
+            be below one: see :class:`~snflow.nets.LipschitzNet`.
         event_shape: the shape of one event; an int D for vectors ``(D,)``.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
-        log_det: ``"unbiased"``, ``"truncated"`` or ``"exact"``, in training; ``"auto"`` is exact for D ≤ 3 and unbiased
-            above.
-        terms: terms of the truncated series, or the number that the unbiased one always includes.
-        probes: random vectors per row.
+        log_det: the method in training, ``"unbiased"``, ``"truncated"`` or ``"exact"``; ``"auto"`` is ``"exact"`` for
+            D ≤ 3 and ``"unbiased"`` above.
+        terms: number of terms of the truncated series, or of the terms that the unbiased series always includes.
+        probes: number of random vectors per row.
         exact_dimensions: the largest D for which ``eval()`` computes the full Jacobian.
 
     Shapes:
@@ -61,7 +62,7 @@ class InvertibleResidual(Bijection):
     Raises:
         ConfigError: a count below one, an unknown option, or a network whose Lipschitz bound is one or more.
         ShapeError: the network changes the shape.
-        ConvergenceError: the inverse did not converge for some rows: g does not contract there.
+        ConvergenceError: the inverse did not converge for some rows, where g is not contractive.
 
     References:
         Behrmann et al. (2019), Invertible residual networks; Chen et al. (2019), Residual flows, eq. 6 and 8.
@@ -120,7 +121,7 @@ class InvertibleResidual(Bijection):
         return implicit_fixed_point(lambda x: z - g(x), z, where="InvertibleResidual", iterations=500)
 
     def estimated_log_det(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """log|det(I + J_g)| as estimated in training, with new random numbers at each call.
+        """log|det(I + J_g)| as estimated in training, with new random vectors at each call.
 
         Args:
             x: data, with shape ``(batch, *event)``.
@@ -138,7 +139,7 @@ class InvertibleResidual(Bijection):
         """z and its log-determinant, from the full Jacobian."""
         if not len(x):
             return x + g(x), x.new_zeros(0)
-        if under_transform():  # torch.func differentiates functions only
+        if under_transform():  # a transform differentiates functions, not tensors
             return x + g(x), jacobian_log_det(lambda v: v + g(v), x)
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -180,7 +181,7 @@ def log_det_spread(
         repeats: number of estimates, two or more.
 
     Returns:
-        Both in nats, with shape ``(batch,)``; the standard error of the mean is the standard deviation over √repeats.
+        Both in nats, with shape ``(batch,)``; the standard error of the mean is the standard deviation / √repeats.
 
     Example:
         >>> import torch, snflow

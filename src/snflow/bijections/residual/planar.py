@@ -18,12 +18,13 @@ from snflow.numerics.root_finding import implicit_inverse
 class Planar(Bijection):
     """z = x + û tanh(wᵀx + b), log|det| = log(1 + û·w (1 − tanh²)): moves x along û by its distance from a plane.
 
-    û = u + (softplus(u·w) − 1 − u·w) w/‖w‖² satisfies û·w > −1, so that the map is one-to-one. The inverse needs one
-    scalar root per row: a with a + û·w tanh(a) = wᵀz + b, then x = z − û tanh(a). O(D) in both directions.
+    û = u + (softplus(u·w) − 1 − u·w) w/‖w‖² satisfies û·w > −1, so that the map is invertible. The inverse needs one
+    scalar root search per row, for a with a + û·w tanh(a) = wᵀz + b; then x = z − û tanh(a). Both directions cost O(D).
 
     Args:
         features: D.
-        context_shape: C, the size of a context vector that shifts u, w and b by a linear map; ``None`` for no context.
+        context_shape: C, the size of a context vector, a linear map of which is added to u, w and b; ``None`` for no
+            context.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
@@ -79,14 +80,15 @@ class Planar(Bijection):
 
 @final
 class Radial(Bijection):
-    """z = x + β h (x − x₀), h = 1/(α + ‖x − x₀‖): moves x towards a point or away from it.
+    """z = x + β h (x − x₀), h = 1/(α + ‖x − x₀‖): moves x toward a point or away from it.
 
-    log|det| = (D − 1) log(1 + β h) + log(1 + α β h²). α = softplus(α̂) and β = softplus(β̂) − α make it one-to-one. The
-    inverse solves a quadratic equation for ‖x − x₀‖ in closed form. O(D) in both directions.
+    log|det| = (D − 1) log(1 + β h) + log(1 + α β h²). With α = softplus(α̂) and β = softplus(β̂) − α the map is
+    invertible. The inverse solves a quadratic equation for ‖x − x₀‖ in closed form. Both directions cost O(D).
 
     Args:
         features: D.
-        context_shape: C, the size of a context vector that shifts x₀, α̂ and β̂ by a linear map; ``None`` for no context.
+        context_shape: C, the size of a context vector, a linear map of which is added to x₀, α̂ and β̂; ``None`` for no
+            context.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
@@ -123,7 +125,7 @@ class Radial(Bijection):
         centre, alpha, beta = self._parameters_for(context)
         away = z - centre
         image = _norm(away)
-        # r² + (α + β − R) r − α R = 0; the form of the root without cancellation
+        # r² + (α + β − R) r − α R = 0, with a formula for the root that avoids cancellation
         half = (alpha + beta - image) / 2
         root = (half.square() + alpha * image).sqrt()
         radius = torch.where(half > 0, alpha * image / (half.abs() + root), half.abs() + root)
@@ -142,5 +144,5 @@ class Radial(Bijection):
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    # the square root has no derivative at zero: the gradient of a point at the centre would be NaN
+    # the square root is not differentiable at zero: the gradient for a point at the center would be NaN
     return vectors.square().sum(1).clamp_min(torch.finfo(vectors.dtype).tiny).sqrt()

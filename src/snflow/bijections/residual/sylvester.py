@@ -18,10 +18,10 @@ from snflow.numerics.root_finding import implicit_inverse
 
 @final
 class ConditionedParameters(nn.Module):
-    """p = p₀ + A c: one vector of parameters for all rows, or one per row by a linear map of its context.
+    """p = p₀ + A c: one parameter vector for all rows, or one per row by a linear map of its context.
 
     Args:
-        where: the layer, for errors.
+        where: the name of the layer, for error messages.
         count: P.
         context_shape: C, the size of the context vector c; ``None`` for no context.
 
@@ -52,23 +52,25 @@ class ConditionedParameters(nn.Module):
 
 
 Basis = Literal["householder", "orthogonal", "triangular"]
-"""Columns of a product of reflections, the orthogonal factor of a free matrix, or columns of the identity."""
+"""Columns of a product of reflections, the Q factor of an unconstrained matrix, or columns of the identity."""
 
 
 @final
 class Sylvester(Bijection):
-    """z = x + Q R tanh(R̃ Qᵀx + b), log|det| = Σ log(1 + rᵢᵢ r̃ᵢᵢ (1 − tanh²)): M planar flows at once.
+    """z = x + Q R tanh(R̃ Qᵀx + b), log|det| = Σ log(1 + rᵢᵢ r̃ᵢᵢ (1 − tanh²)): a planar flow with M units.
 
-    Q has M orthonormal columns, R and R̃ are upper triangular with diagonals in (−1, 1), so that the map is one-to-one
-    and its determinant costs O(M). The inverse solves for Qᵀx from its last element to its first, one scalar root each.
+    Q has M orthonormal columns; R and R̃ are upper triangular with diagonals in (−1, 1), so that the map is invertible
+    and its determinant costs O(M). The inverse solves for Qᵀx from its last element to its first, with one scalar root
+    search per element.
 
     Args:
         features: D.
         units: M, at most D; ``None`` for D.
-        basis: Q: ``"householder"`` by M reflections, ``"orthogonal"`` by the QR factors of a free matrix,
-            ``"triangular"`` for the first M features: put a permutation between two such layers.
-        context_shape: C, the size of a context vector that shifts R, R̃ and b by a linear map; ``None`` for no
-            context. Q does not depend on it.
+        basis: Q: ``"householder"`` for a product of M reflections, ``"orthogonal"`` for the Q factor of an
+            unconstrained matrix, ``"triangular"`` for the first M unit vectors; place a permutation between two layers
+            of the last kind.
+        context_shape: C, the size of a context vector, a linear map of which is added to R, R̃ and b; ``None`` for no
+            context. Q does not depend on the context.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.
@@ -103,7 +105,7 @@ class Sylvester(Bijection):
             check_count("Sylvester", option, count)
         if units > features:
             raise ConfigError(
-                "Sylvester", expected=f"{features} units at most", got=str(units), fix="Q has orthonormal columns"
+                "Sylvester", expected=f"at most {features} units", got=str(units), fix="use units=None for the largest"
             )
         self.event_shape = (features,)
         self.features, self.units, self.basis = features, units, basis
@@ -129,7 +131,7 @@ class Sylvester(Bijection):
         heights: list[Tensor] = []
         log_slopes = torch.zeros_like(z[:, 0])
         for unit in reversed(range(self.units)):
-            # the contributions of the later units, already known, inside and outside the tanh
+            # the contributions of the later units, which are known already, inside and outside the tanh
             shift, offset = bias[:, unit].expand(z.shape[0]), torch.zeros_like(z[:, 0])
             for later, (y, height) in enumerate(zip(reversed(found), reversed(heights), strict=True), unit + 1):
                 shift = shift + inner[:, unit, later] * y
@@ -181,17 +183,17 @@ def _diagonal(matrices: Tensor) -> Tensor:
 class GeneralizedSylvester(Bijection):
     """z = x + Wᵀ f(W x), log|det| = Σ log(1 + ∂fᵢ/∂yᵢ), W orthogonal, f autoregressive: a Sylvester flow with networks.
 
-    fᵢ(y) = Σₖ uₖ tanh(wₖ yᵢ + bₖ) + t with parameters predicted by a masked network from y₁ … yᵢ₋₁ and with a slope
-    above −1, so that the map is one-to-one. The inverse solves for W x from the first element to the last, one scalar
-    root each.
+    fᵢ(y) = Σₖ uₖ tanh(wₖ yᵢ + bₖ) + t, with parameters predicted from y₁ … yᵢ₋₁ by a masked network. Its slope exceeds
+    −1, so that the map is invertible. The inverse solves for W x from the first element to the last, with one scalar
+    root search per element.
 
     Args:
         features: D.
         units: number of tanh units of each fᵢ.
         width: units of each hidden layer of the masked network.
-        depth: number of its hidden layers.
-        context_shape: C, the size of a context vector that the network sees; ``None`` for no context.
-        activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``, between its layers.
+        depth: number of hidden layers of the network.
+        context_shape: C, the size of the context vector passed to the network; ``None`` for no context.
+        activation: the activation function, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
 
     Shapes:
         x, z: ``(batch, D)``; context: ``(batch, C)``; log_det: ``(batch,)``, nats.

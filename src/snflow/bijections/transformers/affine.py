@@ -46,8 +46,7 @@ class AffineTransformer(Transformer):
     """z = x exp(s) + t, log dz/dx = s = c tanh(h₀/c), t = h₁ (Dinh et al. 2017, eq. 7).
 
     Args:
-        largest_log_scale: c, the bound on |s| in nats: without it exp(s) may overflow on data far from the training
-            data.
+        largest_log_scale: c, the bound on |s| in nats; without it exp(s) may overflow far from the training data.
 
     Raises:
         ConfigError: the bound is not a positive number.
@@ -68,7 +67,7 @@ class AffineTransformer(Transformer):
                 "AffineTransformer",
                 expected="largest_log_scale > 0",
                 got=str(largest_log_scale),
-                fix="5 allows factors from 1/148 to 148",
+                fix="use 5, for scaling factors from 1/148 to 148",
             )
         self.largest_log_scale = largest_log_scale
 
@@ -83,12 +82,12 @@ class AffineTransformer(Transformer):
         return (z - shift) * (-s).exp(), (-s).expand_as(z)
 
     def decode(self, z: Tensor, h: Tensor) -> Tensor:
-        """x = (z − t) exp(−s) alone."""
+        """x = (z − t) exp(−s), without the log-slope."""
         s, shift = self._scale_and_shift(h)
         return (z - shift) * (-s).exp()
 
     def _scale_and_shift(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        # unbind, not h[0] and h[1]: one node of the graph, whose gradient is one stack and no sum of padded halves
+        # unbind is a single graph node, whose gradient is a stack; those of h[0] and h[1] would be padded and summed
         free, shift = h.unbind()
         return self.largest_log_scale * torch.tanh(free / self.largest_log_scale), shift
 
@@ -101,12 +100,12 @@ class AffineTransformer(Transformer):
 class GatedTransformer(Transformer):
     """z = σ x + (1 − σ) m, log dz/dx = log σ, σ = sigmoid(c tanh(h₀/c) + bias), m = h₁ (Kingma et al. 2016).
 
-    The update of an LSTM: σ is below one, so that values are blended and do not explode; it begins near one, where the
-    layer is near the identity. It is meant for the fast direction of an inverse autoregressive flow. The bound c = 5 is
-    ours: a gate that has closed on a distant point gets no gradient to open again.
+    The LSTM-style update: since σ < 1, z interpolates between x and m and cannot explode. Initially σ is near one, so
+    that the layer is close to the identity. The transformer is meant for the fast direction of an inverse
+    autoregressive flow. The bound c = 5 is not in the paper; it keeps the gradient of a closed gate from vanishing.
 
     Args:
-        bias: added to h₀; the paper recommends 1 or 2.
+        bias: constant added to the log-odds of the gate; the paper recommends 1 or 2.
 
     Example:
         >>> import torch
@@ -144,8 +143,8 @@ class GatedTransformer(Transformer):
 class TanhTransformer(Transformer):
     """z = x + Σₖ uₖ tanh(wₖ x + bₖ) + t, uₖ wₖ > −1/K: the scalar map of a Sylvester flow.
 
-    hᵢ are K products uₖ wₖ, unconstrained, K log-weights, K biases and t. The inverse is a root search in a bracket of
-    width 2 Σ|uₖ|, with implicit gradients.
+    hᵢ consists of K unconstrained parameters for the products uₖ wₖ, K log-weights, K biases and t. The inverse is a
+    root search in a bracket of width 2 Σ|uₖ|, with implicit gradients.
 
     Args:
         units: K.

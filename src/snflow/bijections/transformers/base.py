@@ -1,4 +1,4 @@
-"""The contract of a transformer: a monotone map of each element, with parameters supplied by a layer."""
+"""The interface of a transformer: a monotone map of each element, with parameters supplied by a layer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from snflow.errors import CheckedConstructor
 
 
 class Transformer(nn.Module, metaclass=CheckedConstructor):
-    """zᵢ = τ(xᵢ; hᵢ) and log dzᵢ/dxᵢ: what a coupling, an autoregressive or an element-wise layer does to an element.
+    """zᵢ = τ(xᵢ; hᵢ) and log dzᵢ/dxᵢ: the scalar map of a coupling, autoregressive or element-wise layer.
 
-    The layer supplies the parameters h, the transformer uses them. Parameters of zero should give the identity or a
-    map near it, because a network that begins with zeros then begins there.
+    The layer supplies the parameters h. For h = 0 the map should be the identity or close to it, so that a layer whose
+    network is initialized to zero starts near the identity.
 
-    **To write one**, set ``parameters_per_element`` and implement the two directions; they may not mix elements.
+    **To write a transformer**, set ``parameters_per_element`` and implement the two directions; they must not mix
+    elements.
 
     Attributes:
         parameters_per_element: P, the number of parameters hᵢ.
 
     References:
-        Papamakarios et al. (2021), Normalizing flows for probabilistic modeling and inference, section 3.1: the name.
+        Papamakarios et al. (2021), Normalizing flows for probabilistic modeling and inference, section 3.1, for the
+        term.
     """
 
     parameters_per_element: int
@@ -48,11 +50,11 @@ class Transformer(nn.Module, metaclass=CheckedConstructor):
         return self.inverse(z, h)[0]
 
     def prepare(self, h: Tensor) -> Any:
-        """Compute what depends on the parameters only; the three methods above take the result in place of h.
+        """Precompute quantities that depend on the parameters only; the other methods accept the result in place of h.
 
-        A layer whose batch shares the parameters calls it once as long as they do not change. By default h itself.
+        A layer whose parameters are shared by the batch caches the result until they change. The default is h itself.
 
         Args:
-            h: with shape ``(P, 1, *event)``.
+            h: parameters, with shape ``(P, 1, *event)``.
         """
         return h

@@ -1,4 +1,4 @@
-"""Monotone networks as transformers: mixtures of logistics, sigmoidal, integral and sum-of-squares."""
+"""Monotone transformers: logistic mixtures, sigmoidal and integral networks, and sum-of-squares polynomials."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LARGEST = 5.0
 
 @final
 class LogisticMixtureTransformer(Transformer):
-    """z = exp(a) logit(Σₖ πₖ σ((x − μₖ)/sₖ)) + b: the CDF of a mixture of logistics, followed by a logit (Flow++).
+    """z = exp(a) logit(Σₖ πₖ σ((x − μₖ)/sₖ)) + b: the CDF of a logistic mixture, followed by a logit (Flow++).
 
-    hᵢ are K log-weights, K means, K log-scales, a and b. Parameters of zero place the means between −1 and 1, so that
+    hᵢ consists of K log-weights, K means, K log-scales, a and b. For h = 0 the means are spread over [−1, 1], so that
     the components differ. The inverse is a root search with implicit gradients.
 
     Args:
@@ -69,8 +69,8 @@ class LogisticMixtureTransformer(Transformer):
 class SigmoidalTransformer(Transformer):
     """z = τ_L(… τ₁(x)), τ(x) = logit(Σₖ wₖ σ(aₖ x + bₖ)): a monotone network whose weights are the parameters.
 
-    hᵢ are K log-weights, K log-slopes and K shifts for each of the L layers. Parameters of zero place the shifts
-    between −1 and 1. The inverse is a root search with implicit gradients.
+    hᵢ consists of K log-weights, K log-slopes and K shifts for each of the L layers. For h = 0 the shifts are spread
+    over [−1, 1]. The inverse is a root search with implicit gradients.
 
     Args:
         units: K.
@@ -81,7 +81,7 @@ class SigmoidalTransformer(Transformer):
         ConvergenceError: in the inverse, no root was found for some elements.
 
     References:
-        Huang et al. (2018), Neural autoregressive flows, eq. 8, the deep sigmoidal flow.
+        Huang et al. (2018), Neural autoregressive flows, eq. 8 (deep sigmoidal flow).
 
     Example:
         >>> import torch
@@ -127,14 +127,14 @@ _LEAST_SLOPE = 1e-3
 class IntegralTransformer(Transformer):
     """z = ∫₀ˣ g(t; h) dt + β, log dz/dx = log g(x; h), g > 0 a network: an unconstrained monotone network.
 
-    On [−B, B] the integral is computed by Gauss–Legendre quadrature; outside, g keeps its value at the border and z is
-    linear. hᵢ are E further inputs of g, and β. All elements share one g. The inverse is a root search with implicit
-    gradients.
+    On [−B, B] the integral is computed by Gauss–Legendre quadrature; outside, g is constant and z is linear. hᵢ
+    consists of E additional inputs of g, and β. All elements share the same g. The inverse is a root search with
+    implicit gradients.
 
     Args:
         embedding: E.
         width: units of each of the two hidden layers of g.
-        nodes: number of nodes of the quadrature.
+        nodes: number of quadrature nodes.
         bound: B, in the units of x.
 
     Raises:
@@ -187,8 +187,8 @@ class IntegralTransformer(Transformer):
 class SumOfSquaresTransformer(Transformer):
     """z = β + ∫₀ˣ (ε + Σₖ pₖ(t)²) dt, K polynomials of degree R: an increasing polynomial of degree 2R + 1.
 
-    hᵢ are the K (R + 1) coefficients and β. Parameters of zero give nearly the identity. Outside [−B, B] the map is
-    linear, so that distant points do not overflow. The inverse is a root search with implicit gradients.
+    hᵢ consists of the K (R + 1) coefficients and β. For h = 0 the map is close to the identity. Outside [−B, B] it is
+    linear, to avoid overflow at distant points. The inverse is a root search with implicit gradients.
 
     Args:
         polynomials: K.
@@ -218,12 +218,12 @@ class SumOfSquaresTransformer(Transformer):
         _check_bound("SumOfSquaresTransformer", bound)
         self.polynomials, self.degree, self.bound = polynomials, degree, bound
         self.parameters_per_element = polynomials * (degree + 1) + 1
-        # Σ p² = 1 at zero, and slightly different slopes: equal polynomials would stay equal
+        # for h = 0, Σ p² ≈ 1, with slightly different slopes: identical polynomials would remain identical
         first = torch.zeros(polynomials, degree + 1)
         first[:, 0] = ((1 - _LEAST_SLOPE) / polynomials) ** 0.5
         first[:, 1] = 0.05 * (torch.arange(polynomials) - (polynomials - 1) / 2)
         self.register_buffer("first", first, persistent=False)
-        # tⁱ is as large as Bⁱ: in these units all coefficients have similar effects
+        # scaled by B⁻ⁱ, so that all coefficients have effects of similar size on [−B, B]
         self.register_buffer("units", torch.tensor([bound ** -float(i) for i in range(degree + 1)]), persistent=False)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,4 +242,4 @@ class SumOfSquaresTransformer(Transformer):
 
 def _check_bound(where: str, bound: float) -> None:
     if not 0 < bound < float("inf"):
-        raise ConfigError(where, expected="bound > 0", got=str(bound), fix="5 suits standardised data")
+        raise ConfigError(where, expected="bound > 0", got=str(bound), fix="use 5 for standardized data")

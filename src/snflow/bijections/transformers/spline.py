@@ -1,4 +1,4 @@
-"""Spline transformers: linear, quadratic, cubic and rational-quadratic, on an interval or on the circle."""
+"""Spline transformers: linear, quadratic, cubic and rational-quadratic, on an interval or on a circle."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from snflow.numerics.splines import (
 )
 
 _MIN = 1e-3
-"""The smallest width and height of a bin, as a share of the box, and the smallest slope at a knot."""
+"""The smallest width and height of a bin, as a fraction of the box, and the smallest slope at a knot."""
 
 
 class _Spline(Transformer):
-    """A spline of K pieces on [−B, B], with bins that each take at least a share of 1e-3 of the box."""
+    """A spline with K bins on [−B, B], each of which takes up at least a fraction of 1e-3 of the box."""
 
     def __init__(self, bins: int, tail_bound: float, parameters: int) -> None:
         super().__init__()
@@ -44,14 +44,15 @@ class _Spline(Transformer):
 class LinearSplineTransformer(_Spline):
     """z = s(x) with K linear pieces of equal width on [−B, B], the identity outside (Müller et al. 2019, §4.1).
 
-    hᵢ are K log-heights; zeros are the identity. The slope jumps at the knots. Both directions are in closed form.
+    hᵢ consists of K log-heights; h = 0 gives the identity. The slope is discontinuous at the knots. Both directions
+    have a closed form.
 
     Args:
         bins: K.
         tail_bound: B, in the units of x.
 
     Raises:
-        ConfigError: fewer than one bin or more than fit into the box, or a box without a size.
+        ConfigError: fewer than one bin, too many bins for the box, or an empty box.
 
     Example:
         >>> import torch
@@ -75,14 +76,14 @@ class LinearSplineTransformer(_Spline):
 class QuadraticSplineTransformer(_Spline):
     """z = s(x) with K quadratic pieces on [−B, B] and a continuous slope (Müller et al. 2019, §4.2).
 
-    hᵢ are K log-widths and K + 1 log-slopes; zeros are the identity. Both directions are in closed form.
+    hᵢ consists of K log-widths and K + 1 log-slopes; h = 0 gives the identity. Both directions have a closed form.
 
     Args:
         bins: K.
         tail_bound: B, in the units of x.
 
     Raises:
-        ConfigError: fewer than one bin or more than fit into the box, or a box without a size.
+        ConfigError: fewer than one bin, too many bins for the box, or an empty box.
 
     Example:
         >>> import torch
@@ -108,15 +109,15 @@ class QuadraticSplineTransformer(_Spline):
 class CubicSplineTransformer(_Spline):
     """z = s(x) with K cubic pieces on [−B, B] and a continuous slope (Durkan et al. 2019).
 
-    hᵢ are K log-widths, K log-heights and the slopes at both ends; zeros are the identity. The inverse is a root search
-    with implicit gradients: the closed form for the roots of cubics suffers from cancellation.
+    hᵢ consists of K log-widths, K log-heights and the slopes at both ends; h = 0 gives the identity. The inverse is a
+    root search with implicit gradients, since the closed form for the roots of cubics suffers from cancellation.
 
     Args:
         bins: K.
         tail_bound: B, in the units of x.
 
     Raises:
-        ConfigError: fewer than one bin or more than fit into the box, or a box without a size.
+        ConfigError: fewer than one bin, too many bins for the box, or an empty box.
         ConvergenceError: in the inverse, no root was found for some elements.
 
     Example:
@@ -143,18 +144,18 @@ class CubicSplineTransformer(_Spline):
 class RationalQuadraticTransformer(Transformer):
     """z = s(x), log s'(x): a monotone rational-quadratic spline on [−B, B], the identity outside (Durkan et al. 2019).
 
-    hᵢ are K log-widths, K log-heights and K − 1 slopes, unconstrained; zeros are the identity. Both directions are in
-    closed form.
+    hᵢ consists of K log-widths, K log-heights and K − 1 slopes, all unconstrained; h = 0 gives the identity. Both
+    directions have a closed form.
 
     Args:
         bins: K.
         tail_bound: B, in the units of x.
-        min_bin_width: the smallest width of a bin, as a share of the box.
-        min_bin_height: the smallest height of a bin, as a share of the box.
+        min_bin_width: the smallest width of a bin, as a fraction of the box.
+        min_bin_height: the smallest height of a bin, as a fraction of the box.
         min_derivative: the smallest slope at a knot.
 
     Raises:
-        ConfigError: fewer than one bin, a box without a size, or minimal sizes that leave the bins no room.
+        ConfigError: fewer than one bin, an empty box, or minimum bin sizes that do not fit into the box.
 
     Example:
         >>> import torch
@@ -181,14 +182,14 @@ class RationalQuadraticTransformer(Transformer):
                 "RationalQuadraticTransformer",
                 expected=f"min_bin_width and min_bin_height between 0 and 1/bins = {1 / bins:.3g}",
                 got=f"{min_bin_width} and {min_bin_height}",
-                fix="they are shares of the box",
+                fix="they are fractions of the box",
             )
         if not 0 < min_derivative < 1:
             raise ConfigError(
                 "RationalQuadraticTransformer",
                 expected="0 < min_derivative < 1",
                 got=str(min_derivative),
-                fix="the paper takes 1e-3",
+                fix="the paper uses 1e-3",
             )
         self.bins, self.tail_bound = bins, tail_bound
         self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
@@ -203,12 +204,12 @@ class RationalQuadraticTransformer(Transformer):
         return inverse_spline(z, self._knots(h, z))
 
     def decode(self, z: Tensor, h: Tensor | SplineKnots) -> Tensor:
-        """x = s⁻¹(z) alone."""
+        """x = s⁻¹(z), without the log-slope."""
         return inverse_spline_value(z, self._knots(h, z))
 
     def prepare(self, h: Tensor) -> SplineKnots:
         """The knots."""
-        # contiguous by element: the rounding of the vectorised softplus depends on the position in memory
+        # contiguous per element, since rounding in the vectorized softplus depends on the memory layout
         return self._knots_of(h[:, 0].movedim(0, -1).contiguous().movedim(-1, 0))
 
     def _knots(self, h: Tensor | SplineKnots, points: Tensor) -> SplineKnots:
@@ -233,15 +234,16 @@ class RationalQuadraticTransformer(Transformer):
 
 @final
 class CircularSplineTransformer(Transformer):
-    """z = wrap(s(wrap(x + φ))), log s': a spline of angles in [−π, π), smooth where the circle closes.
+    """z = wrap(s(wrap(x + φ))), log s': a spline of angles in [−π, π), with equal slopes at both ends.
 
-    hᵢ are K log-widths, K log-heights, K slopes and a rotation φ in radians. x is taken modulo 2π; z is in [−π, π].
+    hᵢ consists of K log-widths, K log-heights, K slopes and a rotation φ in radians. x is taken modulo 2π; z lies in
+    [−π, π].
 
     Args:
         bins: K.
 
     Raises:
-        ConfigError: fewer than one bin or more than fit onto the circle.
+        ConfigError: fewer than one bin, or too many bins for the circle.
 
     References:
         Rezende et al. (2020), Normalizing flows on tori and spheres, section 2.1.2; Durkan et al. (2019).
@@ -263,7 +265,7 @@ class CircularSplineTransformer(Transformer):
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = s(wrap(x + φ))."""
         z, log_slope = spline(_wrapped(x + h[-1]), self._knots(h, x))
-        # rounding must not carry an angle beyond ±π, where a uniform base has no density
+        # rounding must not move an angle beyond ±π, where the density of a uniform base distribution is zero
         return z.clamp(-math.pi, math.pi), log_slope
 
     def inverse(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,21 +286,21 @@ class CircularSplineTransformer(Transformer):
 
 
 def _check_bins(where: str, bins: int, tail_bound: float) -> None:
-    """Refuse a box without a size, and more bins than fit if each takes at least a share of 1e-3."""
+    """Raise an error for an empty box, or for too many bins of the smallest size."""
     _check_box(where, bins, tail_bound)
     if not bins < 1 / _MIN:
-        raise ConfigError(where, expected=f"{1 / _MIN - 1:.0f} bins at most", got=str(bins), fix="8 is usual")
+        raise ConfigError(where, expected=f"at most {1 / _MIN - 1:.0f} bins", got=str(bins), fix="use 8")
 
 
 def _check_box(where: str, bins: int, tail_bound: float) -> None:
     if bins < 1:
-        raise ConfigError(where, expected="bins >= 1", got=str(bins), fix="8 is usual")
+        raise ConfigError(where, expected="bins >= 1", got=str(bins), fix="use 8")
     if not 0 < tail_bound < float("inf"):
-        raise ConfigError(where, expected="tail_bound > 0", got=str(tail_bound), fix="5 suits standardised data")
+        raise ConfigError(where, expected="tail_bound > 0", got=str(tail_bound), fix="use 5 for standardized data")
 
 
 def _shared(h: Tensor, points: Tensor) -> Tensor:
-    """h as ``(P, *event)`` if the batch shares it, otherwise as it is, ``(P, batch, *event)``."""
+    """Return h as ``(P, *event)`` if the batch shares it, otherwise unchanged, ``(P, batch, *event)``."""
     return h[:, 0] if h.shape[1] == 1 != points.shape[0] else h
 
 
