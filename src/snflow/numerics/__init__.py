@@ -1,4 +1,4 @@
-"""Numerical methods as functions of tensors."""
+"""Numerical methods, as functions of tensors."""
 
 import lazy_loader as _lazy
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from snflow.errors import NotInvertibleError
 
 _SETTLED = 4
-"""Machine epsilons by which a Schur complement may still change when the recursion counts as converged."""
+"""Convergence threshold of the recursion: the change of a Schur complement, in machine epsilons."""
 _GROWTH = 1e4
-"""The largest growth of the factors relative to the matrix, four of sixteen digits; beyond, elimination is unstable."""
+"""The largest growth of the factors relative to the matrix, a loss of four of sixteen digits, that counts as stable."""
 _RESIDUAL = 1e-11
 """The largest accepted relative residual of a solve."""
 
@@ -45,10 +45,10 @@ class BlockToeplitz:
     size: int
 
     def complements(self) -> list[tuple[Tensor, int]]:
-        """The Schur complements S₁ = D, Sᵢ₊₁ = D − L Sᵢ⁻¹ U, each with the number of blocks for which it stands.
+        """The Schur complements S₁ = D, Sᵢ₊₁ = D − L Sᵢ⁻¹ U, each with its number of repetitions.
 
-        The recursion converges if the matrix is far from singular, and stops then: the last full S stands for all that
-        would follow.
+        If the matrix is far from singular, the recursion converges; it is then stopped, and the last full S is repeated
+        for the remaining blocks.
         """
         n = len(self.diagonal)
         full, rest = divmod(self.size, n)
@@ -94,7 +94,7 @@ class BlockToeplitzFactor:
 
     Attributes:
         matrix: A, in float64.
-        factors: the LU factors and pivots of each Schur complement, one entry for each block row.
+        factors: the LU factors and pivots of the Schur complement of each block row.
         log_abs_det: log|det A| in nats, a scalar.
 
     Example:
@@ -111,9 +111,9 @@ class BlockToeplitzFactor:
 
     @classmethod
     def of(cls, matrix: BlockToeplitz) -> BlockToeplitzFactor | None:
-        """Factorize A, or return ``None`` if that is unstable.
+        """Factorize A, or return ``None`` if the elimination is unstable.
 
-        It counts as stable if no block of the factors is more than 10⁴ times larger than the matrix, and if a solve
+        It counts as stable if no block of the factors is more than 10⁴ times as large as the matrix, and if a solve
         with a fixed right-hand side has a relative residual of at most 1e-11.
 
         References:
@@ -140,7 +140,7 @@ class BlockToeplitzFactor:
         return factor if small else None
 
     def condition(self) -> float:
-        """Largest over smallest pivot: a rough lower bound on the condition number."""
+        """The ratio of the largest to the smallest pivot: a rough lower bound on the condition number."""
         sizes = torch.cat([lu.diagonal().abs() for lu, _ in self.factors])
         return float(sizes.amax() / sizes.amin())
 
@@ -176,7 +176,7 @@ def _norm(block: Tensor) -> Tensor:
 
 
 def convolution_matrix(kernel: Tensor, height: int, width: int) -> Any:
-    """T(w) of a zero-padded convolution as a SciPy sparse matrix, events ordered by row, column, channel.
+    """T(w) of a zero-padded convolution as a SciPy sparse matrix, with elements ordered by row, column and channel.
 
     Args:
         kernel: w, with shape ``(C, C, k, k)``, k odd; zero taps are omitted.
@@ -184,7 +184,7 @@ def convolution_matrix(kernel: Tensor, height: int, width: int) -> Any:
         width: width of the image.
 
     Returns:
-        A ``(C·H·W, C·H·W)`` matrix in compressed columns, float64.
+        A ``(C·H·W, C·H·W)`` float64 matrix in compressed sparse column format.
 
     Example:
         >>> kernel = torch.zeros(1, 1, 3, 3)
@@ -211,11 +211,12 @@ def convolution_matrix(kernel: Tensor, height: int, width: int) -> Any:
 
 @dataclass(frozen=True)
 class SparseTriangular:
-    """T x = y for a sparse triangular T: substitution in compiled code, O(non-zeros) for each right-hand side.
+    """T x = y for a sparse triangular T: substitution in compiled code, O(nonzeros) for each right-hand side.
 
-    SuperLU keeps the given order and pivots on the diagonal, so that a triangular matrix has no fill-in. Of three
-    methods it was the fastest, measured with 16 channels on 14×14 pixels: 5 ms for 100 right-hand sides and 0.1 ms for
-    one, where ``spsolve_triangular`` takes 21 and 5 ms, and the banded ``dtbtrs`` 19 and 0.7 ms.
+    SuperLU is configured to keep the given order and to pivot on the diagonal, so that a triangular matrix has no
+    fill-in. It was the fastest of three methods, measured with 16 channels on 14×14 pixels: 5 ms for 100 right-hand
+    sides and 0.1 ms for one, compared with 21 and 5 ms for ``spsolve_triangular``, and 19 and 0.7 ms for the banded
+    ``dtbtrs``.
 
     Attributes:
         factor: SuperLU's factorization.
@@ -230,20 +231,20 @@ class SparseTriangular:
 
     @classmethod
     def of(cls, matrix: Any, owner: str) -> SparseTriangular:
-        """Prepare the solves of a triangular sparse matrix.
+        """Prepare solves with a sparse triangular matrix.
 
         Raises:
-            NotInvertibleError: it is singular or has a number that is not finite.
+            NotInvertibleError: the matrix is singular or has a non-finite entry.
         """
         if not (np.isfinite(matrix.data).all() and (np.abs(matrix.diagonal()) > 0).all()):
             raise NotInvertibleError(
-                owner, expected="an invertible weight", got="one with a zero on the diagonal, or a non-finite number"
+                owner, expected="an invertible weight", got="one with a zero on the diagonal or a non-finite entry"
             )
         options = {"SymmetricMode": True, "Equil": False}
         return cls(splu(matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options=options))
 
     def solve(self, rows: Tensor) -> Tensor:
-        """Solve T x = y for each row y of ``rows`` ``(m, n)``; dtype and device of the result are those of ``rows``."""
+        """Solve T x = y for each row y of ``rows`` ``(m, n)``; the result has the dtype and device of ``rows``."""
         return self._solve(rows, "N")
 
     def solve_transposed(self, rows: Tensor) -> Tensor:

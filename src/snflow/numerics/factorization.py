@@ -12,11 +12,11 @@ from torch import Tensor
 from snflow.errors import NotInvertibleError, NumericalWarning
 
 LEAST_ACCURACY = 1e-2
-"""The relative error of a solve, condition number × machine epsilon, above which to warn."""
+"""The relative error of a solve, condition number × machine epsilon, above which a warning is issued."""
 
 
 class Factor(Protocol):
-    """A factorization of A, by whatever algorithm."""
+    """A factorization of A, by any algorithm."""
 
     @property
     def log_abs_det(self) -> Tensor:
@@ -34,7 +34,7 @@ class Factor(Protocol):
 
 @dataclass(frozen=True)
 class LUFactor:
-    """P A = L U of one square matrix in float64: its log|det| in nats and its solves, each O(n²).
+    """P A = L U of a square matrix in float64: log|det A| in nats, and solves in O(n²) each.
 
     Attributes:
         factors: L below the diagonal and U above it, with shape ``(n, n)``.
@@ -58,14 +58,14 @@ class LUFactor:
 
         Args:
             matrix: A, with shape ``(n, n)``.
-            owner: the layer named in errors.
+            owner: the name of the layer, for error messages.
 
         Raises:
-            NotInvertibleError: A is singular or has a value that is not finite.
+            NotInvertibleError: A is singular or has a non-finite entry.
 
         Warns:
-            NumericalWarning: the ratio of the pivots, a rough lower bound on the condition number, leaves fewer than
-                two digits in a solve.
+            NumericalWarning: a solve has fewer than two correct digits, judging by the ratio of the pivots, a rough
+                lower bound on the condition number.
         """
         factors, pivots, _ = torch.linalg.lu_factor_ex(matrix.detach().double())
         sizes = factors.diagonal().abs()
@@ -76,7 +76,7 @@ class LUFactor:
                 owner,
                 expected="an invertible weight",
                 got=f"a {'singular' if finite else 'non-finite'} {len(matrix)}×{len(matrix)} matrix",
-                fix="go back to an earlier checkpoint; train with a smaller learning rate or a larger penalty weight",
+                fix="return to an earlier checkpoint, or train with a smaller learning rate or a larger penalty weight",
             )
         warn_of_condition(float(sizes.amax() / sizes.amin()), owner)
         return cls(factors, pivots, log_abs_det)
@@ -95,22 +95,22 @@ class LUFactor:
 
 
 def warn_of_condition(condition: float, owner: str) -> None:
-    """Warn if a condition number leaves fewer than two digits in a solve in float64."""
+    """Warn if, with this condition number, a float64 solve has fewer than two correct digits."""
     if condition * torch.finfo(torch.float64).eps > LEAST_ACCURACY:
-        message = f"{owner}: a weight with a condition number of about {condition:.0e}: its inverse is mostly rounding"
+        message = f"{owner}: the condition number of the weight is about {condition:.0e}: its inverse is inaccurate"
         warnings.warn(message, NumericalWarning, stacklevel=3)
 
 
 def reflect(x: Tensor, vectors: Tensor, *, transposed: bool = False) -> Tensor:
-    """x H₁ … H_K for rows x, with Hₖ = I − 2 vₖ vₖᵀ/‖vₖ‖²: an orthogonal map for any vectors.
+    """x H₁ … H_K for rows x, with Hₖ = I − 2 vₖ vₖᵀ/‖vₖ‖²: an orthogonal map.
 
     Args:
         x: rows, with shape ``(batch, D)``.
-        vectors: v, with shape ``(K, D)``; none of them zero.
-        transposed: whether to apply the transpose, which is the inverse, H_K … H₁.
+        vectors: v, nonzero, with shape ``(K, D)``.
+        transposed: whether to apply the transpose, H_K … H₁, which is the inverse.
 
     Returns:
-        Rows with the shape and the norms of x.
+        The rows, with the shape of x; norms are preserved.
 
     References:
         Tomczak & Welling (2016), Improving variational auto-encoders using Householder flow, eq. 6.

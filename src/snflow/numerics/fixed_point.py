@@ -11,7 +11,7 @@ from snflow.errors import ConvergenceError
 from snflow.numerics.implicit import implicit_solution
 
 RowMap = Callable[[Tensor], Tensor]
-"""A map of rows ``(batch, *event)`` to rows of that shape, independently of each other."""
+"""A map from ``(batch, *event)`` to the same shape, applied to each row independently."""
 
 
 def default_tolerance(dtype: torch.dtype) -> float:
@@ -33,7 +33,7 @@ def expand(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def failure(where: str, failed: Tensor, error: Tensor, iterations: int) -> ConvergenceError:
-    """The error that says how many rows did not converge, and by how much."""
+    """An error that reports how many rows did not converge, and the largest error."""
     worst = error[failed].nan_to_num(nan=torch.inf).max().item()
     return ConvergenceError(
         where,
@@ -54,22 +54,22 @@ def picard(
 ) -> Tensor:
     """x ← f(x) until max |f(x) − x| ≤ tolerance · max(1, |x|), for each row (Banach 1922).
 
-    If f has a Lipschitz constant L < 1, each iteration reduces the error by the factor L, and the remaining error is at
-    most L/(1 − L) times the last step. A converged row is no longer updated, so that its result does not depend on the
-    other rows.
+    If f has a Lipschitz constant L < 1, each iteration reduces the error by a factor of L, and the remaining error is
+    at most L/(1 − L) times the last step. A converged row is no longer updated, so that its result does not depend on
+    the other rows.
 
     Args:
-        function: f, row by row.
+        function: f, applied to each row independently.
         start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is returned unchanged.
-        tolerance: error of each row, relative to max(1, |x|); sixteen machine epsilons by default.
-        iterations: the largest number of evaluations of f.
-        where: the caller, for the error.
+        tolerance: error tolerance of each row, relative to max(1, |x|); sixteen machine epsilons by default.
+        iterations: the maximum number of evaluations of f.
+        where: the name of the caller, for error messages.
 
     Returns:
         The fixed points, with shape ``(batch, *event)``; no gradient flows through them.
 
     Raises:
-        ConvergenceError: some rows did not converge; the message says how many and by how much.
+        ConvergenceError: some rows did not converge; the message gives their number and the largest error.
 
     Example:
         >>> import torch
@@ -92,7 +92,7 @@ def picard(
 
 
 _RIDGE = 1e-12
-"""Relative ridge that keeps the small systems solvable when steps become parallel."""
+"""Relative ridge that keeps the small linear systems regular when steps become parallel."""
 
 
 @torch.no_grad()
@@ -107,23 +107,23 @@ def anderson(
 ) -> Tensor:
     """x ← Σ αᵢ f(xᵢ), α the affine weights that minimize ‖Σ αᵢ (f(xᵢ) − xᵢ)‖, for each row (Anderson 1965).
 
-    For an affine f this is GMRES: it needs far fewer evaluations than :func:`picard` if the Lipschitz constant is near
-    one. A step whose error exceeds twice the smallest so far is replaced by the Picard step from the best point, so
-    that it converges for every contraction. A converged row is no longer updated.
+    For an affine f this is equivalent to GMRES: it needs far fewer evaluations than :func:`picard` if the Lipschitz
+    constant is near one. A step whose error exceeds twice the smallest so far is replaced by the Picard step from the
+    best point, so that the iteration converges for every contraction. A converged row is no longer updated.
 
     Args:
-        function: f, row by row.
+        function: f, applied to each row independently.
         start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is returned unchanged.
-        memory: number of points that are combined.
-        tolerance: error of each row, relative to max(1, |x|); sixteen machine epsilons by default.
-        iterations: the largest number of evaluations of f.
-        where: the caller, for the error.
+        memory: number of points that are combined in a step.
+        tolerance: error tolerance of each row, relative to max(1, |x|); sixteen machine epsilons by default.
+        iterations: the maximum number of evaluations of f.
+        where: the name of the caller, for error messages.
 
     Returns:
         The fixed points, with shape ``(batch, *event)``; no gradient flows through them.
 
     Raises:
-        ConvergenceError: some rows did not converge; the message says how many and by how much.
+        ConvergenceError: some rows did not converge; the message gives their number and the largest error.
 
     References:
         Anderson (1965), Iterative procedures for nonlinear integral equations; Walker & Ni (2011).
@@ -151,7 +151,7 @@ def anderson(
         least = torch.where(better, error, least)
         best = torch.where(expand(better, x), x, best)
         best_image = torch.where(expand(better, x), image, best_image)
-        # the image of a point within the tolerance is closer still
+        # the image of a point within the tolerance is even closer to the fixed point
         settled = ~done & (error <= tolerance)
         x = torch.where(expand(settled, x), image, x)
         done = done | settled
@@ -167,7 +167,7 @@ def anderson(
 
 
 def _mixed(points: list[Tensor], images: list[Tensor]) -> Tensor:
-    """Combine the images so that the combined residual is least, by the normal equations of residual differences."""
+    """Combine the images such that the combined residual is minimal, by normal equations for residual differences."""
     residuals = torch.stack([(i - p).flatten(1) for p, i in zip(points, images, strict=True)], 1)
     values = torch.stack([i.flatten(1) for i in images], 1)
     if len(points) == 1:
@@ -198,23 +198,24 @@ def implicit_fixed_point(
     where: str = "implicit_fixed_point",
     **options: float | int | None,
 ) -> Tensor:
-    """x = f(x), with dx = (I − ∂f/∂x)⁻¹ df: the gradient of the exact solution for everything f depends on.
+    """x = f(x), with dx = (I − ∂f/∂x)⁻¹ df: the gradient of the exact solution with respect to all that f depends on.
 
-    The backward pass solves u = v + (∂f/∂x)ᵀ u by the same iteration, with one vector-Jacobian product of f per step:
-    no graph of the iterations is kept.
+    The backward pass solves u = v + (∂f/∂x)ᵀ u by the same iteration, with one vector-Jacobian product of f per step;
+    the graph of the forward iterations is not stored.
 
     Args:
-        function: f, row by row on ``(batch, *event)``, under autograd for its parameters and inputs.
-        start: x₀, with that shape; no gradient flows to it.
-        solver: finds the solution, and u.
-        where: the caller, for errors.
+        function: f, applied to each row of ``(batch, *event)`` independently; autograd tracks its parameters and
+            inputs.
+        start: x₀, with the same shape; no gradient flows to it.
+        solver: the method, used for the solution and for u.
+        where: the name of the caller, for error messages.
         options: ``tolerance``, ``iterations`` and ``memory`` of the solver.
 
     Returns:
         The fixed points, with shape ``(batch, *event)``.
 
     Raises:
-        ConvergenceError: some rows did not converge, forward or backward.
+        ConvergenceError: some rows did not converge, in the forward or in the backward pass.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Gradients supplied to autograd: of a solution found outside it, and of a value known in advance."""
+"""Custom gradients: of a solution computed outside of autograd, and of a value known in advance."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def implicit_solution(solution: Tensor, residual: Tensor, solve_transposed: Solv
     """x = x* + A⁻¹(y − A x*): the value x*, with the gradients of the exact solution of A x = y.
 
     Args:
-        solution: x*, found by any means, with shape ``(batch, *event)``; no gradient flows through it.
-        residual: y − A x*, about zero, computed from y and the parameters of A under autograd.
-        solve_transposed: v ↦ A⁻ᵀ v, used once in the backward pass.
+        solution: x*, found by any method, with shape ``(batch, *event)``; no gradient flows through it.
+        residual: y − A x*, close to zero, computed from y and the parameters of A under autograd.
+        solve_transposed: v ↦ A⁻ᵀ v, called once in the backward pass.
 
     Returns:
-        x*, whose gradient is A⁻ᵀ δ for y and −(A⁻ᵀ δ) x*ᵀ for A, by the implicit function theorem.
+        x*, with the gradient A⁻ᵀ δ with respect to y and −(A⁻ᵀ δ) x*ᵀ with respect to A (implicit function theorem).
 
     Example:
         >>> import torch
@@ -52,12 +52,12 @@ class _Implicit(torch.autograd.Function):
 
 
 def known_value(weight: Tensor, value: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """y = f(w) for a scalar f whose value is known; f itself runs only if a gradient is computed.
+    """y = f(w) for a scalar f whose value is known; f itself is evaluated only in the backward pass.
 
     Args:
-        weight: w, any shape.
+        weight: w, of any shape.
         value: f(w), a scalar.
-        function: f, differentiable, called in the backward pass; the gradient can be differentiated again.
+        function: f, differentiable, called in the backward pass; higher derivatives are supported.
 
     Returns:
         The value, with the gradient of f.

@@ -14,19 +14,19 @@ from snflow.numerics.probes import sum_event
 Map = Callable[[Tensor], Tensor]
 
 TANGENTS = 64
-"""Columns of a Jacobian computed at a time, to bound the memory."""
+"""Number of columns of a Jacobian that are computed at once, to limit memory."""
 
 
 def along(function: Map, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x) and J_f(x) v, by forward-mode differentiation; both can be differentiated again.
+    """f(x) and J_f(x) v, by forward-mode differentiation; both are differentiable.
 
     Args:
-        function: f, row by row, ``(batch, *event)`` to ``(batch, *latent)``.
-        x: where, with shape ``(batch, *event)``.
+        function: f, applied to each row independently, from ``(batch, *event)`` to ``(batch, *latent)``.
+        x: the points of evaluation, with shape ``(batch, *event)``.
         tangent: v, with the shape of x.
 
     Returns:
-        The value and the directional derivative, with shape ``(batch, *latent)`` each.
+        The value and the directional derivative, each with shape ``(batch, *latent)``.
 
     Example:
         >>> along(torch.square, torch.tensor([[3.0]]), torch.tensor([[1.0]]))
@@ -37,14 +37,14 @@ def along(function: Map, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pulled(function: Map, x: Tensor) -> tuple[Tensor, Map]:
-    """f(x) and v ↦ J_f(x)ᵀ v, by reverse-mode differentiation; neither can be differentiated again.
+    """f(x) and v ↦ J_f(x)ᵀ v, by reverse-mode differentiation; neither is differentiable.
 
     Args:
-        function: f, row by row.
-        x: where, with shape ``(batch, *event)``.
+        function: f, applied to each row independently.
+        x: the points of evaluation, with shape ``(batch, *event)``.
 
     Returns:
-        The value and the product.
+        The value, and a function that computes the product.
 
     Example:
         >>> value, pull = pulled(torch.square, torch.tensor([[3.0]]))
@@ -66,8 +66,8 @@ def jacobian(function: Map, x: Tensor) -> Tensor:
     """J_f(x), one matrix per row: D directional derivatives, 64 at a time.
 
     Args:
-        function: f, row by row, ``(batch, *event)`` to ``(batch, *event)``.
-        x: where, with shape ``(batch, *event)``, D elements in each event.
+        function: f, applied to each row independently, from ``(batch, *event)`` to ``(batch, *event)``.
+        x: the points of evaluation, with shape ``(batch, *event)`` and D elements per event.
 
     Returns:
         The Jacobians, with shape ``(batch, D, D)``, differentiable in x and in the parameters of f.
@@ -92,11 +92,11 @@ def jacobian(function: Map, x: Tensor) -> Tensor:
 def jacobian_of(value: Tensor, x: Tensor) -> Tensor:
     """J, one matrix per row, of a value computed from x under autograd: D vector-Jacobian products.
 
-    For few elements this is the fastest method in training, where the value is needed too.
+    For few elements this is the fastest method in training, where the value is needed as well.
 
     Args:
-        value: f(x), row by row, with shape ``(batch, *event)`` and a graph that leads to x.
-        x: where, with shape ``(batch, *event)``, D elements in each event.
+        value: f(x), computed for each row independently, with shape ``(batch, *event)`` and a graph that includes x.
+        x: the points of evaluation, with shape ``(batch, *event)`` and D elements per event.
 
     Returns:
         The Jacobians, with shape ``(batch, D, D)``, differentiable if gradients are enabled.
@@ -127,18 +127,18 @@ def jacobian_log_det(function: Map, x: Tensor) -> Tensor:
 
 
 def lanczos_log_det(function: Map, x: Tensor, probes: Tensor, steps: int = 30) -> Tensor:
-    """½ tr log(JᵀJ) = log|det J_f(x)|, estimated by stochastic Lanczos quadrature; no gradient.
+    """½ tr log(JᵀJ) = log|det J_f(x)|, estimated by stochastic Lanczos quadrature, without a gradient.
 
-    For each probe ν the Lanczos recursion on JᵀJ from ν gives a small tridiagonal T with νᵀ log(JᵀJ) ν ≈
-    ‖ν‖² e₁ᵀ log(T) e₁. The mean over probes has the variance of Hutchinson's estimator, at most 2‖log(JᵀJ)/2‖_F² over
-    the number of probes; the error of the quadrature falls geometrically with the steps, more slowly for an
-    ill-conditioned J.
+    For each probe ν, the Lanczos recursion for JᵀJ, started from ν, gives a small tridiagonal matrix T with
+    νᵀ log(JᵀJ) ν ≈ ‖ν‖² e₁ᵀ log(T) e₁. The mean over probes has the variance of Hutchinson's estimator, at most
+    2‖log(JᵀJ)/2‖_F² divided by the number of probes. The quadrature error decreases geometrically with the number of
+    steps, more slowly for an ill-conditioned J.
 
     Args:
-        function: f, row by row.
-        x: where, with shape ``(batch, *event)``.
+        function: f, applied to each row independently.
+        x: the points of evaluation, with shape ``(batch, *event)``.
         probes: ν, with shape ``(probes, batch, *event)`` and E ννᵀ = I.
-        steps: steps of the recursion; with D the quadrature is exact.
+        steps: number of steps of the recursion; with D steps the quadrature is exact.
 
     Returns:
         Estimates in nats, with shape ``(batch,)``.
@@ -165,7 +165,7 @@ def lanczos_log_det(function: Map, x: Tensor, probes: Tensor, steps: int = 30) -
 def _quadrature(gram: Map, start: Tensor, steps: int) -> Tensor:
     """½ ‖ν‖² e₁ᵀ log(T) e₁ of the Lanczos matrix T, with shape ``(batch,)``."""
     values, vectors = torch.linalg.eigh(lanczos(gram, start, steps)[1])
-    # a recursion that ends early leaves zeros behind, which have no weight
+    # a recursion that terminates early gives zero eigenvalues, whose weights are zero
     weights: Tensor = vectors[:, 0].square()
     logs: Tensor = values.clamp_min(torch.finfo(start.dtype).tiny).log()
     estimate: Tensor = 0.5 * start.square().sum(1) * torch.where(weights > 1e-12, weights * logs, 0.0).sum(1)
@@ -175,18 +175,18 @@ def _quadrature(gram: Map, start: Tensor, steps: int) -> Tensor:
 def newton_solve(
     function: Map, target: Tensor, start: Tensor, step: Callable[[Tensor, Tensor], Tensor], max_iterations: int = 50
 ) -> tuple[Tensor, Tensor]:
-    """x ← x + t Δ, Δ ≈ J_f(x)⁻¹ (y − f(x)), t halved until ‖y − f(x)‖ falls, for each row.
+    """x ← x + t Δ, Δ ≈ J_f(x)⁻¹ (y − f(x)), with t halved until ‖y − f(x)‖ decreases, for each row.
 
     Args:
-        function: f, row by row.
+        function: f, applied to each row independently.
         target: y, with shape ``(batch, *event)``.
-        start: the first x, with the same shape.
+        start: the initial x, with the same shape.
         step: (x, residual) ↦ Δ.
-        max_iterations: the largest number of steps.
+        max_iterations: the maximum number of steps.
 
     Returns:
-        x, and the relative residual ‖y − f(x)‖ / max(1, ‖y‖) of each row, with shape ``(batch,)``; a row stops at
-        10 · (machine epsilon)^0.9, or if no step reduces it.
+        x, and the relative residual ‖y − f(x)‖ / max(1, ‖y‖) of each row, with shape ``(batch,)``. The iteration of a
+        row stops when it reaches 10 · (machine epsilon)^0.9, or when no step reduces it.
 
     Example:
         >>> y, one = torch.tensor([[9.0]]), torch.ones(1, 1)
@@ -229,16 +229,16 @@ def _norm(rows: Tensor) -> Tensor:
 
 
 def roulette_weights(certain: int, stop: float = 0.5) -> list[float]:
-    """1 / P(N ≥ k) for k = 1 … N, with N = certain + a geometric number: weights of a randomly truncated series.
+    """1 / P(N ≥ k) for k = 1 … N, with N − certain geometrically distributed: weights of a randomly truncated series.
 
-    The weighted sum of N terms has the whole series as its mean.
+    The expectation of the weighted sum of N terms is the infinite series.
 
     Args:
         certain: number of terms that are always included.
         stop: probability of stopping after each further term.
 
     Returns:
-        N weights, N drawn from torch's global generator.
+        N weights, with N drawn from the global generator of torch.
 
     References:
         Chen et al. (2019), Residual flows for invertible generative modeling, eq. 6; Kahn (1955).
@@ -252,21 +252,21 @@ def roulette_weights(certain: int, stop: float = 0.5) -> list[float]:
 
 
 def series_log_det(function: Map, x: Tensor, probes: Tensor, weights: list[float]) -> tuple[Tensor, Tensor]:
-    """g(x) and Σₖ wₖ (−1)ᵏ⁺¹/k · νᵀJᵏν, mean over ν, with the gradient Σₖ wₖ (−1)ᵏ⁺¹ νᵀJᵏ⁻¹ ∂J ν.
+    """g(x) and the mean over ν of Σₖ wₖ (−1)ᵏ⁺¹/k · νᵀJᵏν, with the gradient Σₖ wₖ (−1)ᵏ⁺¹ νᵀJᵏ⁻¹ ∂J ν.
 
-    With wₖ = 1 it is the truncated series of log|det(I + J)|, which is biased; with :func:`roulette_weights` it is
-    unbiased. So is its gradient, the Neumann series of tr((I + J)⁻¹ ∂J). The vectors νᵀJᵏ are computed without a graph:
-    memory does not grow with the number of terms.
+    With wₖ = 1 this is the truncated series of log|det(I + J)|, which is biased; with :func:`roulette_weights` it is
+    unbiased, and so is its gradient, a Neumann series of tr((I + J)⁻¹ ∂J). The vectors νᵀJᵏ are computed without a
+    graph, so that memory does not grow with the number of terms.
 
     Args:
-        function: g, row by row, ‖J_g‖ < 1.
-        x: where, with shape ``(batch, *event)``.
+        function: g, applied to each row independently, with ‖J_g‖ < 1.
+        x: the points of evaluation, with shape ``(batch, *event)``.
         probes: ν, with shape ``(probes, batch, *event)`` and E ννᵀ = I.
-        weights: wₖ, one or more.
+        weights: wₖ, at least one.
 
     Returns:
-        g(x) with the shape of x, and estimates in nats with shape ``(batch,)``, both differentiable where gradients
-        are on.
+        g(x) with the shape of x, and estimates in nats with shape ``(batch,)``, both differentiable if gradients are
+        enabled.
 
     References:
         Behrmann et al. (2019), Invertible residual networks, eq. 4; Chen et al. (2019), Residual flows, eq. 6 and 8.

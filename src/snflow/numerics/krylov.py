@@ -17,15 +17,15 @@ def leading_direction(
 ) -> Tensor:
     """Argmax over ‖v‖ = 1 of ⟨v, AᵀA v⟩: the leading Ritz vector of a Krylov space, with restarts.
 
-    Power iteration needs several hundred products if the largest singular values lie close together, as those of a
-    convolution do; a Krylov space of dimension sixteen is as accurate. The relative error of σ² is at most the
+    Power iteration needs several hundred products if the largest singular values are close to each other, as is typical
+    of convolutions; a Krylov space of dimension sixteen is as accurate. The relative error of σ² is at most the
     tolerance, and usually its square.
 
     Args:
-        gram: v ↦ AᵀA v, of the shape of ``start``.
+        gram: v ↦ AᵀA v, for v with the shape of ``start``.
         start: the initial guess, of any shape.
-        steps: dimension of a Krylov space; each costs one product.
-        cycles: the largest number of Krylov spaces.
+        steps: dimension of a Krylov space; each dimension costs one product.
+        cycles: the maximum number of Krylov spaces.
         tolerance: the value of ‖AᵀA v − σ² v‖ / σ² at which to stop.
 
     Returns:
@@ -56,13 +56,13 @@ def lanczos(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tupl
     """Q and T with AᵀA Q ≈ Q T: an orthonormal basis of the Krylov space of each row, and a tridiagonal matrix.
 
     Args:
-        gram: v ↦ AᵀA v for rows v ``(batch, n)``, each by itself.
-        start: the first vectors, with shape ``(batch, n)``.
-        steps: the largest dimension k of the spaces; fewer if all of them are closed under AᵀA before.
+        gram: v ↦ AᵀA v for rows v ``(batch, n)``, applied to each row independently.
+        start: the initial vectors, with shape ``(batch, n)``.
+        steps: the maximum dimension k of the spaces; k is smaller if all of them are invariant under AᵀA earlier.
 
     Returns:
-        The basis as rows, ``(batch, k, n)``; T, ``(batch, k, k)``; and the norm of what a further step would add to
-        each basis, ``(batch,)``.
+        The basis as rows, ``(batch, k, n)``; T, ``(batch, k, k)``; and the norm of the next, unnormalized basis vector,
+        ``(batch,)``.
 
     References:
         Golub & Van Loan (2013), Matrix computations, section 10.1.
@@ -75,11 +75,11 @@ def lanczos(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tupl
         image = gram(basis[k])
         space = torch.stack(basis, 1)
         diagonal.append((basis[k] * image).sum(1))
-        # against the whole basis, twice: the short recursion loses its orthogonality, and once leaves rounding behind
+        # full reorthogonalization, twice: the three-term recursion loses orthogonality, one pass leaves rounding errors
         for _ in range(2):
             image = image - torch.einsum("bk,bkn->bn", torch.einsum("bkn,bn->bk", space, image), space)
         between.append(image.norm(dim=1))
-        if k + 1 == steps or not bool((between[-1] > info.eps * diagonal[0]).any()):  # closed, or NaN
+        if k + 1 == steps or not bool((between[-1] > info.eps * diagonal[0]).any()):  # invariant, or NaN
             break
         basis.append(image / between[-1].clamp_min(info.tiny)[:, None])
     off_diagonal = torch.stack(between, 1)[:, :-1]
@@ -104,7 +104,7 @@ def _ritz(gram: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> tuple[Tens
 Linear = Callable[[Tensor], Tensor]
 
 CHECK_EVERY = 5
-"""Steps of GMRES between two checks of the residual, each of which costs a small dense solve per row."""
+"""Number of GMRES steps between two checks of the residual; a check costs a small dense solve per row."""
 
 
 def refine(
@@ -116,22 +116,22 @@ def refine(
     tolerance: float | None = None,
     max_iterations: int = 100,
 ) -> Tensor:
-    """x ← x + G(y − A x) from x = G y, and GMRES preconditioned by G once that converges slowly.
+    """x ← x + G(y − A x) from x = G y, followed by GMRES preconditioned by G if this converges too slowly.
 
     Args:
         product: x ↦ A x, linear.
         approximate_inverse: y ↦ G y, linear, G ≈ A⁻¹.
         target: y, with shape ``(batch, *event)``.
-        owner: the layer named in errors.
+        owner: the name of the layer, for error messages.
         tolerance: the relative residual ‖y − A x‖ / ‖y‖ to reach; by default 10 · (machine epsilon)^0.9, close to
             the precision of the dtype.
-        max_iterations: the largest number of fixed-point steps, and of GMRES steps.
+        max_iterations: the maximum number of fixed-point steps, and of GMRES steps.
 
     Returns:
         x, with the shape of y; each row has reached the tolerance.
 
     Raises:
-        ConvergenceError: some rows have not; the message says how many and by how much.
+        ConvergenceError: some rows did not reach it; the message gives their number and the largest residual.
 
     References:
         Saad & Schultz (1986), GMRES: a generalized minimal residual algorithm.
@@ -153,7 +153,7 @@ def refine(
         proposal = x + approximate_inverse(residual)
         left = target - product(proposal)
         now = (_norm(left) / scale).amax()
-        # GMRES is faster if the error is not halved
+        # if a step does not halve the error, GMRES is faster
         if not now < 0.5 * worst:
             break
         x, residual, worst = proposal, left, now
@@ -164,7 +164,7 @@ def refine(
         raise ConvergenceError(
             owner,
             expected=f"a refined inverse with a relative residual of {tolerance:.1e}",
-            got=f"{int(failed.sum())} of {len(error)} rows above it, the worst at {float(error.amax()):.1e}",
+            got=f"{int(failed.sum())} of {len(error)} rows above it, with residuals up to {float(error.amax()):.1e}",
             fix="the learned inverse is too inaccurate: use inverse='exact', or train with a larger penalty weight",
         )
     return x
@@ -178,10 +178,10 @@ def gmres(product: Linear, preconditioner: Linear, target: Tensor, tolerance: Te
         preconditioner: u ↦ G u, linear.
         target: y, with shape ``(batch, *event)``.
         tolerance: the residual norm at which to stop, with shape ``(batch,)``.
-        max_iterations: the largest dimension of the Krylov space.
+        max_iterations: the maximum dimension of the Krylov space.
 
     Returns:
-        x, with the shape of y: the best in the space, whether or not it reaches the tolerance.
+        x, with the shape of y: the best solution in the space, whether or not it reaches the tolerance.
 
     Example:
         >>> import torch
@@ -201,7 +201,7 @@ def gmres(product: Linear, preconditioner: Linear, target: Tensor, tolerance: Te
     for k in range(steps):
         w = product(preconditioner(basis[k].view_as(target))).flatten(1)
         space = torch.stack(basis, 1)
-        # Gram–Schmidt twice: the orthogonality after once depends on the condition number
+        # Gram–Schmidt twice: after a single pass, orthogonality depends on the condition number
         for _ in range(2):
             along = torch.einsum("bkn,bn->bk", space, w)
             w = w - torch.einsum("bk,bkn->bn", along, space)
@@ -214,7 +214,7 @@ def gmres(product: Linear, preconditioner: Linear, target: Tensor, tolerance: Te
         goal = target.new_zeros(batch, k + 2, 1)
         goal[:, 0, 0] = first
         small = hessenberg[:, : k + 2, : k + 1]
-        # the space of a solved row is rank-deficient: the pseudo-inverse gives the shortest solution
+        # the Krylov space of a solved row is rank-deficient: the pseudoinverse gives the minimum-norm solution
         coefficients = torch.linalg.pinv(small) @ goal
         u = torch.einsum("bk,bkn->bn", coefficients[:, :, 0], space)
         if bool(((small @ coefficients - goal).squeeze(-1).norm(dim=1) <= tolerance).all()):

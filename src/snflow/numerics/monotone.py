@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SOFTPLUS_ONE = 0.5413248546129181
-"""log(e − 1): its softplus is one."""
+"""log(e − 1), whose softplus is one."""
 
 
 def sum_of_squares(x: Tensor, coefficients: Tensor, least_slope: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def sum_event(values: Tensor) -> Tensor:
-    """Σ over all dimensions but the first: from terms per element to sums per sample.
+    """The sum over all dimensions but the first: from one term per element to one sum per sample.
 
     Args:
         values: with shape ``(batch, *event)``; the event may be empty.
@@ -30,15 +30,15 @@ ProbeName = Literal["rademacher", "gaussian", "orthogonal"]
 
 
 def rademacher(count: int, event_shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """ν ∈ {−1, 1}ᴰ, independent: ``count`` random events with E ννᵀ = I.
+    """ν ∈ {−1, 1}ᴰ with independent, uniformly random signs: ``count`` events with E ννᵀ = I.
 
     Args:
         count: number of events.
         event_shape: the shape of an event.
-        like: a tensor with the dtype and the device.
+        like: a tensor that provides the dtype and the device.
 
     Returns:
-        The events, with shape ``(count, *event_shape)``, drawn from torch's global generator.
+        The events, with shape ``(count, *event_shape)``, drawn from the global generator of torch.
 
     Example:
         >>> rademacher(3, (2,), torch.zeros(())).abs()
@@ -51,18 +51,18 @@ def rademacher(count: int, event_shape: tuple[int, ...], like: Tensor) -> Tensor
 
 
 def draw_probes(name: ProbeName, count: int, like: Tensor) -> Tensor:
-    """ν with E ννᵀ = I, several for each row of a batch.
+    """ν with E ννᵀ = I: random probes for each row of a batch.
 
-    ``rademacher`` has the smallest variance among independent probes. ``orthogonal`` probes are √D times random
-    orthonormal vectors: with D of them trace estimates are exact. More than D are drawn in groups of D.
+    ``rademacher`` has the smallest variance among probes with independent elements. ``orthogonal`` probes are random
+    orthonormal vectors times √D: with D of them, trace estimates are exact. More than D are drawn in groups of D.
 
     Args:
         name: the distribution.
         count: number of probes per row.
-        like: a batch ``(batch, *event)`` with the shape, dtype and device.
+        like: a batch ``(batch, *event)`` that provides the shape, the dtype and the device.
 
     Returns:
-        Probes with shape ``(count, batch, *event)``, from torch's global generator.
+        Probes with shape ``(count, batch, *event)``, from the global generator of torch.
 
     Example:
         >>> v = draw_probes("orthogonal", 2, torch.zeros(5, 2))

@@ -12,28 +12,28 @@ from snflow.errors import ConvergenceError, check_choice
 from snflow.numerics.transforms import is_known_true, stands_for_many
 
 Increasing = Callable[[Tensor], Tensor]
-"""An increasing elementwise map from x to f(x), of the same shape."""
+"""An increasing elementwise map from x to f(x)."""
 
 
 def bracketed(
     function: Increasing, z: Tensor, lower: Tensor, upper: Tensor, where: str, expansions: int
 ) -> tuple[Tensor, Tensor]:
-    """Widen each bracket, doubling its width, until f(lower) ≤ z ≤ f(upper).
+    """Expand each bracket, in steps of doubling width, until f(lower) ≤ z ≤ f(upper).
 
     Args:
         function: f, elementwise and increasing.
         z: the target values, finite, of any shape.
         lower: lower ends, with the shape of z.
         upper: upper ends, likewise.
-        where: the caller, for the error.
-        expansions: the largest number of doublings.
+        where: the name of the caller, for error messages.
+        expansions: the maximum number of doublings.
 
     Returns:
         Both ends, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements have no bracket: f does not reach z, or is NaN; under ``vmap``, which hides
-            values, their ends are NaN instead.
+        ConvergenceError: some elements have no bracket, because f does not reach z or is NaN. Under ``vmap``, where
+            values cannot be inspected, both ends are NaN instead.
 
     Example:
         >>> z = torch.tensor([8.0])
@@ -41,7 +41,7 @@ def bracketed(
         (tensor([1.]), tensor([2.]))
     """
     info = torch.finfo(z.dtype)
-    # a bracket of width zero must be able to grow
+    # a positive width, so that a bracket of width zero can be expanded
     width = torch.maximum(upper - lower, info.eps * torch.maximum(lower.abs(), upper.abs()) + info.tiny)
     for _ in range(expansions + 1):
         at_lower, at_upper = function(lower), function(upper)
@@ -61,13 +61,13 @@ def bracketed(
 
 
 def failure(where: str, failed: Tensor, residual: Tensor, expected: str) -> ConvergenceError:
-    """The error that says how many elements failed, and by how much."""
+    """An error that reports how many elements failed, and the largest residual."""
     worst = residual[failed].abs().nan_to_num(nan=torch.inf).max().item()
     return ConvergenceError(
         where,
         expected=expected,
         got=f"none for {int(failed.sum())} of {failed.numel()} elements, |f(x) - z| up to {worst:.3g}",
-        fix="check for exploding parameters, or invert in float64",
+        fix="check for diverging parameters, or invert in float64",
     )
 
 
@@ -85,24 +85,25 @@ def bisect(
 ) -> Tensor:
     """x with f(x) = z, elementwise, by halving a bracket down to the precision of the dtype.
 
-    Each evaluation gains one bit, for any increasing f, differentiable or not; if f jumps over z, the result is the
-    jump. An element is finished when f(x) = z or its bracket is narrow enough, and is no longer updated.
+    Each evaluation gains one bit for any increasing f, differentiable or not; if f jumps over z, the result is the
+    position of the jump. The iteration of an element stops when f(x) = z or its bracket is narrow enough.
 
     Args:
         function: f, elementwise and increasing.
-        z: the target values, of any shape. NaN gives NaN, and an infinity the same infinity.
-        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        z: the target values, of any shape; NaN and infinities are returned unchanged.
+        lower: lower ends of the brackets, with the shape of z; a bracket is expanded until it contains the root.
         upper: upper ends, likewise.
         tolerance: relative width of the bracket; two machine epsilons by default.
-        where: the caller, for the error.
-        iterations: the largest number of halvings; a root at zero takes about a thousand in float64.
-        expansions: the largest number of doublings of the bracket.
+        where: the name of the caller, for error messages.
+        iterations: the maximum number of halvings; a root at zero takes about a thousand in float64.
+        expansions: the maximum number of doublings of the bracket.
 
     Returns:
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements have no bracket or no root; under ``vmap``, which hides values, they are NaN.
+        ConvergenceError: no bracket or no root was found for some elements. Under ``vmap``, where values cannot be
+            inspected, these elements are NaN instead.
 
     Example:
         >>> z = torch.tensor([8.0, -27.0])
@@ -143,26 +144,27 @@ def chandrupatla(
     iterations: int = 1200,
     expansions: int = 60,
 ) -> Tensor:
-    """x with f(x) = z, elementwise: inverse quadratic interpolation if three points allow it, otherwise halving.
+    """x with f(x) = z, elementwise: inverse quadratic interpolation where it is reliable, otherwise bisection.
 
-    It needs no slope, and about a dozen evaluations for a smooth f; for others at most a few times as many as
-    :func:`bisect`. A finished element is no longer updated.
+    The method needs no derivatives. It takes about a dozen evaluations for a smooth f, and otherwise at most a few
+    times as many as :func:`bisect`. A converged element is no longer updated.
 
     Args:
         function: f, elementwise and increasing.
-        z: the target values, of any shape. NaN gives NaN, and an infinity the same infinity.
-        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        z: the target values, of any shape; NaN and infinities are returned unchanged.
+        lower: lower ends of the brackets, with the shape of z; a bracket is expanded until it contains the root.
         upper: upper ends, likewise.
         tolerance: relative error of the root; two machine epsilons by default.
-        where: the caller, for the error.
-        iterations: the largest number of evaluations.
-        expansions: the largest number of doublings of the bracket.
+        where: the name of the caller, for error messages.
+        iterations: the maximum number of evaluations.
+        expansions: the maximum number of doublings of the bracket.
 
     Returns:
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements have no bracket or no root; under ``vmap``, which hides values, they are NaN.
+        ConvergenceError: no bracket or no root was found for some elements. Under ``vmap``, where values cannot be
+            inspected, these elements are NaN instead.
 
     References:
         Chandrupatla (1997), A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear function
@@ -180,7 +182,7 @@ def chandrupatla(
     target = torch.where(finite, z, 0.0)
     b, a = bracketed(function, target, lower, upper, where, expansions)
     fb, fa = function(b) - target, function(a) - target
-    # an end may be the root itself, or f may be NaN there; halving would never return to it
+    # an end may be the root itself, or f may be NaN there; bisection would never revisit it
     best = torch.where(fa.abs() < fb.abs(), a, b)
     done = ~finite | (fa == 0) | (fb == 0)
     t = torch.full_like(target, 0.5)
@@ -229,28 +231,30 @@ def invert_increasing(
 ) -> Tensor:
     """x with f(x) = z, elementwise, for a continuous f that increases from −∞ to ∞.
 
-    A Newton step is taken if it stays in the bracket and is at most half of the previous step, otherwise the bracket is
-    halved: convergence is quadratic near the root and never slower than bisection. An element is finished when f(x)
-    equals z up to rounding, |f(x) − z| ≤ 4 ε (|z| + |x f'(x)|), or when no number is left in its bracket. It is then no
-    longer updated, so that a row's result does not depend on the rest of the batch.
+    A Newton step is taken if it stays in the bracket and is at most half as long as the previous step; otherwise the
+    bracket is halved. Convergence is quadratic near the root and never slower than bisection. The iteration of an
+    element stops when f(x) equals z up to rounding, |f(x) − z| ≤ 4 ε (|z| + |x f'(x)|), or when its bracket contains no
+    further floating-point number. A converged element is no longer updated, so that the result of a row does not depend
+    on the rest of the batch.
 
-    The result carries no gradient. To differentiate, add one Newton step from it under autograd: ∂x/∂z = 1/f'(x).
+    The result has no gradient. To differentiate it, add a Newton step under autograd: ∂x/∂z = 1/f'(x).
 
     Args:
         function: the map from x to (f(x), f'(x)).
-        z: the target values, of any shape. NaN gives NaN, and an infinity the same infinity.
-        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        z: the target values, of any shape; NaN and infinities are returned unchanged.
+        lower: lower ends of the brackets, with the shape of z; a bracket is expanded until it contains the root.
         upper: upper ends, likewise.
-        start: the first iterate, with the shape of z; the middle of the bracket by default.
-        where: the caller, for the error.
-        iterations: the largest number of steps.
-        expansions: the largest number of doublings of the bracket.
+        start: the initial iterate, with the shape of z; the midpoint of the bracket by default.
+        where: the name of the caller, for error messages.
+        iterations: the maximum number of steps.
+        expansions: the maximum number of doublings of the bracket.
 
     Returns:
         The roots, with the shape of z.
 
     Raises:
-        ConvergenceError: some elements have no bracket or no root; under ``vmap``, which hides values, they are NaN.
+        ConvergenceError: no bracket or no root was found for some elements. Under ``vmap``, where values cannot be
+            inspected, these elements are NaN instead.
 
     Example:
         >>> import torch
@@ -263,7 +267,7 @@ def invert_increasing(
     eps, tiny = torch.finfo(z.dtype).eps, torch.finfo(z.dtype).tiny
     lower, upper = bracketed(lambda x: function(x)[0], torch.where(finite, z, 0.0), lower, upper, where, expansions)
     x = (lower / 2 + upper / 2) if start is None else torch.minimum(torch.maximum(start, lower), upper)
-    last_step = 2 * (upper - lower)  # the first step may end anywhere in the bracket
+    last_step = 2 * (upper - lower)  # allows a first step to anywhere in the bracket
     done = ~finite
     residual = torch.zeros_like(z)
     for _ in range(iterations):
@@ -287,7 +291,7 @@ def invert_increasing(
 
 
 RootSolver = Literal["newton", "bisection", "chandrupatla"]
-"""Newton steps in a bracket; bisection; inverse quadratic interpolation or bisection, without slopes."""
+"""Bracketed Newton's method; bisection; or Chandrupatla's method, which needs no derivatives."""
 
 
 def implicit_inverse(
@@ -302,19 +306,20 @@ def implicit_inverse(
     """x with f(x) = z and −log f'(x), with the gradients of the exact inverse: ∂x/∂z = 1/f', ∂x/∂θ = −∂f/∂θ / f'.
 
     Args:
-        function: an elementwise map from x to (f(x), log f'(x)), increasing from −∞ to ∞, parameters under autograd.
+        function: an elementwise map from x to (f(x), log f'(x)), increasing from −∞ to ∞; autograd tracks its
+            parameters.
         z: the target values.
-        lower: lower ends of the brackets, with the shape of z; a bracket grows until it contains the root.
+        lower: lower ends of the brackets, with the shape of z; a bracket is expanded until it contains the root.
         upper: upper ends, likewise.
-        where: the caller, for the error.
-        solver: the method; the root does not depend on it.
+        where: the name of the caller, for error messages.
+        solver: the method; the result is the same up to rounding.
 
     Returns:
         x and the log-slope of the inverse in nats, both with the shape of z.
 
     Raises:
         ConfigError: an unknown solver.
-        ConvergenceError: some elements have no root.
+        ConvergenceError: no root was found for some elements.
 
     Example:
         >>> import torch
@@ -337,6 +342,6 @@ def implicit_inverse(
         root = search(lambda x: function(x)[0], *given, where=where)
     value, log_slope = function(root)
     step = (value - z) * (-log_slope.detach()).exp()
-    # the value is the root; the step, zero up to rounding, carries the gradient; an infinity is its own root
+    # the value is the root; the step, zero up to rounding, carries the gradient; infinities are returned unchanged
     x = root - torch.where(root.isfinite(), step - step.detach(), 0.0)
     return x, -function(x)[1]

@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 def rising(unnormalized: Tensor, bound: float, min_share: float) -> Tensor:
-    """Knots from −bound to bound; each bin takes a share ``min_share + (1 − K · min_share) softmax``.
+    """Knots from −bound to bound, whose bins have relative sizes ``min_share + (1 − K · min_share) softmax``.
 
     Args:
-        unnormalized: unconstrained numbers, with shape ``(K, *shape)``.
-        bound: half the side of the box.
-        min_share: the smallest share of a bin.
+        unnormalized: unconstrained parameters, with shape ``(K, *shape)``.
+        bound: half the side length of the box.
+        min_share: the smallest size of a bin, as a fraction of the box.
 
     Returns:
-        The knots, with shape ``(K + 1, *shape)``; both ends are exact, despite rounding.
+        The knots, with shape ``(K + 1, *shape)``; both ends are free of rounding errors.
 
     Example:
         >>> import torch
@@ -34,14 +34,14 @@ def rising(unnormalized: Tensor, bound: float, min_share: float) -> Tensor:
 
 
 def bin_of(points: Tensor, knots: Tensor) -> Tensor:
-    """The index of the bin of each point: the number of inner knots at or below it, which is defined for NaN too.
+    """The index of each point's bin: the number of inner knots that do not exceed it, which is also defined for NaN.
 
     Args:
         points: with shape ``(batch, *event)``.
         knots: ``(K + 1, *event)`` if the batch shares them, otherwise ``(K + 1, batch, *event)``.
 
     Returns:
-        From 0 to K − 1, with the shape of the points.
+        Indices from 0 to K − 1, with the shape of the points.
     """
     inner = knots[1:-1].detach()
     return (points >= (inner.unsqueeze(1) if knots.dim() == points.dim() else inner)).sum(0)
@@ -55,7 +55,7 @@ def take(table: Tensor, index: Tensor) -> Tensor:
         index: with shape ``(batch, *event)``.
 
     Returns:
-        With the shape of the index.
+        The entries, with the shape of the index.
     """
     if table.dim() == index.dim():
         return table.gather(0, index)
@@ -63,7 +63,7 @@ def take(table: Tensor, index: Tensor) -> Tensor:
 
 
 def take_ends(table: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries of the knots to the left and to the right of each point, by one gather.
+    """The entries of the knots to the left and to the right of each point, with a single gather.
 
     Args:
         table: one entry per knot, ``(K + 1, *event)`` if the batch shares it, or ``(K + 1, batch, *event)``.
@@ -93,8 +93,8 @@ def piecewise_linear(
     Args:
         points: x, or z for the inverse, with shape ``(batch, *event)``.
         heights: unconstrained log-heights of the bins, with shape ``(K, batch, *event)`` or ``(K, *event)``.
-        bound: half the side of the box; outside it the map is the identity.
-        backwards: whether to map from z to x.
+        bound: half the side length of the box; outside it the map is the identity.
+        backwards: whether to compute the inverse, from z to x.
 
     Returns:
         The image and the log-slope of the direction taken, in nats, both with the shape of the points.
@@ -128,14 +128,14 @@ def piecewise_quadratic(
 ) -> tuple[Tensor, Tensor]:
     """z = yₖ + sₖ ξ + (sₖ₊₁ − sₖ) ξ²/(2 Δxₖ), ξ = x − xₖ, and its log-slope, or the inverse, in closed form.
 
-    The slopes s at the knots are positive and scaled so that the map takes [−bound, bound] to itself.
+    The slopes s at the knots are positive and scaled such that [−bound, bound] is mapped to itself.
 
     Args:
         points: x, or z for the inverse, with shape ``(batch, *event)``.
         widths: unconstrained log-widths of K bins, with shape ``(K, batch, *event)`` or ``(K, *event)``.
         slopes: unconstrained slopes at K + 1 knots, likewise.
-        bound: half the side of the box; outside it the map is the identity.
-        backwards: whether to map from z to x.
+        bound: half the side length of the box; outside it the map is the identity.
+        backwards: whether to compute the inverse, from z to x.
 
     Returns:
         The image and the log-slope of the direction taken, in nats, both with the shape of the points.
@@ -165,7 +165,7 @@ def piecewise_quadratic(
     bend = (right - left) / width
     if backwards:
         rise = inner - low_y
-        # ½ bend ξ² + left ξ − rise = 0, by the formula without cancellation; both slopes are positive
+        # ½ bend ξ² + left ξ − rise = 0, with a formula that avoids cancellation, since both slopes are positive
         root = (left * left + 2 * bend * rise).clamp_min(torch.finfo(rise.dtype).tiny).sqrt()
         step = 2 * rise / (left + root)
         image = low_x + step
@@ -179,15 +179,15 @@ def piecewise_quadratic(
 def cubic_spline(x: Tensor, widths: Tensor, heights: Tensor, ends: Tensor, *, bound: float) -> tuple[Tensor, Tensor]:
     """z = a ξ³ + b ξ² + c ξ + yₖ, ξ = (x − xₖ)/Δxₖ, and log dz/dx: cubic pieces with a continuous slope.
 
-    The slopes at inner knots are Steffen's, for which each piece is monotone. Those at the two ends are free, between
+    The slopes at inner knots are Steffen's, which make each piece monotone. The slopes at the two ends are free between
     zero and three times the slope of the chord.
 
     Args:
         x: with shape ``(batch, *event)``.
         widths: unconstrained log-widths of K bins, with shape ``(K, batch, *event)`` or ``(K, *event)``.
         heights: unconstrained log-heights, likewise.
-        ends: unconstrained slopes at both ends, likewise, with 2 instead of K.
-        bound: half the side of the box; outside it the map is the identity.
+        ends: unconstrained slopes at both ends, likewise with 2 in place of K.
+        bound: half the side length of the box; outside it the map is the identity.
 
     Returns:
         z and the log-slope in nats, both with the shape of x.
@@ -207,7 +207,7 @@ def cubic_spline(x: Tensor, widths: Tensor, heights: Tensor, ends: Tensor, *, bo
     chord = rise / size
     mean = (chord[:-1] * size[1:] + chord[1:] * size[:-1]) / (size[:-1] + size[1:])
     inner_slope = 2 * torch.minimum(torch.minimum(chord[:-1], chord[1:]), 0.5 * mean)
-    # sigmoid(−log 2) = 1/3: zero is the slope of the chord
+    # sigmoid(−log 2) = 1/3: a parameter of zero gives the slope of the chord
     share = 3 * torch.sigmoid(ends - 0.6931471805599453)
     slope = torch.cat([share[:1] * chord[:1], inner_slope, share[1:] * chord[-1:]])
     outside = x.abs() > bound
@@ -224,13 +224,13 @@ def cubic_spline(x: Tensor, widths: Tensor, heights: Tensor, ends: Tensor, *, bo
 
 
 class SplineKnots(NamedTuple):
-    """(xₖ, yₖ, δₖ): the points that a spline passes through and its slopes there, k = 0 … bins.
+    """(xₖ, yₖ, δₖ), k = 0 … bins: the knots of a spline and the slopes at the knots.
 
     Attributes:
-        x: knots on the data side, rising from −bound to bound, with shape ``(bins + 1, *shape)``.
+        x: knots on the data side, increasing from −bound to bound, with shape ``(bins + 1, *shape)``.
         y: knots on the latent side, likewise.
-        slopes: dy/dx at the knots, positive, one at both ends, likewise.
-        bound: half the side of the box; outside it the spline is the identity.
+        slopes: dy/dx at the knots, positive, equal to one at both ends, likewise.
+        bound: half the side length of the box; outside it the spline is the identity.
     """
 
     x: Tensor
@@ -260,19 +260,19 @@ def spline_knots(
     min_height: float = 1e-3,
     min_slope: float = 1e-3,
 ) -> SplineKnots:
-    """Knots from unconstrained numbers: softmax widths and heights, softplus slopes; all zero gives the identity.
+    """Knots from unconstrained parameters: softmax widths and heights, softplus slopes; zeros give the identity.
 
-    A width is a share of the box, ``min_width + (1 − bins · min_width) softmax(widths)``, and so are the minimal widths
-    and heights. The slopes at both ends are one, where the spline meets the identity.
+    Widths are ``min_width + (1 − bins · min_width) softmax(widths)``, as fractions of the box, and heights likewise.
+    The slopes at both ends are one, to match the identity outside.
 
     Args:
         widths: with shape ``(*shape, bins)``: ``shape`` is the event for parameters that the batch shares, or
             ``(batch, *event)`` for parameters of each sample.
         heights: with shape ``(*shape, bins)``.
         slopes: at the inner knots, with shape ``(*shape, bins - 1)``.
-        bound: half the side of the box.
-        min_width: the smallest share of a bin on the data side.
-        min_height: the smallest share of a bin on the latent side.
+        bound: half the side length of the box.
+        min_width: the smallest width of a bin, as a fraction of the box.
+        min_height: the smallest height of a bin, as a fraction of the box.
         min_slope: the smallest slope at a knot.
 
     Example:
@@ -280,7 +280,7 @@ def spline_knots(
         >>> spline_knots(torch.zeros(4), torch.zeros(4), torch.zeros(3), bound=2.0).x.tolist()
         [-2.0, -1.0, 0.0, 1.0, 2.0]
     """
-    # softplus(0 + offset) + min_slope = 1: parameters of zero give a slope of one
+    # softplus(0 + offset) + min_slope = 1: a parameter of zero gives a slope of one
     offset = math.log(math.expm1(1 - min_slope))
     inner = min_slope + F.softplus(slopes.movedim(-1, 0) + offset)
     x = rising(widths.movedim(-1, 0), bound, min_width)
@@ -297,7 +297,7 @@ def spline(x: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
         knots: of shape ``(bins + 1, *event)`` if the batch shares them, otherwise ``(bins + 1, batch, *event)``.
 
     Returns:
-        z and the log-derivative in nats, both with the shape of x. Outside the box they are x and 0; NaN stays NaN.
+        z and the log-derivative in nats, both with the shape of x. Outside the box they are x and 0; NaN is preserved.
 
     Example:
         >>> import torch
@@ -323,7 +323,7 @@ def inverse_spline(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor]:
         knots: as in :func:`spline`.
 
     Returns:
-        x and the log-derivative in nats, both with the shape of z. Outside the box they are z and 0; NaN stays NaN.
+        x and the log-derivative in nats, both with the shape of z. Outside the box they are z and 0; NaN is preserved.
 
     Example:
         >>> import torch
@@ -357,7 +357,7 @@ def inverse_spline_value(z: Tensor, knots: SplineKnots) -> Tensor:
 
 
 def _solved(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor, _Bin]:
-    """x, its share ξ of the width of its bin, and the bin, for z clamped to the box."""
+    """x, its relative position ξ in its bin, and the bin, for z clamped to the box."""
     inner = z.clamp(-knots.bound, knots.bound)
     bin_ = _bin(inner, knots.y, knots)
     theta = (inner - bin_.y) / bin_.height
@@ -365,7 +365,7 @@ def _solved(z: Tensor, knots: SplineKnots) -> tuple[Tensor, Tensor, _Bin]:
     bend = theta * (bin_.left_slope + bin_.right_slope - 2 * mean_slope)
     # a ξ² + b ξ − c = 0 for ξ in [0, 1], with a + b = mean_slope and c ≥ 0
     a, b, c = mean_slope - bin_.left_slope + bend, bin_.left_slope - bend, mean_slope * theta
-    # zero would suffice for the value, but the square root has an infinite gradient there
+    # a minimum of zero would suffice for the value, but the square root has an infinite gradient there
     discriminant = (b * b + 4 * a * c).clamp(min=torch.finfo(z.dtype).tiny)
     sum_ = b.abs() + discriminant.sqrt()
     rising = b >= 0
@@ -383,7 +383,7 @@ def _bin(points: Tensor, knots: Tensor, spline_: SplineKnots) -> _Bin:
 
 
 def _interpolate(share: Tensor, bin_: _Bin) -> tuple[Tensor, Tensor]:
-    """Map the share ξ of the width to that of the height, with the log-derivative dy/dx of the spline."""
+    """Map the relative position ξ in a bin from the x-axis to the y-axis, with the log-derivative of the spline."""
     rest = 1 - share
     both = share * rest
     mean_slope = bin_.height / bin_.width
@@ -392,4 +392,4 @@ def _interpolate(share: Tensor, bin_: _Bin) -> tuple[Tensor, Tensor]:
     height_share = share * torch.addcmul(left * rest, mean_slope, share) / denominator
     scale = mean_slope / denominator
     slope = torch.addcmul(right * share * share, left * rest, rest) + 2 * mean_slope * both
-    return height_share, torch.log(scale * (scale * slope))  # in this order: scale² alone can underflow
+    return height_share, torch.log(scale * (scale * slope))  # in this order, since scale² can underflow

@@ -1,4 +1,4 @@
-"""How the transforms of torch.func affect the tensors of a layer."""
+"""Utilities for code that runs under the transforms of torch.func."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from snflow.errors import ConfigError
 def under_transform() -> bool:
     """Whether ``vmap``, ``grad`` or another transform of ``torch.func`` is active.
 
-    Under a transform a tensor may stand for many: its values can be neither compared nor kept, and a plain tensor
-    cannot be written to. The result is False in a compiled call, which traces transforms itself.
+    Under a transform a tensor may represent many: its values can be neither inspected nor cached, and a plain tensor
+    cannot be written to. The result is False in a compiled call, where the compiler traces the transforms.
 
     Example:
         >>> under_transform()
@@ -29,7 +29,7 @@ def under_transform() -> bool:
 
 
 def outside_transforms() -> AbstractContextManager[object]:
-    """A context without active transforms, where plain tensors can be read, kept and written to as usual.
+    """A context manager that suspends active transforms, so that plain tensors can be read, cached and written to.
 
     Example:
         >>> total = torch.zeros(())
@@ -47,7 +47,7 @@ def outside_transforms() -> AbstractContextManager[object]:
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether a transform, or forward-mode differentiation, tracks this tensor, so that its values must not be kept.
+    """Whether a transform or forward-mode differentiation tracks this tensor, so that its values must not be cached.
 
     Example:
         >>> seen, plain = [], torch.ones(2)
@@ -63,7 +63,7 @@ def is_traced(tensor: Tensor) -> bool:
 
 
 def stands_for_many(tensor: Tensor) -> bool:
-    """Whether ``vmap`` runs over this tensor, so that control flow cannot depend on its values.
+    """Whether this tensor is batched by ``vmap``, so that control flow cannot depend on its values.
 
     Example:
         >>> seen = []
@@ -83,7 +83,7 @@ def stands_for_many(tensor: Tensor) -> bool:
 
 
 def value_of(tensor: Tensor) -> Tensor:
-    """The plain tensor with the values of a tensor over which no ``vmap`` runs.
+    """The plain tensor with the values of a tensor that is not batched by ``vmap``.
 
     Example:
         >>> seen = []
@@ -99,7 +99,7 @@ def value_of(tensor: Tensor) -> Tensor:
 
 
 def is_known_true(condition: Tensor) -> bool:
-    """``bool(condition)``, but False if ``vmap`` hides it, so that a loop with an early exit runs to its bound.
+    """``bool(condition)``, but False under ``vmap``, so that a loop with an early exit runs for all its iterations.
 
     Example:
         >>> is_known_true(torch.tensor(True))
@@ -109,7 +109,7 @@ def is_known_true(condition: Tensor) -> bool:
 
 
 def refuse_transforms(where: str, fix: str) -> None:
-    """Raise an error that says what to do instead if a transform is active.
+    """Raise an error if a transform is active.
 
     Args:
         where: the layer whose computation depends on values.
@@ -123,12 +123,12 @@ def refuse_transforms(where: str, fix: str) -> None:
     """
     if under_transform():
         raise ConfigError(
-            where, expected="a plain call", got="one under a transform of torch.func (vmap, grad, …)", fix=fix
+            where, expected="an ordinary call", got="one under a transform of torch.func (vmap, grad, …)", fix=fix
         )
 
 
 def add_scaled(into: Tensor, other: Tensor, scale: Tensor) -> None:
-    """Compute ``into += scale · other`` in place for a scalar tensor, in one pass unless a transform is active.
+    """Compute ``into += scale · other`` in place with a scalar tensor ``scale``, fused unless a transform is active.
 
     Example:
         >>> into = torch.ones(2)

@@ -67,9 +67,9 @@ class AutoregressiveConv2d(Bijection):
     @property
     def kernel(self) -> Tensor:
         """M ⊙ w with exp(s) on the diagonal of its center, with shape ``(C, C, k, k)``."""
-        centre = self.weight.shape[-1] // 2
+        center = self.weight.shape[-1] // 2
         diagonal = torch.diag(self.log_diagonal.exp())[:, :, None, None]
-        return self.weight * self.mask + functional.pad(diagonal, (centre, centre, centre, centre))
+        return self.weight * self.mask + functional.pad(diagonal, (center, center, center, center))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return functional.conv2d(x, self.kernel, self.bias, padding=self.weight.shape[-1] // 2), self._log_det(x)
@@ -113,10 +113,10 @@ class AutoregressiveConv2d(Bijection):
 
 def _before(channels: int, kernel_size: int, order: Order) -> Tensor:
     """The mask: 1 at the taps before the center and, at the center, for input channels before the output channel."""
-    centre = kernel_size // 2
+    center = kernel_size // 2
     mask = torch.zeros(channels, channels, kernel_size, kernel_size)
-    mask.flatten(2)[:, :, : kernel_size * centre + centre] = 1
-    mask[:, :, centre, center] = torch.ones(channels, channels).tril(-1)
+    mask.flatten(2)[:, :, : kernel_size * center + center] = 1
+    mask[:, :, center, center] = torch.ones(channels, channels).tril(-1)
     return mask if order == "forward" else mask.flip(2, 3).transpose(0, 1).contiguous()
 
 

@@ -106,8 +106,8 @@ class ConvExponential(Bijection):
         return self.pointwise.decode(_series(-self.kernel, z - self.bias[:, None, None], self.eval_terms))
 
     def _trace(self, kernel: Tensor, x: Tensor) -> Tensor:
-        centre = kernel.shape[-1] // 2
-        return x.shape[2] * x.shape[3] * kernel[:, :, centre, center].trace()
+        center = kernel.shape[-1] // 2
+        return x.shape[2] * x.shape[3] * kernel[:, :, center, center].trace()
 
     def _on_torus(self, u: Tensor) -> Tensor:
         margin = self.weight.shape[-1] // 2

@@ -116,20 +116,20 @@ class Radial(Bijection):
         self.context_shape = self.conditioned.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        centre, alpha, beta = self._parameters_for(context)
-        away = x - centre
+        center, alpha, beta = self._parameters_for(context)
+        away = x - center
         radius = _norm(away)
-        return centre + away * (1 + beta / (alpha + radius))[:, None], self._log_det(radius, alpha, beta)
+        return center + away * (1 + beta / (alpha + radius))[:, None], self._log_det(radius, alpha, beta)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        centre, alpha, beta = self._parameters_for(context)
-        away = z - centre
+        center, alpha, beta = self._parameters_for(context)
+        away = z - center
         image = _norm(away)
         # r² + (α + β − R) r − α R = 0, with a formula for the root that avoids cancellation
         half = (alpha + beta - image) / 2
         root = (half.square() + alpha * image).sqrt()
         radius = torch.where(half > 0, alpha * image / (half.abs() + root), half.abs() + root)
-        x = centre + away / (1 + beta / (alpha + radius))[:, None]
+        x = center + away / (1 + beta / (alpha + radius))[:, None]
         return x, -self._log_det(radius, alpha, beta)
 
     def _log_det(self, radius: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
@@ -138,9 +138,9 @@ class Radial(Bijection):
 
     def _parameters_for(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """x₀ ``(batch or 1, D)``, α and β ``(batch or 1,)``."""
-        centre, raw = self.conditioned(context).split([self.features, 2], 1)
+        center, raw = self.conditioned(context).split([self.features, 2], 1)
         alpha, sum_of_both = F.softplus(raw).unbind(1)
-        return centre, alpha, sum_of_both - alpha
+        return center, alpha, sum_of_both - alpha
 
 
 def _norm(vectors: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ class ConvOperator:
 
 
 def resized(kernel: Tensor, kernel_size: int) -> Tensor:
-    """Cut the centre out of a kernel ``(…, k, k)``, or pad it with zeros, to ``kernel_size`` on each side; both odd.
+    """Cut the center out of a kernel ``(…, k, k)``, or pad it with zeros, to ``kernel_size`` on each side; both odd.
 
     Example:
         >>> import torch

@@ -18,7 +18,7 @@ _FEWEST = 3
 def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> BlockToeplitz | None:
     """T(w), its rows and columns ordered by image row, then channel, then column: block-tridiagonal and Toeplitz.
 
-    The d(k − 1)/2 rows of the image that interact through the kernel form one block, so that only neighbouring blocks
+    The d(k − 1)/2 rows of the image that interact through the kernel form one block, so that only neighboring blocks
     interact. Images that are wider than high are treated by columns, since smaller blocks are cheaper.
 
     Args:
@@ -80,10 +80,10 @@ def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]
 
 @dataclass(frozen=True)
 class RowFactor:
-    """T(w) factorised by image rows, for events in their usual order.
+    """T(w) factorized by image rows, for events in their usual order.
 
     Attributes:
-        inner: the factorisation.
+        inner: the factorization.
         event_shape: ``(C, height, width)``.
 
     Example:
@@ -99,7 +99,7 @@ class RowFactor:
 
     @classmethod
     def of(cls, kernel: Tensor, dilation: int, event_shape: tuple[int, ...], owner: str) -> RowFactor | None:
-        """Factorise, or return ``None`` if there are too few rows or the elimination is unstable.
+        """Factorize, or return ``None`` if there are too few rows or the elimination is unstable.
 
         Warns:
             NumericalWarning: a solve keeps fewer than two digits.

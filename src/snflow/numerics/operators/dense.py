@@ -54,7 +54,7 @@ class Operator(Protocol):
         ...
 
     def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
-        """Factorise one diagonal block in float64 by the cheapest stable method; ``owner`` is named in errors."""
+        """Factorize one diagonal block in float64 by the cheapest stable method; ``owner`` is named in errors."""
         ...
 
     def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
