@@ -1,4 +1,4 @@
-"""The structures that ready flows share: layers in a row, images at several scales, couplings, mixing convolutions."""
+"""Builders shared by the ready flows: stacks of layers, multi-scale flows, couplings and mixing convolutions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from snflow.selfnorm.layers import SelfNormalizingConv2d
 from snflow.selfnorm.tracking import Tracking
 
 VectorMixing = Literal["reverse", "random", "lu", "none"]
-"""What mixes the features between two layers: their reversal, a fixed permutation, a learned LU matrix, or nothing."""
+"""What mixes the features between layers: reversal, a fixed random permutation, a learned LU matrix, or nothing."""
 
 ConvMixing = Literal["free", "plu", "emerging", "exponential", "periodic", "woodbury"]
 """The linear layer of an image flow: a free convolution, or one restricted so that its determinant is cheap."""
@@ -56,14 +56,15 @@ Options = ParamSpec("Options")
 def ready_flow(
     like: Callable[..., object] | None = None,
 ) -> Callable[[Callable[Options, Flow]], Callable[Options, Flow]]:
-    """Make a function a ready flow: its options are written once, and wrong arguments are refused.
+    """Make a function a ready flow: complete its signature and docstring, and reject wrong arguments.
 
     Args:
-        like: a builder whose keyword arguments are options of several flows. A flow that takes ``**options`` has all
-            of them, with the builder's defaults; what the flow does not document itself, the builder does.
+        like: a builder whose keyword arguments are options of several flows. A flow that takes ``**options`` inherits
+            all of them, with the builder's defaults. The docstring inherits the descriptions of the arguments that the
+            flow does not describe itself.
 
     Returns:
-        A decorator; the signature and the docstring of its result are complete.
+        A decorator. The decorated function lists every option in its signature and its docstring.
     """
 
     def decorate(function: Callable[Options, Flow]) -> Callable[Options, Flow]:
@@ -74,7 +75,7 @@ def ready_flow(
 
 
 def _inheriting(function: Callable[Options, Flow], like: Callable[..., object]) -> Callable[Options, Flow]:
-    """Complete the signature and the docstring of a function by those of a builder."""
+    """Complete the signature and the docstring of a function with those of a builder."""
 
     @functools.wraps(function)
     def complete(*args: Options.args, **kwargs: Options.kwargs) -> Flow:
@@ -142,14 +143,14 @@ def stacked(
     last: Callable[[int], Sequence[Bijection]] = lambda _: (),
     base: Callable[[Shape], BaseDensity] = StandardNormal,
 ) -> Flow:
-    """Compose a flow on flattened events: ``layers`` times ``layer``, a mixing between each two, then ``last``.
+    """Compose a flow on flattened events: ``layers`` layers, mixed between each two, followed by ``last``.
 
     Args:
         where: the caller, for errors.
         event_shape: D, or the shape of events that are flattened.
-        layer: maps the number of a layer and D to its bijections on vectors of D.
+        layer: maps the index of a layer and D to its bijections on vectors of length D.
         layers: number of layers.
-        mixing: what mixes the features between two layers.
+        mixing: what mixes the features between consecutive layers.
         last: maps D to the bijections after all layers.
         base: maps the shape of the latents to their density.
 
@@ -187,18 +188,18 @@ def conditioned(
     residual: bool = False,
     activation: Activation = "relu",
 ) -> Flow:
-    """Compose a flow of autoregressive layers or couplings, each a transformer conditioned by a network.
+    """Compose a flow of autoregressive layers or couplings: transformers whose parameters a network predicts.
 
-    Each layer is passed through ``wrap``, and the inputs of networks are clamped to ``input_bound``.
+    Each layer is passed through ``wrap``, and the inputs of the networks are clamped to ±``input_bound``.
 
     Args:
         event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        context_shape: Shape of one sample's context, on which each layer is conditioned, an int for vectors; ``None``
+        context_shape: Shape of one sample's context, on which each layer is conditioned; an int for vectors, ``None``
             for no context.
         layers: Number of layers.
-        mixing: What mixes the features between two layers: ``"reverse"``, ``"random"`` (a fixed permutation), ``"lu"``
-            (a learned matrix in LU form) or ``"none"``.
-        width: Hidden units in each layer of a network.
+        mixing: What mixes the features between consecutive layers: ``"reverse"`` (their order is reversed),
+            ``"random"`` (a fixed permutation), ``"lu"`` (a learned matrix in LU form) or ``"none"``.
+        width: Number of units in each hidden layer of a network.
         depth: Number of hidden layers of each network.
         residual: Whether the networks have residual connections between their hidden layers.
         activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
@@ -234,17 +235,17 @@ def multiscale(
     scales: int = 2,
     act_norm: bool = True,
 ) -> Flow:
-    """Compose a flow on vectors or images: ``layers`` times ``layer`` per scale, a squeeze between each two scales.
+    """Compose a flow on vectors or images: ``layers`` layers per scale, with a squeeze between consecutive scales.
 
-    ``layer`` maps the number of a layer and the event shape at its scale to bijections that keep that shape.
+    ``layer`` maps the index of a layer and the event shape at its scale to bijections that preserve that shape.
 
     Args:
         event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
-        context_shape: Shape of one sample's context, on which each layer is conditioned, an int for vectors; ``None``
+        context_shape: Shape of one sample's context, on which each layer is conditioned; an int for vectors, ``None``
             for no context.
         layers: Number of layers per scale.
-        scales: Number of scales of images, a squeeze between each two; vectors have one.
-        act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
+        scales: Number of scales for images, with a squeeze between consecutive scales; unused for vectors.
+        act_norm: Whether an act-norm (a scale and shift initialized from the first batch) precedes each layer.
 
     Raises:
         ConfigError: a count is below one.
@@ -269,7 +270,7 @@ def multiscale(
 
 
 def vectors_or_images(where: str, shape: Shape) -> bool:
-    """Return whether events are images; refuse what is neither an image nor a vector.
+    """Return whether events are images rather than vectors; reject all others.
 
     Raises:
         ShapeError: events that are neither vectors nor images.
@@ -311,7 +312,7 @@ def coupling(
 ) -> Bijection:
     """Make coupling ``number`` on vectors; couplings alternate between the even and the odd features.
 
-    A coupling of a single feature has nothing to keep. It becomes an autoregressive layer with the same transformer,
+    With a single feature no part can be left unchanged. The layer is then autoregressive with the same transformer,
     whose parameters are learned or, with a context, predicted from it.
     """
     if features == 1:
@@ -341,10 +342,10 @@ def coupling(
 
 
 def image_network(network: Callable[[int], nn.Module], channels: int, context_shape: int | Shape | None) -> nn.Module:
-    """Make a network of images with this many channels, which sees the context, if any, as further channels.
+    """Make a network on images with this many channels; the context, if any, is appended as further channels.
 
     Args:
-        network: maps a number of input channels to a network.
+        network: maps the number of input channels to a network.
         channels: number of channels of the images.
         context_shape: the shape of one sample's context, whose elements are repeated at each pixel.
 
@@ -380,18 +381,18 @@ def mixing_convolution(
     log_det_rule: ConvRule = "self_normalized",
     tracking: Tracking | None = None,
 ) -> Bijection:
-    """Make the linear layer of an image flow; all options but ``mixing`` and ``kernel_size`` are of free convolutions.
+    """Make the linear layer of an image flow; all options after ``kernel_size`` apply to free convolutions only.
 
     Args:
-        mixing: Linear layers that mix the channels: ``"free"`` convolutions, or ones restricted so that their
-            determinant is cheap, ``"plu"``, ``"emerging"``, ``"exponential"``, ``"periodic"`` or ``"woodbury"``.
+        mixing: Linear layers that mix the channels: ``"free"`` convolutions, or ones with a cheap determinant:
+            ``"plu"``, ``"emerging"``, ``"exponential"``, ``"periodic"`` or ``"woodbury"``.
         kernel_size: Side of the kernels, odd.
         inverse_kernel_size: Side of the learned inverse kernels, odd and at least ``kernel_size``; ``None`` for
             ``kernel_size``.
         log_det_rule: Gradient of the log-determinant of free convolutions: ``"self_normalized"`` (from the learned
-            inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (eliminated by rows of the image).
-        tracking: How each layer's learned inverse follows its weights: :class:`~snflow.Penalty` (the default, the
-            paper's reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has a copy.
+            inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (by elimination over image rows).
+        tracking: Strategy that keeps the learned inverses accurate: :class:`~snflow.Penalty` (the default, the paper's
+            reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has its own copy.
 
     Raises:
         ConfigError: an unknown name or rule.

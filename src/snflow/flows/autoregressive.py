@@ -24,7 +24,7 @@ def maf(
     batch_norm: bool = False,
     **options: Any,
 ) -> Flow:
-    """zᵢ = xᵢ exp(sᵢ) + tᵢ, (s, t) a network of x₁ … xᵢ₋₁: densities in one pass per layer, samples in D steps.
+    """zᵢ = xᵢ exp(sᵢ) + tᵢ, (sᵢ, tᵢ) predicted from x₁ … xᵢ₋₁: densities in one pass, samples in D steps.
 
     Args:
         batch_norm: Whether an invertible batch normalization follows each layer.
@@ -61,16 +61,16 @@ def iaf(
     gate_bias: float = 2.0,
     **options: Any,
 ) -> Flow:
-    """xᵢ = σᵢ zᵢ + (1 − σᵢ) mᵢ, (σ, m) a network of z₁ … zᵢ₋₁: samples in one pass per layer, densities in D steps.
+    """xᵢ = σᵢ zᵢ + (1 − σᵢ) mᵢ, (σᵢ, mᵢ) predicted from z₁ … zᵢ₋₁: samples in one pass, densities in D.
 
-    A sample's own density costs one pass as well, so ``flow.rsample_and_log_prob`` and variational inference are
-    cheap. The affine update is xᵢ = zᵢ exp(sᵢ) + tᵢ.
+    The density of the flow's own samples takes one pass too, so ``flow.rsample_and_log_prob`` and variational inference
+    are cheap. The affine update is xᵢ = zᵢ exp(sᵢ) + tᵢ.
 
     Args:
-        context_shape: Shape of one sample's context, the h of the paper, an int for vectors; ``None`` for no context.
-        update: How a layer maps an element: ``"gated"``, the convex combination of the paper's algorithm 1, or
-            ``"affine"``, a scale and a shift.
-        gate_bias: Number added to each gate before its sigmoid, so that gated layers begin near the identity; unused
+        context_shape: Shape of one sample's context, the h of the paper; an int for vectors, ``None`` for no context.
+        update: Map of each element: ``"gated"``, the convex combination in algorithm 1 of the paper, or ``"affine"``, a
+            scale and a shift.
+        gate_bias: Constant added to each gate before its sigmoid, so that gated layers begin near the identity; unused
             by affine updates.
 
     Returns:
@@ -107,7 +107,7 @@ def naf(
 ) -> Flow:
     """zᵢ = τ(xᵢ; hᵢ), τ a monotone network of sigmoids with weights h predicted from x₁ … xᵢ₋₁.
 
-    A density takes one pass per layer, a sample D root searches.
+    A density takes one pass per layer, a sample takes D root searches per layer.
 
     Args:
         units: Number of sigmoids in each layer of a monotone network.
@@ -145,11 +145,11 @@ def bnaf(
     width: int = 16,
     depth: int = 2,
 ) -> Flow:
-    """z = net(x), net of triangular blocks with a positive diagonal: one monotone network for the whole vector.
+    """z = net(x), net block-triangular with positive diagonal blocks: one monotone network for the whole vector.
 
     Args:
         layers: Number of networks.
-        width: Hidden units per feature in each hidden layer.
+        width: Number of hidden units per feature in each hidden layer.
         depth: Number of hidden layers of each network.
 
     Returns:
@@ -186,12 +186,12 @@ def umnn(
 ) -> Flow:
     """zᵢ = ∫₀^xᵢ g(t; hᵢ) dt + βᵢ, g a positive network, (h, β) predicted from x₁ … xᵢ₋₁.
 
-    A density takes one pass per layer, a sample D root searches.
+    A density takes one pass per layer, a sample takes D root searches per layer.
 
     Args:
         embedding: Size of the vector h on which each integrand is conditioned.
-        integrand_width: Hidden units in each layer of an integrand.
-        nodes: Number of nodes of the quadrature rule.
+        integrand_width: Number of units in each hidden layer of an integrand.
+        nodes: Number of quadrature nodes.
 
     Returns:
         A flow on vectors with a standard normal base; ``log_prob`` is in nats.
@@ -225,7 +225,7 @@ def sos(
 ) -> Flow:
     """zᵢ = βᵢ + ∫₀^xᵢ Σₖ pₖ(t)² dt, β and the coefficients of the polynomials p predicted from x₁ … xᵢ₋₁.
 
-    A density takes one pass per layer, a sample D root searches.
+    A density takes one pass per layer, a sample takes D root searches per layer.
 
     Args:
         polynomials: Number of squared polynomials in each sum.

@@ -31,10 +31,9 @@ def nice(
     mixing: VectorMixing = "none",
     **options: Any,
 ) -> Flow:
-    """z_c = x_c + net(x_a) with alternating parts, then z ⊙ exp(s): only the last layer changes volume.
+    """z_c = x_c + net(x_a) with alternating parts, then z ⊙ exp(s): only the last layer changes the volume.
 
-    A single feature leaves a coupling nothing to keep: its layers are shifts, predicted from the context if there is
-    one.
+    With a single feature each layer is a shift, which is learned, or predicted from the context if there is one.
 
     Args:
         layers: Number of couplings, which alternate between the even and the odd features.
@@ -78,24 +77,25 @@ def realnvp(
     activation: Activation = "relu",
     batch_norm: bool = True,
 ) -> Flow:
-    """z_c = x_c exp(s(x_a)) + t(x_a): alternating affine couplings; on images by checkerboard and by channel.
+    """z_c = x_c exp(s(x_a)) + t(x_a): alternating affine couplings; on images, checkerboard and channel-wise.
 
-    A scale of an image flow has three checkerboard couplings, a squeeze and three channel couplings. Half of the
-    channels then leaves, with a learned prior given the other half; the last scale has four checkerboard couplings.
-    On integer images the paper widens the logit's margin: ``snflow.dequantized(flow, 256, logit_alpha=0.05)``.
+    Each scale of an image flow has three checkerboard couplings, a squeeze and three channel-wise couplings. Half of
+    the channels is then factored out, with a learned prior conditioned on the other half; the last scale has four
+    checkerboard couplings. For integer images the paper uses a wider logit margin than the default:
+    ``snflow.dequantized(flow, 256, logit_alpha=0.05)``.
 
-    A single feature leaves a coupling nothing to keep: its layers scale and shift it, as predicted from the context if
-    there is one.
+    With a single feature each layer is a scale and a shift, which are learned, or predicted from the context if there
+    is one.
 
     Args:
         event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images whose sides
             can be halved ``scales − 1`` times.
-        context_shape: Shape of one sample's context, such as a one-hot label, an int for vectors; ``None`` for no
-            context. On images the networks see it at every pixel.
-        layers: Number of couplings on vectors; images have six per scale and four at the last.
-        scales: Number of scales of images, a squeeze between each two; unused by vectors.
-        width: Hidden units, or channels, in each layer of a network.
-        depth: Number of hidden layers of each network; on images its residual blocks.
+        context_shape: Shape of one sample's context, such as a one-hot label; an int for vectors, ``None`` for no
+            context. On images the networks receive it at every pixel.
+        layers: Number of couplings on vectors; images have six per scale, and four at the last scale.
+        scales: Number of scales for images, with a squeeze between consecutive scales; unused for vectors.
+        width: Number of hidden units, or channels, in each layer of a network.
+        depth: Number of hidden layers of each network; on images, of residual blocks.
         activation: Activation of the networks on vectors: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and
             ``"tanh"``.
         batch_norm: Whether an invertible batch normalization follows each coupling.

@@ -32,23 +32,24 @@ def ffjord(
     act_norm: bool = False,
     **options: Any,
 ) -> Flow:
-    """dx/dt = v(x, t), log|det| = ∫ tr(∂v/∂x) dt: the velocity is any network; both directions cost the same.
+    """dx/dt = v(x, t), log|det| = ∫ tr(∂v/∂x) dt: the velocity v is any network, and both directions cost the same.
 
     Args:
         layers: Number of differential equations per scale.
-        width: Hidden units, or channels, in each layer of a velocity.
-        depth: Number of hidden layers of each velocity.
-        activation: Activation of the velocities, a smooth one: ``"tanh"``, ``"silu"`` or ``"elu"``.
-        trace: How training computes the trace: ``"exact"``, ``"hutchinson"`` (an unbiased estimate), or ``"auto"``,
-            exact for D ≤ 3.
-        solver: Solver of the equations: ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, which choose
-            their steps, or ``"rk4"``, ``"midpoint"`` or ``"euler"`` with fixed steps.
-        tolerance: Relative and absolute error of the adaptive solvers.
-        steps: Number of steps of the solvers with fixed steps.
-        adjoint: Whether gradients come from the equation solved backwards, in constant memory.
+        width: Number of hidden units, or channels, in each layer of a velocity network.
+        depth: Number of hidden layers of each velocity network.
+        activation: Smooth activation of the velocity networks: ``"tanh"``, ``"silu"`` or ``"elu"``.
+        trace: How the trace is computed in training: ``"exact"``, ``"hutchinson"`` (an unbiased estimate), or
+            ``"auto"``, exact for D ≤ 3.
+        solver: Solver of the equations: ``"dopri5"``, ``"dopri8"``, ``"bosh3"`` or ``"adaptive_heun"``, with
+            adaptive steps, or ``"rk4"``, ``"midpoint"`` or ``"euler"``, with fixed steps.
+        tolerance: Relative and absolute error tolerance of the adaptive solvers.
+        steps: Number of steps of the fixed-step solvers.
+        adjoint: Whether gradients are computed by the adjoint method, which solves the equation backward in constant
+            memory.
         kinetic_weight: Weight of ∫‖v‖² dt in training, which straightens the paths.
-        jacobian_weight: Weight of ∫‖∂v/∂x‖_F² dt in training, which saves steps.
-        exact_dimensions: Largest D for which evaluation takes the exact trace; above it takes an unbiased estimate.
+        jacobian_weight: Weight of ∫‖∂v/∂x‖_F² dt in training, which reduces the number of solver steps.
+        exact_dimensions: Largest D for which evaluation uses the exact trace; above it, an unbiased estimate.
 
     Returns:
         A flow on vectors or images with a standard normal base; ``log_prob`` is in nats.

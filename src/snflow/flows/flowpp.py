@@ -31,20 +31,20 @@ def flowpp(
     depth: int = 10,
     components: int = 32,
 ) -> Flow:
-    """Couplings by mixtures of logistics with attention: by checkerboard, after a squeeze by channel, by checkerboard.
+    """Mixture-of-logistics couplings with attention: checkerboard, then a squeeze, channel-wise and checkerboard again.
 
-    An act-norm and a 1×1 convolution precede each coupling. The paper's integer images are dequantized by a second
-    flow: ``snflow.dequantized(flow, 256, noise="variational")``, in a recipe ``preprocessing.noise: variational``.
+    An act-norm and a 1×1 convolution precede each coupling. The paper dequantizes integer images with a second flow:
+    ``snflow.dequantized(flow, 256, noise="variational")``, or ``preprocessing.noise: variational`` in a recipe.
 
     Args:
         event_shape: Shape ``(channels, height, width)`` of one image with even sides.
-        context_shape: Shape of one sample's context, such as a one-hot label, an int for vectors; ``None`` for no
-            context. The networks see it at every pixel.
+        context_shape: Shape of one sample's context, such as a one-hot label; an int for vectors, ``None`` for no
+            context. The networks receive it at every pixel.
         first_layers: Number of checkerboard couplings before the squeeze.
-        channel_layers: Number of channel couplings after the squeeze.
-        last_layers: Number of checkerboard couplings after the channel couplings.
-        width: Channels of each network, a multiple of 4.
-        depth: Number of blocks of gated convolution and attention of each network.
+        channel_layers: Number of channel-wise couplings after the squeeze.
+        last_layers: Number of checkerboard couplings after the channel-wise ones.
+        width: Number of channels of each network, a multiple of 4.
+        depth: Number of blocks of gated convolution and attention in each network.
         components: Number of logistics in each mixture.
 
     Returns:
@@ -52,7 +52,7 @@ def flowpp(
 
     Raises:
         ConfigError: an option is unknown or out of its range.
-        ShapeError: the event is no image, or has an odd side.
+        ShapeError: the event is not an image, or has an odd side.
 
     References:
         Ho et al. (2019), Flow++: improving flow-based generative models with variational dequantization and
@@ -104,7 +104,7 @@ def attention_coupling(
     *,
     context_shape: int | Shape | None = None,
 ) -> Coupling:
-    """Make a coupling on images with Flow++'s network; a context of the images' shape is seen pixel by pixel."""
+    """Make a coupling on images with Flow++'s network; a context of the same shape enters pixel by pixel."""
     channels, height, wide = shape
     by_channel = mask.dim() == 1
     kept, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)

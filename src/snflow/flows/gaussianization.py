@@ -20,12 +20,12 @@ def gaussianization(
 ) -> Flow:
     """z = R Ψ(x), repeatedly, Ψ the normal scores of each feature: fitted to data layer by layer, then trainable.
 
-    :func:`snflow.preprocess`, and so a recipe, fits the layers to the training data; otherwise the first training batch
-    does. Training then tunes the splines by gradient.
+    :func:`snflow.preprocess`, and thus a recipe, fits the layers to the training data; otherwise they are fitted to the
+    first training batch. The splines can then be tuned by gradient descent.
 
     Args:
         event_shape: Shape of one event; an int D for vectors. Other events are flattened.
-        layers: Number of layers, each a map of single features and a rotation.
+        layers: Number of layers, each an element-wise map and a rotation.
         bins: Number of pieces of each feature's monotone spline.
         rotation: Rotation of each layer: ``"random"``, or ``"pca"``, the principal axes of its inputs.
 
@@ -58,7 +58,7 @@ def gaussianize(flow: Flow, x: Tensor) -> Flow:
     """Fit each :class:`~snflow.Gaussianization` of a flow, in order, to the outputs of the layers before it.
 
     Args:
-        flow: a flow; one without such layers is left alone.
+        flow: a flow; without such layers it is left unchanged.
         x: data, with shape ``(N, *event)``; the first 100,000 rows are used.
 
     Returns:

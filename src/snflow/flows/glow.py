@@ -29,24 +29,24 @@ def glow(
 ) -> Flow:
     """L scales of K steps, each an act-norm, a mixing convolution and an affine coupling.
 
-    A scale begins with a squeeze, and half of the channels leaves between two scales, with a learned prior given the
-    other half. All latents are kept, as one vector, so that every inverse reproduces the same image.
+    Each scale begins with a squeeze. Between scales half of the channels is factored out, with a learned prior
+    conditioned on the other half. The latent is the vector of all latents, so that every inverse recovers the image.
 
     Args:
         event_shape: Shape ``(channels, height, width)`` of one image, whose sides can be halved ``scales`` times.
-        context_shape: Shape of one sample's context, such as a one-hot label, an int for vectors; ``None`` for no
-            context. The couplings' networks see it at every pixel.
+        context_shape: Shape of one sample's context, such as a one-hot label; an int for vectors, ``None`` for no
+            context. The networks of the couplings receive it at every pixel.
         layers: Number K of steps per scale.
         scales: Number L of scales.
-        width: Channels in each layer of the couplings' networks.
-        kernel_size: Side of the mixing kernels, odd; a free 1×1 convolution with the exact rule is Glow's own.
+        width: Number of channels in each layer of the couplings' networks.
+        kernel_size: Side of the mixing kernels, odd; the original Glow has free 1×1 convolutions and the exact rule.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
         ConfigError: an option is unknown or out of its range.
-        ShapeError: the event is no image, or its sides cannot be halved ``scales`` times.
+        ShapeError: the event is not an image, or its sides cannot be halved ``scales`` times.
 
     References:
         Kingma & Dhariwal (2018), Glow: generative flow with invertible 1×1 convolutions; Keller et al. (2021), Self

@@ -22,12 +22,12 @@ def mintnet(
     kernel_size: int = 3,
     **options: Any,
 ) -> Flow:
-    """z = t ⊙ x + a masked network of x with a triangular Jacobian, in alternating order: exact, cheap densities.
+    """z = t ⊙ x + m(x), m a masked network, so that the Jacobian is triangular: exact, cheap densities.
 
-    A sample takes a fixed-point iteration per layer.
+    The order of the elements alternates between layers. A sample takes a fixed-point iteration per layer.
 
     Args:
-        layers: Number of masked layers per scale, whose order is reversed each time.
+        layers: Number of masked layers per scale.
         groups: Number of copies of the channels in each hidden layer.
         kernel_size: Side of the kernels on images, odd.
 

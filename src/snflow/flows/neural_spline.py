@@ -46,18 +46,17 @@ def neural_spline(
 ) -> Flow:
     """zᵢ = s(xᵢ; hᵢ), s a monotone spline of K pieces with parameters h predicted by a network.
 
-    Couplings are fast in both directions; autoregressive layers are more expressive, and a sample takes D steps. A
-    single feature leaves a coupling nothing to keep: its layers are splines that are learned, or predicted from the
-    context if there is one.
+    Couplings are fast in both directions; autoregressive layers are more expressive, but a sample takes D steps. With a
+    single feature each layer is a spline, which is learned, or predicted from the context if there is one.
 
     Args:
         layers: Number of couplings, which alternate between the even and the odd features, or of autoregressive layers.
         kind: ``"coupling"`` for layers that are fast in both directions, ``"autoregressive"`` for layers that are more
             expressive.
-        spline: Pieces of the splines: ``"rational_quadratic"``, ``"cubic"``, ``"quadratic"`` or ``"linear"``.
+        spline: Kind of spline: ``"rational_quadratic"``, ``"cubic"``, ``"quadratic"`` or ``"linear"``.
         bins: Number K of pieces of each spline.
         tail_bound: Half-width B of the splines' box. Outside [−B, B] the splines are the identity, and the networks
-            see the nearest point of the box.
+            receive the nearest point of the box.
 
     Returns:
         A flow on vectors with a standard normal base; ``log_prob`` is in nats.
@@ -98,14 +97,14 @@ def circular_spline(
     activation: Activation = "silu",
     bins: int = 8,
 ) -> Flow:
-    """zᵢ = s(xᵢ; hᵢ) for angles in [−π, π), s a spline of the circle: periodic data, on a torus of D circles.
+    """zᵢ = s(xᵢ; hᵢ) for angles in [−π, π), s a circular spline: for periodic data, on a torus of D circles.
 
-    The networks see the cosine and the sine of each angle, so the density has no seam. Angles are not standardized: a
-    recipe sets ``preprocessing.standardize: false``.
+    The networks receive the cosine and the sine of each angle, so that the density is continuous at ±π. Angles must not
+    be standardized: set ``preprocessing.standardize: false`` in a recipe.
 
     Args:
         event_shape: Shape of one event; an int D for vectors of angles. Other events are flattened.
-        layers: Number of couplings, two or more; of a single angle, the number of splines.
+        layers: Number of couplings, at least two; for a single angle, the number of splines.
         bins: Number of pieces of each spline.
 
     Returns:
@@ -131,7 +130,7 @@ def circular_spline(
             "flows.circular_spline",
             expected="two layers or more",
             got=str(layers),
-            fix="a coupling maps half of the angles",
+            fix="take at least two: each coupling maps half of the angles",
         )
 
     def layer(number: int, features: int) -> list[Bijection]:

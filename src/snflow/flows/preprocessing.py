@@ -21,7 +21,7 @@ from snflow.flows.flowpp import attention_coupling
 from snflow.flows.gaussianization import gaussianize
 
 BaseName = Literal["normal", "diagonal_normal", "logistic"]
-"""Base densities that have no options: N(0, I), N(μ, diag σ²) with learned μ and σ, and independent logistics."""
+"""Base densities without options: N(0, I), N(μ, diag σ²) with learned μ and σ, and independent logistics."""
 
 NoiseName = Literal["uniform", "variational"]
 """How integer data become continuous: uniform noise, or noise from a second flow conditioned on the image."""
@@ -37,21 +37,21 @@ _LARGEST_LOG_SCALE = 3.0
 
 @checked_arguments()
 def standardized(flow: Flow, x: Tensor) -> Flow:
-    """Put z = (x − mean)/σ in front of a flow, with the mean and the standard deviation of each element of ``x``.
+    """Add the layer z = (x − mean)/σ before a flow, with the mean and standard deviation of each element of ``x``.
 
-    The layer is fixed, saved with the flow and part of its log-determinant, so that ``log_prob`` is the density of
-    the data in their own units. Elements that do not vary are only shifted.
+    The layer is fixed, saved with the flow and included in its log-determinant, so that ``log_prob`` is the density of
+    the unscaled data. Elements that do not vary are only shifted.
 
     Args:
         flow: A flow on continuous data; its layers are shared with the result, not copied.
         x: Training data, with shape ``(N, *event)``.
 
     Returns:
-        The flow with one layer more, on the same device and with the same dtype; ``log_prob`` is in nats.
+        The flow with one more layer, on the same device and with the same dtype; ``log_prob`` is in nats.
 
     Raises:
         ConfigError: the flow is on integer data, or on a bounded range such as angles, which must keep their scale.
-        DataError: there are no rows, or some are not finite.
+        DataError: there are no rows, or a value is not finite.
 
     Example:
         >>> import torch, snflow
@@ -84,18 +84,18 @@ def dequantized(
 ) -> Flow:
     """Make a flow on integer data k: z = flow(logit(α + (1 − 2α) (k + u)/L)), u noise on [0, 1).
 
-    Noise and logit are part of the density: −log p is in nats of the integer data, an upper bound on average, and
-    divided by D ln 2 it is in bits per dimension.
+    Noise and logit are part of the density: −log p, in nats, is on average an upper bound on the negative
+    log-probability of the integers. Divided by D ln 2 it is in bits per dimension.
 
     Args:
         flow: A flow on continuous data; its layers are shared with the result, not copied.
-        num_values: L, the number of values of an element, which run from 0 to L − 1; 256 for bytes.
-        logit_alpha: Margin α of the logit that opens the range of integer data to all real numbers, between 0 and 0.5.
+        num_values: L, the number of values of an element, which are 0 to L − 1; 256 for bytes.
+        logit_alpha: Margin α of the logit that maps integer data to all real numbers, between 0 and 0.5.
         noise: Distribution of the noise u that is added to integer data: ``"uniform"``, or ``"variational"``, a second
             flow that is conditioned on the image and trained by the same objective (images only).
         noise_layers: Number of affine couplings of the variational noise.
-        noise_width: Channels of the networks of the variational noise, a multiple of 4.
-        noise_depth: Number of blocks of each network of the variational noise.
+        noise_width: Number of channels of the networks of the variational noise, a multiple of 4.
+        noise_depth: Number of blocks in each network of the variational noise.
 
     Returns:
         The flow on integers, on the same device and with the same dtype; ``sample`` returns integers too.
@@ -144,7 +144,7 @@ def with_base(flow: Flow, base: BaseName | BaseDensity) -> Flow:
 
     Raises:
         ConfigError: the name is unknown.
-        ShapeError: the density has another event shape than the latents.
+        ShapeError: the event shape of the density is not that of the latents.
 
     Example:
         >>> import torch, snflow
@@ -167,23 +167,23 @@ def preprocess(
     base: BaseName | None = None,
     **dequantization: Any,
 ) -> Flow:
-    """Fit a ready flow to the kind of data: continuous data are standardized, integer data dequantized.
+    """Add the usual preprocessing to a flow: standardize continuous data, dequantize integer data.
 
-    This is what a recipe does; its ``preprocessing`` section holds the keyword arguments. The layers of
+    Recipes do the same, with the keyword arguments in their ``preprocessing`` section. The layers of
     :func:`snflow.flows.gaussianization` are fitted to the data as well.
 
     Args:
         flow: A ready flow, as from :mod:`snflow.flows`; its layers are shared with the result, not copied.
         x: Training data, with shape ``(N, *event)``; integers where ``num_values`` is given.
         num_values: L, the number of values of integer data; ``None`` for continuous data.
-        standardize: Whether continuous data are shifted and scaled to mean zero and standard deviation one, by the
-            training data. Ignored for integer data.
+        standardize: Whether continuous data are shifted and scaled so that the training data have mean zero and
+            standard deviation one. Ignored for integer data.
         base: Base density of the flow: ``"normal"``, ``"diagonal_normal"`` (learned means and standard deviations) or
             ``"logistic"``; ``None`` keeps the flow's own.
         dequantization: Keyword arguments of :func:`dequantized`, for integer data.
 
     Returns:
-        The flow on the data as they are; ``log_prob`` is in nats.
+        The flow on the original data; ``log_prob`` is in nats.
 
     Raises:
         ConfigError, ShapeError, DataError: as :func:`standardized`, :func:`dequantized` and :func:`with_base`.
@@ -206,7 +206,7 @@ def preprocess(
 
 
 def _preprocess_signature() -> inspect.Signature:
-    """The signature of :func:`preprocess` with the options of :func:`dequantized` in their place."""
+    """The signature of :func:`preprocess` with the options of :func:`dequantized` written out."""
     own, further = (list(inspect.signature(f).parameters.values()) for f in (preprocess, dequantized))
     return inspect.Signature([*own[:-1], *(p for p in further if p.kind is p.KEYWORD_ONLY)])
 

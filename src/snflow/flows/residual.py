@@ -33,16 +33,16 @@ def _residual(
 
     Args:
         event_shape: Shape of one event: an int D for vectors, or ``(channels, height, width)`` of images.
-        context_shape: Shape of one sample's context, which each network sees, an int for vectors; ``None`` for no
+        context_shape: Shape of one sample's context, an input of each network; an int for vectors, ``None`` for no
             context.
         layers: Number of residual layers per scale.
-        scales: Number of scales of images, a squeeze between each two; vectors have one.
+        scales: Number of scales for images, with a squeeze between consecutive scales; unused for vectors.
         lipschitz: Bound on the Lipschitz constant of each network, below one.
-        log_det: How training computes log-determinants: ``"unbiased"`` (a series cut at a random term),
+        log_det: How training computes log-determinants: ``"unbiased"`` (a series cut off at random),
             ``"truncated"``, ``"exact"``, or ``"auto"``, exact for D ≤ 3 and unbiased above.
-        terms: Number of terms of the truncated series, or of those that the unbiased series always has.
-        exact_dimensions: Largest D for which evaluation takes the full Jacobian; above it takes an unbiased estimate.
-        act_norm: Whether a scale and a shift, initialized by the first batch, precede each layer.
+        terms: Number of terms of the truncated series, or least number of terms of the unbiased series.
+        exact_dimensions: Largest D for which evaluation uses the full Jacobian; above it, an unbiased estimate.
+        act_norm: Whether an act-norm (a scale and shift initialized from the first batch) precedes each layer.
     """
 
     def layer(_: int, shape: Shape) -> list[Bijection]:
@@ -74,7 +74,7 @@ def residual(
     A sample takes a fixed-point iteration per layer.
 
     Args:
-        width: Hidden units, or channels, in each layer of a network.
+        width: Number of hidden units, or channels, in each layer of a network.
         depth: Number of hidden layers of each network.
         activation: Activation of the networks: ``"lipswish"`` or ``"clipswish"``.
 
@@ -118,12 +118,12 @@ def densenet(
     activation: LipschitzActivation = "clipswish",
     **options: Any,
 ) -> Flow:
-    """z = x + g(x) with ‖J_g‖ < 1, g densely connected: each layer of g sees the outputs of all before it.
+    """z = x + g(x) with ‖J_g‖ < 1, g densely connected: each layer of g receives the outputs of all previous ones.
 
     A sample takes a fixed-point iteration per layer.
 
     Args:
-        growth: Features, or channels, that each layer of a network adds.
+        growth: Number of features, or channels, that each layer of a network adds.
         depth: Number of densely connected layers of each network.
         activation: Activation of the networks: ``"clipswish"`` or ``"lipswish"``.
 

@@ -45,11 +45,11 @@ def dense(
         layers: Number of dense layers.
         activation: Element-wise bijection between two layers: ``"smooth_leaky_relu"``, ``"leaky_relu"`` or
             ``"spline"``; the last layer has none.
-        alpha: Slope of the leaky activations for very negative inputs.
+        alpha: Slope of the leaky activations for large negative inputs.
         bins: Number of bins of the spline activation.
         tail_bound: Half-width B of the spline activation's box; outside [−B, B] it is the identity.
         log_det_rule: Gradient of each log-determinant: ``"self_normalized"`` (from the learned inverse), ``"exact"`` or
-            ``"relative"`` (the relative gradient, which needs no inverse).
+            ``"relative"`` (the relative gradient, which needs neither an inverse nor a determinant).
         initialization: Initial weights: ``"identity"`` plus small noise, or a random ``"orthogonal"`` matrix.
 
     Returns:
@@ -100,19 +100,19 @@ def conv(
     Args:
         event_shape: Shape ``(channels, height, width)`` of one image, whose sides can be halved ``scales − 1`` times.
         layers: Number of convolutions per scale.
-        scales: Number of scales, a squeeze between each two.
-        activation: Element-wise bijection after each convolution but the last: ``"spline"`` (with parameters for each
-            pixel), ``"smooth_leaky_relu"`` or ``"leaky_relu"``.
+        scales: Number of scales, with a squeeze between consecutive scales.
+        activation: Element-wise bijection after each convolution except the last: ``"spline"`` (with parameters for
+            each pixel), ``"smooth_leaky_relu"`` or ``"leaky_relu"``.
         bins: Number of bins of the spline activation.
         tail_bound: Half-width B of the spline activation's box; outside [−B, B] it is the identity.
-        alpha: Slope of the leaky activations for very negative inputs.
+        alpha: Slope of the leaky activations for large negative inputs.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
 
     Raises:
         ConfigError: an option is unknown or out of its range.
-        ShapeError: the event is no image, or its sides cannot be halved ``scales − 1`` times.
+        ShapeError: the event is not an image, or its sides cannot be halved ``scales − 1`` times.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, section 5.1 and appendix A.3.
@@ -156,15 +156,15 @@ def pair(
 
     Args:
         event_shape: Shape of one event; an int D for vectors. Other events, such as images, are flattened.
-        context_shape: Shape of one sample's context, which both networks see, an int for vectors; ``None`` for no
+        context_shape: Shape of one sample's context, an input of both networks; an int for vectors, ``None`` for no
             context.
         layers: Number of pairs of networks.
-        width: Hidden units in each layer of a network.
+        width: Number of hidden units in each layer of a network.
         depth: Number of residual blocks of each network.
         penalty_weight: Weight λ of the reconstruction penalty ‖g(f(x)) − x‖².
         jacobian_penalty: Weight μ of the penalty ‖J_g J_f ν − ν‖² on the Jacobians.
-        penalty_spread: Standard deviation of the noise around the data where the reconstruction penalty holds too, so
-            that f stays one-to-one there.
+        penalty_spread: Standard deviation of the noise that is added to half of the points of the reconstruction
+            penalty, so that f is one-to-one around the data too.
         probe: Distribution of the random vectors ν: ``"orthogonal"``, ``"rademacher"`` or ``"gaussian"``.
         probes: Number of random vectors ν per sample.
 

@@ -20,10 +20,10 @@ def planar(
 ) -> Flow:
     """z = x + û tanh(wᵀx + b), repeatedly: each layer moves points along one direction.
 
-    A layer costs O(D) for a density and one scalar root for a sample. An expressive density takes many layers.
+    A layer takes O(D) for a density and one scalar root search for a sample. An expressive flow needs many layers.
 
     Args:
-        context_shape: Shape of one sample's context, from which u, w and b are predicted, an int for vectors; ``None``
+        context_shape: Shape of one sample's context, from which u, w and b are predicted; an int for vectors, ``None``
             for no context.
 
     Returns:
@@ -57,12 +57,12 @@ def radial(
     layers: int = 16,
     mixing: VectorMixing = "none",
 ) -> Flow:
-    """z = x + β (x − x₀)/(α + ‖x − x₀‖), repeatedly: each layer moves points towards a centre or away from it.
+    """z = x + β (x − x₀)/(α + ‖x − x₀‖), repeatedly: each layer moves points toward a center or away from it.
 
-    A layer costs O(D) for a density and for a sample, both in closed form. An expressive density takes many layers.
+    A layer takes O(D) for a density and for a sample, both in closed form. An expressive flow needs many layers.
 
     Args:
-        context_shape: Shape of one sample's context, from which x₀, α and β are predicted, an int for vectors; ``None``
+        context_shape: Shape of one sample's context, from which x₀, α and β are predicted; an int for vectors, ``None``
             for no context.
 
     Returns:
@@ -98,12 +98,12 @@ def sylvester(
     units: int | None = None,
     basis: Basis = "householder",
 ) -> Flow:
-    """z = x + Q R tanh(R̃ Qᵀx + b), repeatedly: each layer is M planar layers at once.
+    """z = x + Q R tanh(R̃ Qᵀx + b), repeatedly: each layer combines M planar layers.
 
-    A layer costs O(M D) for a density and M scalar roots for a sample.
+    A layer takes O(M D) for a density and M scalar root searches for a sample.
 
     Args:
-        context_shape: Shape of one sample's context, from which Q, R, R̃ and b are predicted, an int for vectors;
+        context_shape: Shape of one sample's context, from which Q, R, R̃ and b are predicted; an int for vectors,
             ``None`` for no context.
         units: Number M of tanh units in each layer, at most D; ``None`` for D.
         basis: How the columns of Q are kept orthonormal: ``"householder"`` (a product of reflections),
@@ -146,10 +146,10 @@ def generalized_sylvester(
 ) -> Flow:
     """z = x + Wᵀ f(W x), repeatedly: W orthogonal, f autoregressive with slopes above −1.
 
-    A layer takes one pass through a masked network for a density and D scalar roots for a sample.
+    A layer takes one pass through a masked network for a density and D scalar root searches for a sample.
 
     Args:
-        units: Number of tanh units with which f moves each element.
+        units: Number of tanh units in the map of each element.
 
     Returns:
         A flow on vectors with a standard normal base; ``log_prob`` is in nats.
