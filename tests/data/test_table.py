@@ -120,7 +120,7 @@ def test_relative_path_is_looked_up_in_the_environment(write, tmp_path, monkeypa
         ("1,abc\n3,4\n", "line 1, column 1: expected a number, got 'abc'"),
         ("1,2\n3,1_000\n", "line 2, column 1: expected a number, got '1_000'"),
         ("1,2\n3,4,5\n", "line 2: expected 2 fields separated by commas, got 3; repair"),
-        ("1 2\n\n3\n", "line 3: expected 2 fields separated by white space, got 1"),
+        ("1 2\n\n3\n", "line 3: expected 2 fields separated by whitespace, got 1"),
         ("x,y\n1,2\n3,nan\n4,5\n", r"finite numbers, got nan in row 1, column 'y'; remove or impute such rows"),
         ("1,2\n-inf,3\n", "finite numbers, got -inf in row 1, column '0'"),
         ("1,2\n3,1e300\n", "finite numbers, got inf in row 1, column '1'"),

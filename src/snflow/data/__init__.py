@@ -1,4 +1,4 @@
-"""Datasets in memory, and the order in which a training run sees them."""
+"""Datasets in memory, and the order of their batches in training."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""The public names of snflow.data; a function that returns a ``Dataset`` is one that a recipe may name."""
+"""The public names of snflow.data; recipes may name the functions that return a ``Dataset``."""
 
 from .batches import Augmentation as Augmentation
 from .batches import Batches as Batches

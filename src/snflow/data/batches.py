@@ -17,9 +17,8 @@ from snflow.errors import ConfigError, ShapeError, check_count
 class Batches:
     """Random batches of rows in memory; the order of an epoch is a permutation seeded by (seed, epoch).
 
-    The state is two integers, the epoch and the batch within it: nothing else has to be saved for a resumed run to see
-    the batches of an uninterrupted one. The last, incomplete batch of an epoch is dropped; its rows differ from epoch
-    to epoch.
+    The state is two integers, the epoch and the batch within it: a resumed run needs nothing else to continue with the
+    same batches. An incomplete last batch is dropped; its rows differ from epoch to epoch.
 
     Args:
         data: the rows, with shape ``(N, *event)``, on any device.
@@ -112,9 +111,9 @@ def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 
 def _stable_seed(seed: int, epoch: int, *batch: int) -> int:
-    """63 bits of a hash that, unlike Python's own, is the same in every process.
+    """63 bits of a hash that, unlike Python's built-in one, is the same in every process.
 
-    With seed + epoch instead, epoch 1 of seed 0 would have the order of epoch 0 of seed 1.
+    With seed + epoch instead, epoch 1 of seed 0 would have the same order as epoch 0 of seed 1.
     """
     name = " ".join(map(str, ("snflow batches", seed, epoch, *batch)))
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
@@ -125,12 +124,11 @@ def _stable_seed(seed: int, epoch: int, *batch: int) -> int:
 class Augmentation:
     """x → x flipped left to right with probability ½, and shifted by up to ``jitter`` pixels along each axis.
 
-    Pixels are permuted, so the log-determinant is zero, and the likelihood is that of the augmented image. A shift
-    replicates the edge.
+    Shifts replicate the edge. The data are augmented, not the density: the likelihood is that of the augmented image.
 
     Attributes:
         flip: whether to flip images at random.
-        jitter: the largest shift, in pixels; 0 for none.
+        jitter: the maximum shift, in pixels; 0 for none.
 
     Raises:
         ConfigError: the jitter is not a non-negative integer.

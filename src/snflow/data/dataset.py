@@ -17,13 +17,13 @@ class Dataset:
 
     Args:
         name: The name used in errors and summaries.
-        train: The rows to train on, with shape ``(N, *event)``.
-        validation: The rows by which the best epoch is chosen, with shape ``(N', *event)``.
-        test: The rows for the reported likelihood, with shape ``(N'', *event)``.
+        train: The training rows, with shape ``(N, *event)``.
+        validation: The rows used to select the best epoch, with shape ``(N', *event)``.
+        test: The rows used for the reported likelihood, with shape ``(N'', *event)``.
         num_values: L, the number of values of integer data; ``None`` for continuous data.
 
     Raises:
-        DataError: a split is empty or has another event shape, its dtype does not fit ``num_values``, or a value is
+        DataError: a split is empty or has the wrong event shape, its dtype does not fit ``num_values``, or a value is
             NaN, infinite or outside 0 … L − 1.
 
     Example:
@@ -70,13 +70,13 @@ class Dataset:
 
 
 def check_values(where: str, rows: Tensor, num_values: int | None = None, columns: list[str] | None = None) -> None:
-    """Reject NaN, infinite and out-of-range values, reporting the first.
+    """Reject NaN, infinite and out-of-range values, and report the first.
 
     Args:
         where: The name of the data in the error.
         rows: The data, with shape ``(N, *event)``.
         num_values: L for integers from 0 to L − 1; ``None`` for continuous data.
-        columns: The names of the columns, for rows of shape ``(N, columns)``.
+        columns: The names of the columns, for rows with shape ``(N, columns)``.
 
     Raises:
         DataError: a value is not allowed; the message gives its row and column, both counted from 0.
@@ -92,7 +92,7 @@ def check_values(where: str, rows: Tensor, num_values: int | None = None, column
     elif int(rows.min()) >= 0 and int(rows.max()) < num_values:
         return
     else:
-        wide = rows.to(torch.int64)  # a uint8 tensor would compare with 256 as if it were 0
+        wide = rows.to(torch.int64)  # in a comparison with uint8, 256 would wrap to 0
         wrong, expected = (wide < 0) | (wide >= num_values), f"values from 0 to {num_values - 1}"
         fix = "rescale the data or raise num_values"
     if not bool(wrong.any()):
@@ -112,7 +112,7 @@ def split_rows(rows: Tensor, sizes: tuple[int, int, int], seed: int) -> tuple[Te
     Args:
         rows: The data, with shape ``(N, *event)``.
         sizes: The number of rows in each split; together at most N.
-        seed: The seed of the permutation.
+        seed: Seed of the permutation.
 
     Returns:
         The three splits, each with shape ``(size, *event)``.

@@ -26,12 +26,12 @@ _CORRUPT = "copy or download the file again"
 
 @checked_arguments("data.digits")
 def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: int = 0) -> Dataset:
-    """The 1,797 scanned digits of scikit-learn: 8×8 pixels with 17 grey values, split at random.
+    """The 1,797 scanned digits of scikit-learn: 8×8 pixels with 17 gray values, split at random.
 
     Args:
-        train: Number of images to train on.
-        validation: Number of images by which the best epoch is chosen.
-        test: Number of images for the reported likelihood.
+        train: Number of training images.
+        validation: Number of validation images, which select the best epoch.
+        test: Number of test images, used for the reported likelihood.
         seed: Seed of the random split.
 
     Returns:
@@ -47,7 +47,7 @@ def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: i
         >>> digits().test.shape
         torch.Size([300, 1, 8, 8])
     """
-    from sklearn import datasets  # takes a second to import, and only this dataset needs it
+    from sklearn import datasets  # the import takes a second, and only this dataset needs it
 
     for split, size in (("train", train), ("validation", validation), ("test", test)):
         check_count("data.digits", split, size)
@@ -60,13 +60,13 @@ def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: i
             got=f"{sum(sizes)}",
             fix="make a split smaller",
         )
-    # A pixel counts the dark dots in a 4×4 block of the scan: 0 to 16.
+    # A pixel is the number of dark dots in a 4×4 block of the scan: 0 to 16.
     return Dataset("digits", *split_rows(images, sizes, seed), num_values=17)
 
 
 @checked_arguments("data.mnist")
 def mnist(path: str | Path | None = None, *, limit_train: int | None = None, limit_eval: int | None = None) -> Dataset:
-    """MNIST from its idx files: 28×28 pixels with 256 grey values, split 50,000 / 10,000 / 10,000.
+    """MNIST from its idx files: 28×28 pixels with 256 gray values, split 50,000 / 10,000 / 10,000.
 
     The last sixth of the training file is the validation split.
 
@@ -141,14 +141,14 @@ def imagenet32(
     """ImageNet at 32×32 from its .npz batches: 3×32×32 with 256 values, split 1,261,167 / 20,000 / 50,000.
 
     The last 20,000 training images (a tenth, if there are fewer than 200,000) are the validation split; the published
-    validation file is the test split. The whole training set takes 3.9 GB of memory; ``limit_train`` stops reading
-    when there are enough images, and ``memory_map`` leaves them on disk.
+    validation file is the test split. The whole training set takes 3.9 GB of memory; with ``limit_train``
+    only as many images are read, and with ``memory_map`` they stay on disk.
 
     Args:
         path: Folder with the .npz batches; by default the folder imagenet32 in $SNFLOW_DATA.
         limit_train: Train on the first limit_train images only; by default all.
         limit_eval: Validate and test on the first limit_eval images of each split only; by default all.
-        memory_map: Whether to unpack the training images once into a file next to the batches and map it into memory.
+        memory_map: Whether to unpack the training images into a file beside the batches, once, and map it into memory.
 
     Returns:
         Images with shape ``(N, 3, 32, 32)``, uint8, from 0 to 255.
@@ -186,7 +186,7 @@ def _check_limits(name: str, **limits: int | None) -> None:
 def _limited(
     name: str, images: Tensor, held_out: int, test: Tensor, limit_train: int | None, limit_eval: int | None
 ) -> Dataset:
-    """Hold out the last training images for validation and cut the splits to their limits."""
+    """Hold out the last training images for validation, and cut the splits to their limits."""
     train, validation = images.split([len(images) - held_out, held_out])
     return Dataset(name, train[:limit_train], validation[:limit_eval], test[:limit_eval], num_values=256)
 
@@ -279,7 +279,7 @@ _SAFE = {
 
 
 class _SafeUnpickler(pickle.Unpickler):
-    """Accepts arrays, strings and containers, and no code."""
+    """Accepts arrays, strings and containers, but no code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _SAFE:
@@ -308,7 +308,7 @@ def _read_npz(path: Path, key: str) -> NDArray[np.uint8]:
                 raise DataError(str(path), expected=f"an array {key!r}", got=got, fix="check the file")
             return _as_images(archive[key], str(path))
     except DataError:
-        raise  # ours, which is a ValueError too
+        raise  # our own error, which is also a ValueError
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise DataError(str(path), expected="a complete .npz file", got=f"{error}", fix=_CORRUPT) from error
     except OSError as error:
@@ -325,7 +325,7 @@ def _as_images(data: Any, where: str) -> NDArray[np.uint8]:
 
 
 def _read_batches(paths: Sequence[Path], wanted: int | None) -> Tensor:
-    """Read archives in order until there are ``wanted`` images."""
+    """Read archives in order until ``wanted`` images are read."""
     parts: list[NDArray[np.uint8]] = []
     for path in paths:
         parts.append(_read_npz(path, "data"))
@@ -335,7 +335,7 @@ def _read_batches(paths: Sequence[Path], wanted: int | None) -> Tensor:
 
 
 def _concatenated(parts: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Copy arrays of images into one tensor, part by part: no second copy of the whole."""
+    """Copy arrays of images into one tensor, part by part, without a second copy of the whole."""
     whole = torch.empty(sum(map(len, parts)), 3, 32, 32, dtype=torch.uint8)
     at = 0
     for part in parts:
@@ -347,8 +347,8 @@ def _concatenated(parts: Sequence[NDArray[np.uint8]]) -> Tensor:
 def _mapped(paths: Sequence[Path], file: Path) -> Tensor:
     """Map the images of several .npz files into memory, from one file of bytes.
 
-    The bytes are written once, archive by archive, and atomically; they are written anew when an archive is newer.
-    Changes to the tensor are not written back.
+    The file is written atomically, archive by archive, and rewritten if an archive is newer. Changes to the tensor are
+    not written back.
     """
     try:
         if not file.is_file() or file.stat().st_mtime < max(path.stat().st_mtime for path in paths):

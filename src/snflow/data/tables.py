@@ -29,18 +29,18 @@ def table(
 ) -> Dataset:
     r"""A table of numbers from a file: .npy, .npz, or text (.csv, .data, .txt, .tsv) with one row per line.
 
-    Text may be delimited by commas, tabs, semicolons or white space, whichever finds most numbers in the first two
+    Text may be delimited by commas, tabs, semicolons or whitespace, whichever yields the most numbers in the first two
     lines. The header is the first line if none of its fields is a number, or an earlier line starting with ``#`` if it
-    has as many fields as the first row; other lines starting with ``#``, and blank lines, are comments. Columns that
-    are not used may hold anything. NaN and infinite values are rejected, not repaired.
+    has as many fields as the first row; other lines starting with ``#``, and blank lines, are ignored. Columns that
+    are not used may contain anything. NaN and infinite values are rejected, not repaired.
 
     Args:
         path: File; a relative path that does not exist is looked up in $SNFLOW_DATA.
-        key: Name of the array in an .npz file; by default the only one.
+        key: Name of the array in an .npz file; optional if there is only one.
         columns: Columns to keep, in this order, by number from 0 or by name in the header; by default all.
-        drop_columns: Columns to leave out, such as a class label, by number from 0 or by name in the header.
-        validation_fraction: Fraction of the rows by which the best epoch is chosen.
-        test_fraction: Fraction of the rows for the reported likelihood.
+        drop_columns: Columns to omit, such as a class label, by number from 0 or by name in the header.
+        validation_fraction: Fraction of the rows used to select the best epoch.
+        test_fraction: Fraction of the rows used for the reported likelihood.
         seed: Seed of the random split.
 
     Returns:
@@ -82,7 +82,7 @@ def table(
         values, names = values[:, chosen], [str(column) for column in chosen]
     else:
         values, names = _read_text(file, choose)
-    # The cast comes before the check: 1e300 is finite as float64 and infinite as float32.
+    # The cast precedes the check: 1e300 is finite in float64 but infinite in float32.
     with np.errstate(over="ignore"):
         rows = torch.from_numpy(values.astype(np.float32))
     check_values(str(file), rows, columns=names)
@@ -137,11 +137,11 @@ def _positions(
 def _read_array(path: Path, key: str | None) -> NDArray[np.generic]:
     try:
         with path.open("rb") as file:
-            # Never pickled objects: a data file must not be able to run code.
+            # No pickled objects: a data file must not be able to run code.
             loaded = np.load(file, allow_pickle=False)
             values = _pick(path, loaded, key) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except ConfigError:
-        raise  # an unknown key; it is a ValueError too
+        raise  # our error for an unknown key, which is also a ValueError
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             str(path), expected="an array of numbers", got=f"{error}", fix="save it again with numpy.save"
@@ -172,7 +172,7 @@ def _pick(path: Path, archive: np.lib.npyio.NpzFile, key: str | None) -> NDArray
 
 # --- Text
 
-_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", None: "white space"}
+_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", None: "whitespace"}
 
 
 def _read_text(
@@ -180,7 +180,8 @@ def _read_text(
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Read the chosen columns of a text file, ``(rows, columns)``, and their names (numbers without a header).
 
-    ``choose`` maps the number of columns and their names, if there is a header, to the positions of those wanted.
+    ``choose`` maps the number of columns and their names, if there is a header, to the positions of the columns to
+    read.
     """
     lines = _lines(path)
     rows = [(number, line) for number, line in lines if not line.startswith("#")]
@@ -238,7 +239,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _sniff(lines: list[str]) -> str | None:
-    """Return the delimiter that finds most numbers; the first of several."""
+    """Return the delimiter that yields the most numbers; the first one in a tie."""
     return max(
         _DELIMITERS, key=lambda delimiter: sum(_is_number(f) for line in lines for f in _fields(line, delimiter))
     )
@@ -250,7 +251,7 @@ def _fields(line: str, delimiter: str | None) -> list[str]:
 
 def _number(field: str) -> float:
     if "_" in field:
-        raise ValueError(field)  # Python would read 1_000 as a number, but a data file with it is malformed
+        raise ValueError(field)  # Python reads 1_000 as a number, but in a data file it is an error
     return float(field)
 
 

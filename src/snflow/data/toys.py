@@ -1,6 +1,6 @@
-"""Toy densities in the plane, for judging a fit by eye.
+"""Toy densities in the plane, to judge a fit by eye.
 
-The shapes are those common in the literature on flows (Johnson et al. 2016 for the pinwheel; Grathwohl et al. 2019,
+The shapes are common in the literature on flows (Johnson et al. 2016 for the pinwheel; Grathwohl et al. 2019,
 figure 2, for most others). All lie within about [−4, 4]².
 """
 
@@ -23,13 +23,13 @@ ToyShape = Literal["two_moons", "rings", "pinwheel", "checkerboard", "eight_gaus
 def toy(
     shape: ToyShape = "two_moons", *, train: int = 10_000, validation: int = 2_000, test: int = 2_000, seed: int = 0
 ) -> Dataset:
-    """Points in the plane from a density that is easy to recognise.
+    """Points in the plane from a density that is easy to recognize.
 
     Args:
         shape: Density from which the points are drawn.
-        train: Number of points to train on.
-        validation: Number of points by which the best epoch is chosen.
-        test: Number of points for the reported likelihood.
+        train: Number of training points.
+        validation: Number of validation points, which select the best epoch.
+        test: Number of test points, used for the reported likelihood.
         seed: Seed of the points.
 
     Returns:
@@ -51,15 +51,15 @@ def toy(
 
 
 def _two_moons(n: int, generator: Generator) -> Tensor:
-    """Two interleaved half circles of radius 2, with normal noise of scale 0.2."""
+    """Two interleaved half circles of radius 2, with normal noise of standard deviation 0.2."""
     lower = _integers(2, n, generator)
     angle = math.pi * (_uniform(n, generator) + lower)
-    centre = torch.stack([2 * lower - 1, 1 - 2 * lower], 1) * torch.tensor([1.0, -0.5], dtype=torch.float64)
-    return 2 * _polar(1, angle) + centre + 0.2 * _normal(n, generator)
+    center = torch.stack([2 * lower - 1, 1 - 2 * lower], 1) * torch.tensor([1.0, -0.5], dtype=torch.float64)
+    return 2 * _polar(1, angle) + center + 0.2 * _normal(n, generator)
 
 
 def _rings(n: int, generator: Generator) -> Tensor:
-    """Four concentric circles of radius 0.75 to 3, with normal noise of scale 0.08."""
+    """Four concentric circles of radius 0.75 to 3, with normal noise of standard deviation 0.08."""
     radius = 0.75 * (1 + _integers(4, n, generator))
     return _polar(radius, 2 * math.pi * _uniform(n, generator)) + 0.08 * _normal(n, generator)
 
@@ -87,7 +87,7 @@ def _eight_gaussians(n: int, generator: Generator) -> Tensor:
 
 
 def _two_spirals(n: int, generator: Generator) -> Tensor:
-    """Two arms of 1.5 turns, point reflections of each other, with normal noise of scale 0.1."""
+    """Two arms of 1.5 turns, point reflections of each other, with normal noise of standard deviation 0.1."""
     angle = 3 * math.pi * _uniform(n, generator).sqrt()
     sign = 2 * _integers(2, n, generator) - 1
     return _polar(sign * angle / 3, angle) + 0.1 * _normal(n, generator)

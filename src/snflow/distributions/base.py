@@ -32,8 +32,8 @@ from snflow.numerics.probes import sum_event
 class BaseDensity(nn.Module, metaclass=CheckedConstructor):
     """log p(z) and z ~ p(z): the density to which a flow maps its data.
 
-    **To write one**, implement :meth:`_log_prob` and :meth:`_sample` as plain mathematics; arguments are checked here,
-    once. A class is abstract or final.
+    **To write one**, implement :meth:`_log_prob` and :meth:`_sample` without any checks: this class checks the
+    arguments. A class is abstract or final.
 
     Args:
         event_shape: D for vectors, or the shape of one latent, all dimensions after the batch; ``()`` for a scalar.
@@ -47,7 +47,7 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
     def __init__(self, event_shape: int | Shape) -> None:
         super().__init__()
         self.event_shape: Shape = () if event_shape == () else check_event_shape(self.label, event_shape)
-        # Follows .to(), so that a density without parameters knows in which dtype and on which device to sample.
+        # A buffer follows .to(), so that a density without parameters has a dtype and a device.
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
 
     @abstractmethod
@@ -56,7 +56,7 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
 
     @abstractmethod
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
-        """Draw z ``(n, *event)``, differentiable in the parameters, with the spread multiplied by the temperature."""
+        """Draw z ``(n, *event)``, differentiable in the parameters, with the scale multiplied by the temperature."""
 
     @final
     def log_prob(self, z: Tensor) -> Tensor:
@@ -69,8 +69,8 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
             One log-density per sample, with shape ``(batch,)``.
 
         Raises:
-            ShapeError: the latents have another event shape, or no batch dimension.
-            DtypeError: the latents have another dtype than the density.
+            ShapeError: the latents have the wrong event shape, or no batch dimension.
+            DtypeError: the dtype of the latents is not that of the density.
             DeviceError: the latents are on another device than the density.
         """
         check_batch(self.label, "latents", z, self.event_shape, self.device)
@@ -89,7 +89,7 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
 
         Args:
             n: the number of samples, 0 or more.
-            temperature: factor of the spread about the centre; 0 gives the centre itself.
+            temperature: factor on the scale about the center; 0 gives the center itself.
             generator: the random number generator; torch's global one when ``None``.
 
         Returns:
@@ -131,7 +131,7 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
         return f"event_shape={self.event_shape}"
 
     def _noise(self, n: int) -> Tensor:
-        """Return uninitialised memory ``(n, *event)`` of the right dtype and device, for an in-place draw."""
+        """Return uninitialized memory ``(n, *event)`` of the right dtype and device, for an in-place draw."""
         return torch.empty((n, *self.event_shape), dtype=self.dtype, device=self.device)
 
 
@@ -174,11 +174,11 @@ def leading_shape(where: str, what: str, value: Tensor, trailing: Shape, *, batc
 
 
 def check_batch(where: str, what: str, value: Tensor, event_shape: Shape, device: torch.device) -> None:
-    """Refuse a tensor that is not a batch ``(batch, *event_shape)`` on the device.
+    """Reject a tensor that is not a batch ``(batch, *event_shape)`` on the device.
 
     Raises:
         DtypeError: the value is not a dense tensor.
-        ShapeError: it has another event shape, or no batch dimension.
+        ShapeError: it has the wrong event shape, or no batch dimension.
         DeviceError: it is on another device.
     """
     leading_shape(where, what, value, event_shape)
@@ -192,7 +192,7 @@ def check_batch(where: str, what: str, value: Tensor, event_shape: Shape, device
 
 
 def check_sampling(where: str, n: int, temperature: float = 1.0) -> None:
-    """Refuse a number of samples or a temperature that is out of range.
+    """Reject a number of samples or a temperature that is out of range.
 
     Raises:
         ConfigError: ``n`` is not a non-negative integer, or the temperature is negative, infinite or not a number.
@@ -203,10 +203,10 @@ def check_sampling(where: str, n: int, temperature: float = 1.0) -> None:
 
 
 def check_kind(where: str, option: str, value: object, kind: type[nn.Module], *, fix: str | None = None) -> None:
-    """Refuse an argument that is not an instance of a class.
+    """Reject an argument that is not an instance of a class.
 
     Raises:
-        ConfigError: the argument has another type.
+        ConfigError: the argument has the wrong type.
     """
     if not isinstance(value, kind):
         raise ConfigError(where, expected=f"{option} to be a {kind.__name__}", got=type(value).__name__, fix=fix)
@@ -262,8 +262,8 @@ class StandardNormal(BaseDensity):
 class DiagonalNormal(BaseDensity):
     """log p(z) = −½ Σᵢ (((zᵢ − μᵢ)/σᵢ)² + 2 log σᵢ + log 2π): independent normals with learned mean and scale.
 
-    log σ = b tanh(s / b) of the free parameter s: smooth, so that the gradient never vanishes exactly, and bounded, so
-    that no scale explodes or collapses. It is initialised as the standard normal.
+    log σ = b tanh(s / b) with an unconstrained parameter s is smooth, so that the gradient never vanishes exactly, and
+    bounded, so that no scale explodes or collapses. The initial density is the standard normal.
 
     Args:
         event_shape: D for vectors, or the shape of one latent.
@@ -304,9 +304,9 @@ class DiagonalNormal(BaseDensity):
 class NormalMixture(BaseDensity):
     """log p(z) = log Σₖ πₖ Πᵢ N(zᵢ; μₖᵢ, σₖᵢ²): K normals with learned weights, means and scales, for clustered data.
 
-    A flow is a continuous deformation: a unimodal base can separate clusters only by thin bridges of density. The means
-    are initialised as a sample of the standard normal, the scales at 1; log σ is bounded as in :class:`DiagonalNormal`.
-    Samples are differentiable in means and scales, not in the weights.
+    A flow is a continuous map: from a unimodal base it can only produce clusters that are connected by thin bridges of
+    density. The means are initialized with a sample from the standard normal, the scales with 1; log σ is bounded as in
+    :class:`DiagonalNormal`. Samples are differentiable in means and scales, not in the weights.
 
     Args:
         event_shape: D for vectors, or the shape of one latent.
@@ -342,7 +342,7 @@ class NormalMixture(BaseDensity):
 
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
         weights = torch.softmax(self.logits.detach(), 0)
-        # torch.multinomial refuses to draw nothing
+        # torch.multinomial does not accept n = 0
         component = (
             torch.multinomial(weights, n, replacement=True, generator=generator)
             if n
@@ -376,7 +376,7 @@ class Logistic(BaseDensity):
         return sum_event(logsigmoid(z) + logsigmoid(-z))
 
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
-        # log(E₁/E₂) of two exponentials, which torch draws from (0, ∞): no logit of a uniform draw that is exactly 0.
+        # log(E₁/E₂) of two exponentials, which torch draws from (0, ∞), avoids the logit of a uniform draw that is 0.
         first = self._noise(n).exponential_(generator=generator)
         second = self._noise(n).exponential_(generator=generator)
         return temperature * (first.log() - second.log())
@@ -414,8 +414,8 @@ class Uniform(BaseDensity):
         return sum_event(torch.where((z < self.low) | (z > self.high), -math.inf, density))
 
     def _sample(self, n: int, temperature: float, generator: Generator | None) -> Tensor:
-        centre, width = (self.low + self.high) / 2, self.high - self.low
-        return centre + temperature * width * (self._noise(n).uniform_(generator=generator) - 0.5)
+        center, width = (self.low + self.high) / 2, self.high - self.low
+        return center + temperature * width * (self._noise(n).uniform_(generator=generator) - 0.5)
 
     def extra_repr(self) -> str:
         """Show the event shape and the edges in ``print(flow)``."""
@@ -431,13 +431,13 @@ _BRANCHES = 3
 
 @final
 class FoldedDensity(BaseDensity):
-    """log p(x) = log p(z) + Σᵢ log g(kᵢ | z), z = fold(x): a three-to-one map with a random choice of the branch.
+    """log p(x) = log p(z) + Σᵢ log g(kᵢ | z), z = fold(x): a three-to-one map with a random choice of branch.
 
     fold(x) is x + 2a for x < −a, −x between −a and a, and x − 2a for x > a: up to three points have the same z, and the
     gate g, a network, gives the probability of each. This separates modes that a unimodal base would connect by a
     bridge of density. |fold'| = 1, so there is no log-determinant. The density may jump at ±a, where branches meet.
 
-    It is the base of a flow like any other: ``Flow(bijection, FoldedDensity(StandardNormal(2)))``.
+    Use it like any other base density: ``Flow(bijection, FoldedDensity(StandardNormal(2)))``.
 
     Args:
         base: p(z), a density of vectors.
@@ -445,7 +445,7 @@ class FoldedDensity(BaseDensity):
         depth: the number of its hidden layers.
 
     Attributes:
-        raw_fold: with shape ``(D,)``; a is its softplus, 1 at initialisation.
+        raw_fold: with shape ``(D,)``; a is its softplus, initially 1.
 
     Raises:
         ConfigError: the base density is not one of vectors, or a count is below 1.
@@ -489,5 +489,5 @@ class FoldedDensity(BaseDensity):
         """log g ``(batch, 3, D)``; −∞ for a branch whose range does not contain z."""
         logits = self.gate(z).unflatten(1, (_BRANCHES, -1))
         reached = torch.stack([z <= a, z.abs() <= a, z >= -a], 1)
-        # No branch contains a NaN; the base density makes the result NaN.
+        # No branch contains a NaN: the base density makes the result NaN.
         return torch.log_softmax(torch.where(reached | z.isnan().unsqueeze(1), logits, -torch.inf), 1)

@@ -16,12 +16,12 @@ from snflow.numerics.probes import sum_event
 
 
 class Dequantization(nn.Module, metaclass=CheckedConstructor):
-    """x = k + u with u ~ q(u | k) on [0, 1)ᴰ, and log q: makes integers k continuous.
+    """x = k + u with noise u ~ q(u | k) on [0, 1)ᴰ: makes integers k continuous.
 
     A density p(x) fitted to dequantized data bounds the probability of the integers from below,
     log P(k) ≥ E_q[log p(k + u) − log q(u | k)] (Theis, van den Oord, Bethge 2016; Ho et al. 2019, eq. 12).
 
-    **To write one**, implement :meth:`_noise`; the checks and the inverse are here, once.
+    **To write one**, implement :meth:`_noise`; this class has the checks and the inverse.
 
     Args:
         num_values: L, the number of values; data are integers from 0 to L − 1.
@@ -71,7 +71,7 @@ class Dequantization(nn.Module, metaclass=CheckedConstructor):
         self._check_range(k)
         real = k.to(torch.get_default_dtype() if dtype is None else dtype)
         noise, log_q = self._noise(real, generator)
-        # 255 + 0.9999999 rounds to 256 in float32: stay below the next integer, so that ⌊x⌋ is exactly k.
+        # 255 + 0.9999999 is rounded to 256 in float32: stay below the next integer, so that ⌊x⌋ is exactly k.
         return torch.minimum(real + noise, torch.nextafter(real + 1, real)), log_q
 
     @final
@@ -87,7 +87,7 @@ class Dequantization(nn.Module, metaclass=CheckedConstructor):
         Raises:
             DivergenceError: a value is NaN.
         """
-        # A traced graph cannot branch on values; there a NaN is cast like any other number.
+        # A traced graph cannot branch on values: there, a NaN is cast like any other number.
         missing = 0 if torch.compiler.is_compiling() else int(x.isnan().sum())
         if missing:
             raise DivergenceError(
@@ -103,7 +103,7 @@ class Dequantization(nn.Module, metaclass=CheckedConstructor):
         return f"num_values={self.num_values}"
 
     def _check_range(self, k: Tensor) -> None:
-        # On an accelerator this would synchronise in every step; there the check of the dataset has to do.
+        # On an accelerator this would synchronize in every step; there we rely on the check of the dataset.
         if k.device.type != "cpu" or torch.compiler.is_compiling() or k.numel() == 0:
             return
         if k.dtype == torch.uint8 and self.num_values >= 256:
@@ -140,7 +140,7 @@ class UniformDequantization(Dequantization):
     """
 
     def _noise(self, k: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        # Only the call without a generator can be traced for batches of any size.
+        # Only a call without a generator can be traced for batches of any size.
         if generator is None:
             noise = torch.rand_like(k, memory_format=torch.contiguous_format)
         else:
@@ -152,12 +152,12 @@ class UniformDequantization(Dequantization):
 class VariationalDequantization(Dequantization):
     """x = k + u, u = σ(v), v = f(ε; k), ε ~ N(0, I); log q = log N(ε) − log|det ∂f/∂ε| − Σ log σ'(v).
 
-    The noise distribution is learned so that the bound log P(k) ≥ E_q[log p(k + u) − log q(u | k)] becomes tight, which
-    it is not for uniform noise. The parameters of f are trained with those of the flow, by the same objective.
+    The noise distribution is learned so that the bound log P(k) ≥ E_q[log p(k + u) − log q(u | k)] is tighter than with
+    uniform noise. The parameters of f are trained together with those of the flow, with the same objective.
 
     Args:
         num_values: L, the number of values; data are integers from 0 to L − 1.
-        bijection: f, whose context is the image, scaled to [−1, 1].
+        bijection: f, conditioned on the image, which is scaled to [−1, 1].
 
     Raises:
         ConfigError: fewer than two values, or a bijection without a context.

@@ -21,10 +21,10 @@ from snflow.errors import CheckedConstructor, ContextError, DataError, ShapeErro
 class Flow(nn.Module, metaclass=CheckedConstructor):
     """log p(x) = log p_base(f(x)) + log|det ∂f/∂x|: the density of x when z = f(x) follows the base density.
 
-    With a dequantization, data are integers k, log p is the bound log p(k + u) − log q(u | k) in nats on the
-    log-probability of k, and samples are integers. Calling the flow is :meth:`log_prob`, so that
+    With a dequantization, data are integers k, ``log_prob`` is the bound log p(k + u) − log q(u | k) on the
+    log-probability of k, in nats, and samples are integers. Calling the flow evaluates :meth:`log_prob`, so that
     ``DistributedDataParallel`` and ``torch.compile`` work on it. Latents and dequantized data have the dtype and the
-    device of the base density, which follow ``flow.to(…)``.
+    device of the base density, which ``flow.to(…)`` changes.
 
     Args:
         bijection: f, from data to latents.
@@ -70,8 +70,8 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
             generator: the random number generator of the dequantization noise; torch's global one when ``None``.
 
         Returns:
-            One log-density per sample, with shape ``(batch,)``. Its gradient is the one that the layers declare: exact,
-            or self-normalized in training.
+            One log-density per sample, with shape ``(batch,)``. The gradient is exact, or self-normalized for
+            self-normalizing layers in training.
 
         Raises:
             ShapeError, DtypeError, DeviceError, ContextError: the data or the context do not fit the flow.
@@ -139,7 +139,7 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
             context: the values on which the flow is conditioned, with shape ``(m, *context_shape)``.
             inverse: the inversion method of self-normalizing layers, ``"exact"`` (the default), ``"learned"`` or
                 ``"refined"``.
-            temperature: factor of the spread of the base density; samples below 1 are more typical.
+            temperature: factor on the scale of the base density; below 1, samples are more typical.
             generator: the random number generator of the latents; torch's global one when ``None``.
 
         Returns:
@@ -164,7 +164,7 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
     ) -> Tensor:
         """x = f⁻¹(z) with z ~ base, as a differentiable function of the parameters and the context.
 
-        Arguments, shapes and errors are those of :meth:`sample`; the data are always continuous.
+        Arguments, shapes and errors are those of :meth:`sample`, but the data are always continuous.
         """
         z, context, shape = self._latents(n, context, temperature, generator)
         return self.bijection.decode(z, context, inverse=inverse).reshape(*shape, *self.event_shape)
@@ -177,7 +177,7 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
         inverse: InverseMethod | None = None,
         generator: Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """x = f⁻¹(z), log p(x) = log p_base(z) − log|det ∂x/∂z|: both from one pass, for variational inference.
+        """x = f⁻¹(z), log p(x) = log p_base(z) − log|det ∂x/∂z|, both from one pass, as in variational inference.
 
         With ``inverse="learned"``, log p is that of x up to the reconstruction error of the learned inverse; with the
         other methods it is exact.
@@ -214,7 +214,7 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
         return FlowDistribution(self, context)
 
     def _continuous(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
-        """Return x, dequantized if need be, and log q."""
+        """Return x, dequantized if necessary, and log q."""
         check_batch("Flow", "data", x, self.event_shape, self.base.device)
         if self.dequantization is None:
             return x, None
@@ -240,7 +240,7 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
 
 
 def _data_shape(bijection: Bijection, base: BaseDensity) -> Shape:
-    """Return the event shape of the data, or refuse a base density that does not fit."""
+    """Return the event shape of the data, or reject a base density that does not fit."""
     try:
         event_shape = bijection.data_shape(base.event_shape)
         latent_shape = bijection.latent_shape(event_shape)
@@ -269,7 +269,7 @@ def bits_per_dim(nats: _Nats, dimensions: int) -> _Nats:
 
     Args:
         nats: negative log-likelihoods of whole samples, a float or a tensor of any shape.
-        dimensions: D, the number of elements of one sample.
+        dimensions: D, the number of elements in one sample.
 
     Returns:
         Bits per dimension, of the same type and shape.
@@ -287,17 +287,17 @@ def bits_per_dim(nats: _Nats, dimensions: int) -> _Nats:
 
 
 def mean_nll(flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Generator | None = None) -> float:
-    """−1/N Σₙ log p(xₙ): the mean negative log-likelihood in nats, as it is reported.
+    """−1/N Σₙ log p(xₙ): the mean negative log-likelihood in nats, for reports.
 
     Log-determinants are exact (eval mode), gradients and autocast are off, and the sum is in float64 for every dtype.
-    The mode of every module is restored.
+    The mode of every module is restored afterwards.
 
     Args:
         flow: the flow to evaluate.
         data: all rows, with shape ``(N, *event)``; batches are moved to the flow's device one by one.
-        batch_size: the number of rows per batch; it bounds the memory and changes nothing else.
-        generator: the random number generator of the dequantization noise, on the flow's device; equal seeds make two
-            flows comparable.
+        batch_size: the number of rows per batch, which limits the memory and has no other effect.
+        generator: the random number generator of the dequantization noise, on the flow's device; use equal seeds to
+            compare flows.
 
     Returns:
         Nats per sample.

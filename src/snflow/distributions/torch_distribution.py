@@ -23,7 +23,7 @@ class FlowDistribution(Distribution, metaclass=CheckedConstructor):
     Args:
         flow: the flow; it is not copied, and gradients reach its parameters.
         context: the values on which the flow is conditioned, with shape ``(*batch, *context_shape)``.
-        batch_shape: the shape of a batch of equal distributions, without a context; set by :meth:`expand`.
+        batch_shape: the shape of a batch of identical distributions, without a context; set by :meth:`expand`.
         validate_args: whether ``log_prob`` checks shape and support; torch's default when ``None``.
 
     Raises:
@@ -69,7 +69,7 @@ class FlowDistribution(Distribution, metaclass=CheckedConstructor):
 
         Args:
             batch_shape: a shape to which the current batch shape broadcasts.
-            _instance: unused; torch's signature.
+            _instance: unused; part of torch's signature.
         """
         context = self.context
         if context is None:
@@ -149,12 +149,12 @@ def as_transform(
 ) -> Transform:
     """y = f⁻¹(x): a bijection as a ``torch.distributions.Transform``, which maps base to data.
 
-    torch's transforms map from the base to the data, our bijections from data to latents. Calling the transform is
+    Transforms in torch map from base to data, bijections in snflow from data to latents. Calling the transform is
     therefore ``bijection.inverse``, its ``inv`` is ``bijection``, and ``log_abs_det_jacobian`` is −log|det ∂f|.
 
     Args:
         bijection: f, from data to latents.
-        event_shape: D for vectors, or the shape of one sample of data; not needed if the bijection determines it.
+        event_shape: D for vectors, or the shape of one sample of data; optional if the bijection determines it.
         context: the values on which the bijection is conditioned, with shape ``(*batch, *context_shape)``; ``batch``
             broadcasts with the dimensions before the event.
 

@@ -24,7 +24,7 @@ def maf(
     batch_norm: bool = False,
     **options: Any,
 ) -> Flow:
-    """zᵢ = xᵢ exp(sᵢ) + tᵢ, (sᵢ, tᵢ) predicted from x₁ … xᵢ₋₁: densities in one pass, samples in D steps.
+    """zᵢ = xᵢ exp(sᵢ) + tᵢ, (sᵢ, tᵢ) predicted from x₁ … xᵢ₋₁: densities in one pass per layer, samples in D.
 
     Args:
         batch_norm: Whether an invertible batch normalization follows each layer.
@@ -61,7 +61,7 @@ def iaf(
     gate_bias: float = 2.0,
     **options: Any,
 ) -> Flow:
-    """xᵢ = σᵢ zᵢ + (1 − σᵢ) mᵢ, (σᵢ, mᵢ) predicted from z₁ … zᵢ₋₁: samples in one pass, densities in D.
+    """xᵢ = σᵢ zᵢ + (1 − σᵢ) mᵢ, (σᵢ, mᵢ) predicted from z₁ … zᵢ₋₁: samples in one pass per layer, densities in D.
 
     The density of the flow's own samples takes one pass too, so ``flow.rsample_and_log_prob`` and variational inference
     are cheap. The affine update is xᵢ = zᵢ exp(sᵢ) + tᵢ.

@@ -17,16 +17,16 @@ from snflow.numerics.probes import sum_event
 class StochasticInverse(nn.Module, metaclass=CheckedConstructor):
     """log p(x) ≥ E_ε [log p(z) + log|det J_f(x̃)| − ‖x − g(z)‖²/2σ² + ‖ε‖²/2], x̃ = x + σε, z = f(x̃).
 
-    A variational autoencoder whose encoder q(z|x) applies f to a slightly perturbed x and whose decoder is
-    N(x; g(z), σ²I): log q(z|x) = log N(x̃; x, σ²I) − log|det J_f(x̃)|. If g is the inverse of f, the two Gaussians cancel
-    and the bound is E log p_f(x̃), which tends to the change of variables as σ → 0 with a gap of order σ². Otherwise the
-    squared error of g has weight 1/2σ² and pulls g towards f⁻¹. With self-normalizing layers, the gradient of the
-    entropy term log|det J_f| is the self-normalized one.
+    This is a variational autoencoder whose encoder q(z|x) applies f to a slightly perturbed x, and whose decoder is
+    N(x; g(z), σ²I): log q(z|x) = log N(x̃; x, σ²I) − log|det J_f(x̃)|. If g is the inverse of f, the two Gaussians
+    cancel and the bound is E log p_f(x̃), which tends to the change of variables as σ → 0 with a gap of order σ².
+    Otherwise the squared error of g has weight 1/2σ² and pulls g toward f⁻¹. With self-normalizing layers, the gradient
+    of the entropy term log|det J_f| is the self-normalized one.
 
     Args:
         bijection: f, whose inverse is g.
         base: p(z).
-        sigma: σ > 0, the standard deviation of encoder and decoder.
+        sigma: σ > 0, the standard deviation of the encoder's noise and of the decoder.
         inverse: the inversion method of self-normalizing layers; with ``"learned"``, their learned inverse is the
             decoder.
 
