@@ -69,5 +69,5 @@ def test_a_wrong_context_shape(context_shape):
 
 
 def test_a_network_of_vectors_takes_no_images_as_context():
-    with pytest.raises(ConfigError, match="MLP: expected a context of vectors"):
+    with pytest.raises(ConfigError, match="MLP: expected a context vector"):
         snflow.nets.MLP(2, 3, context_shape=(1, 4, 4))

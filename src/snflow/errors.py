@@ -1,4 +1,4 @@
-"""Errors and argument checks. A message says where the error is, what was expected, what was given, and what to do."""
+"""Errors and argument checks. A message states where the error is, what was expected and given, and how to fix it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Result = TypeVar("Result")
 
 
 class SnflowError(Exception):
-    """Base of all errors of this library.
+    """Base class of all errors of this library.
 
-    Built from its parts, or from one message, as ``pickle``, ``multiprocessing`` and Pyro rebuild exceptions.
+    It can be built from its parts, or from a single message, as ``pickle``, ``multiprocessing`` and Pyro do.
 
     Args:
-        where: the layer, file, option or command that refused; or the whole message, if ``expected`` is not given.
-        expected: what was expected.
-        got: what was given instead.
-        fix: what to do, in the imperative.
+        where: the layer, file, option or command that raises the error; the whole message if ``expected`` is not given.
+        expected: the expected value.
+        got: the actual value.
+        fix: how to fix the error, in the imperative.
 
     Example:
         >>> print(SnflowError("Squeeze", expected="an even height", got="7", fix="pad the images"))
@@ -40,7 +40,7 @@ class SnflowError(Exception):
     ) -> None:
         self.where, self.expected, self.got, self.fix = where, expected, got, fix
         message = where if expected is None else f"{where}: expected {expected}, got {got}"
-        # the parts are attributes, which pickle and copy restore after building the error from its message
+        # the parts are stored as attributes, which pickle and copy restore after building the error from its message
         super().__init__(f"{message}; {fix}" if fix else message)
 
 
@@ -49,15 +49,15 @@ class ShapeError(SnflowError, ValueError):
 
 
 class DtypeError(SnflowError, TypeError):
-    """A tensor has another dtype than the parameters, or one that the operation does not accept."""
+    """The dtype of a tensor differs from that of the parameters, or is not supported by the operation."""
 
 
 class DeviceError(SnflowError, ValueError):
-    """A tensor is on another device than the parameters."""
+    """A tensor and the parameters are on different devices."""
 
 
 class ContextError(SnflowError, ValueError):
-    """A context is missing, or was given to a layer that takes none."""
+    """A context is missing, or was given to an unconditional layer."""
 
 
 class NotInvertibleError(SnflowError, ArithmeticError):
@@ -75,7 +75,7 @@ class DivergenceError(SnflowError, ArithmeticError):
 
 
 class ConfigError(SnflowError, ValueError):
-    """A recipe, an option or an argument is wrong."""
+    """A recipe, an option or an argument is invalid."""
 
 
 class DataError(SnflowError, ValueError):
@@ -83,11 +83,11 @@ class DataError(SnflowError, ValueError):
 
 
 class ArgumentError(ConfigError, TypeError):
-    """A function was called with an argument that it does not have, or without one that it needs."""
+    """A function was called with an unknown argument, or without a required one."""
 
 
 class CheckpointError(SnflowError, RuntimeError):
-    """A checkpoint is missing, damaged or that of another model."""
+    """A checkpoint is missing, damaged or belongs to another model."""
 
     exit_code = 4
 
@@ -97,7 +97,7 @@ class NumericalWarning(UserWarning):
 
 
 def check_arguments(where: str, signature: inspect.Signature, args: Sequence[object], kwargs: Iterable[str]) -> None:
-    """Refuse arguments that do not fit a signature, with the nearest right keyword.
+    """Raise an error if arguments do not fit a signature, suggesting the closest valid keyword.
 
     Args:
         where: the class or function that was called.
@@ -106,7 +106,7 @@ def check_arguments(where: str, signature: inspect.Signature, args: Sequence[obj
         kwargs: the names of the keyword arguments.
 
     Raises:
-        ArgumentError: they do not fit; the error is both a ``ConfigError`` and a ``TypeError``.
+        ArgumentError: the arguments do not fit; the error is both a ``ConfigError`` and a ``TypeError``.
 
     Example:
         >>> def dense(features, *, bias=True): ...
@@ -132,13 +132,13 @@ did you mean 'bias'?
 def checked_arguments(
     where: str | None = None,
 ) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
-    """Make a function refuse arguments that it does not have, with the nearest right name.
+    """Make a function reject unknown arguments, suggesting the closest valid name.
 
     Args:
-        where: the name of the function in errors, its own by default.
+        where: the name of the function in error messages; the name of the decorated function by default.
 
     Returns:
-        A decorator that keeps signature and docstring.
+        A decorator that preserves the signature and the docstring.
 
     Example:
         >>> @checked_arguments()
@@ -167,7 +167,7 @@ _KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEY
 
 
 class CheckedConstructor(ABCMeta):
-    """Metaclass whose classes refuse wrong arguments of their constructor by :func:`check_arguments`."""
+    """Metaclass that checks constructor arguments by :func:`check_arguments`."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """Build an instance."""
@@ -180,17 +180,17 @@ class CheckedConstructor(ABCMeta):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """The signature of ``__init__``; without this, ``inspect.signature`` would report the one of ``__call__``."""
+        """The signature of ``__init__``; without this, ``inspect.signature`` would report that of ``__call__``."""
         parameters = list(inspect.signature(cls.__init__).parameters.values())  # type: ignore[misc]
         return inspect.Signature(parameters[1:])
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Suggest the known word closest to a misspelt one, or list what is known.
+    """Suggest the known word closest to a misspelled one, or list all known words.
 
     Args:
-        word: the word.
-        known: the accepted words.
+        word: the misspelled word.
+        known: the valid words.
 
     Returns:
         The end of an error message: ``did you mean 'epochs'?`` or ``known: a, b``.
@@ -207,16 +207,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def check_choice(where: str, option: str, value: str, choices: object) -> None:
-    """Refuse a value that is not among those of a ``Literal``.
+    """Raise an error if a value is not among those of a ``Literal``.
 
     Args:
-        where: the caller, for the error.
+        where: the name of the caller, for error messages.
         option: the name of the argument.
         value: the value.
         choices: the ``Literal`` type.
 
     Raises:
-        ConfigError: the value is unknown; the message names the nearest right one.
+        ConfigError: the value is unknown; the message suggests the closest valid one.
 
     Example:
         >>> from typing import Literal
@@ -229,48 +229,48 @@ def check_choice(where: str, option: str, value: str, choices: object) -> None:
 
 
 def check_count(where: str, option: str, value: int) -> None:
-    """Refuse a count that is not a positive whole number.
+    """Raise an error if a count is not a positive integer.
 
     Raises:
-        ConfigError: the count is below one, or not a whole number.
+        ConfigError: the count is below one, or not an integer.
     """
     if not _is_whole(value) or value < 1:
-        raise ConfigError(where, expected=f"{option} ≥ 1", got=repr(value), fix="give a positive whole number")
+        raise ConfigError(where, expected=f"{option} ≥ 1", got=repr(value), fix="use a positive integer")
 
 
 def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, ...]:
-    """The shape of one event, from D or from a shape.
+    """The shape of one event, given as D or as a shape.
 
     Args:
-        where: the caller, for the error.
+        where: the name of the caller, for error messages.
         features: D for vectors ``(D,)``, or the shape itself.
 
     Returns:
         The shape, as a tuple of Python integers.
 
     Raises:
-        ConfigError: it is neither a positive whole number nor a sequence of them.
+        ConfigError: the argument is neither a positive integer nor a sequence of positive integers.
 
     Example:
         >>> check_event_shape("flows.maf", 4), check_event_shape("flows.conv", [1, 28, 28])
         ((4,), (1, 28, 28))
     """
-    expected = "the shape of one event: a number of features, or a tuple of positive whole numbers"
-    return _check_shape(where, features, expected, fix="leave the batch dimension out: x.shape[1:]")
+    expected = "the shape of one event: a number of features, or a tuple of positive integers"
+    return _check_shape(where, features, expected, fix="omit the batch dimension: x.shape[1:]")
 
 
 def check_context_shape(where: str, context_shape: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    """The shape of one sample's context, from C, a shape, or ``None`` for no context.
+    """The shape of one sample's context, given as C, as a shape, or as ``None`` for no context.
 
     Args:
-        where: the caller, for the error.
+        where: the name of the caller, for error messages.
         context_shape: C for vectors ``(C,)``, the shape itself, or ``None``.
 
     Returns:
         The shape, as a tuple of Python integers, or ``None``.
 
     Raises:
-        ConfigError: it is neither a positive whole number nor a sequence of them.
+        ConfigError: the argument is neither ``None``, nor a positive integer, nor a sequence of positive integers.
 
     Example:
         >>> check_context_shape("Coupling", 2), check_context_shape("Coupling", None)
@@ -278,8 +278,8 @@ def check_context_shape(where: str, context_shape: int | Sequence[int] | None) -
     """
     if context_shape is None:
         return None
-    expected = "context_shape to be a number of features, or a tuple of positive whole numbers"
-    fix = "leave the batch dimension out: context.shape[1:], and use None for no context"
+    expected = "context_shape to be a number of features, or a tuple of positive integers"
+    fix = "omit the batch dimension: context.shape[1:], or use None for no context"
     return _check_shape(where, context_shape, expected, fix)
 
 
@@ -291,7 +291,7 @@ def _check_shape(where: str, shape: int | Sequence[int], expected: str, fix: str
 
 
 def check_context_vector(where: str, context_shape: int | Sequence[int] | None) -> int:
-    """The number of features of a context for a network that takes vectors only; 0 for no context.
+    """The number of features of the context of a network that accepts only vectors; 0 for no context.
 
     Raises:
         ConfigError: the context is not a vector.
@@ -306,15 +306,15 @@ def check_context_vector(where: str, context_shape: int | Sequence[int] | None) 
     if len(shape) > 1:
         raise ConfigError(
             where,
-            expected="a context of vectors, context_shape=C",
+            expected="a context vector, context_shape=C",
             got=f"context_shape={shape}",
-            fix="flatten the context, or map it to a vector with a network of your own",
+            fix="flatten the context, or map it to a vector by another network",
         )
     return shape[0]
 
 
 def check_shape_kept(where: str, shape: Sequence[int], event_shape: Sequence[int]) -> None:
-    """Refuse the result of a network that should map events to events of the same shape.
+    """Raise an error if a network has changed the shape of events.
 
     Raises:
         ShapeError: the two shapes differ.
@@ -324,7 +324,7 @@ def check_shape_kept(where: str, shape: Sequence[int], event_shape: Sequence[int
             where,
             expected=f"a network that keeps the shape {tuple(event_shape)}",
             got=f"{tuple(shape)}",
-            fix="it must map events to events of the same shape",
+            fix="use a network whose outputs have the shape of its inputs",
         )
 
 
@@ -333,25 +333,25 @@ def _is_whole(value: object) -> bool:
 
 
 def check_kernel(where: str, kernel_size: int) -> None:
-    """Refuse a kernel size that is not odd.
+    """Raise an error if a kernel size is not odd.
 
     Raises:
-        ConfigError: the size is even, below one, or not a whole number.
+        ConfigError: the size is even, below one, or not an integer.
     """
     if not _is_whole(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
-        expected = "an odd kernel_size, so that padding keeps the image size"
+        expected = "an odd kernel_size, so that padding can preserve the image size"
         fix = f"use {max(1, kernel_size - 1)} or {max(1, kernel_size + 1)}" if _is_whole(kernel_size) else "use 3"
         raise ConfigError(where, expected=expected, got=repr(kernel_size), fix=fix)
 
 
 def check_weight(where: str, option: str, value: float, *, fix: str = "use 1") -> None:
-    """Refuse the weight of a penalty if it is negative or not finite.
+    """Raise an error if the weight of a penalty is negative or not finite.
 
     Args:
-        where: the caller, for the error.
+        where: the name of the caller, for error messages.
         option: the name of the argument.
         value: the weight.
-        fix: what to do, for example the value to use.
+        fix: how to fix the error, for example which value to use.
 
     Raises:
         ConfigError: the weight is negative, infinite or not a number.
@@ -361,7 +361,7 @@ def check_weight(where: str, option: str, value: float, *, fix: str = "use 1") -
 
 
 def check_positive(where: str, option: str, value: float, *, fix: str | None = None) -> None:
-    """Refuse a number that is not positive and finite.
+    """Raise an error if a number is not positive and finite.
 
     Raises:
         ConfigError: the number is zero, negative, infinite or not a number.
@@ -371,17 +371,17 @@ def check_positive(where: str, option: str, value: float, *, fix: str | None = N
 
 
 def check_option(section: str, options: object, field: str, holds: bool, expected: str) -> None:
-    """Refuse an option of a recipe that is out of range, by the path that it has there.
+    """Raise an error, with the path of the option in the recipe, if an option is out of range.
 
     Args:
         section: the section of the recipe.
         options: the dataclass of options.
-        field: the option.
-        holds: whether it is in its range.
-        expected: the range, in words.
+        field: the name of the option.
+        holds: whether the option is in range.
+        expected: a description of the range.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the option is out of range.
     """
     if not holds:
         raise ConfigError(f"{section}.{field}", expected=expected, got=repr(getattr(options, field)))

@@ -16,13 +16,13 @@ from snflow.errors import CheckedConstructor, ConfigError, check_context_shape, 
 class ConvNet(nn.Module, metaclass=CheckedConstructor):
     """h = w₃ ⋆ ReLU(w₂ ⋆ ReLU(w₁ ⋆ a)): convolutions that keep the image size.
 
-    The last convolution begins at zero, so that a coupling begins as the identity.
+    The last convolution is initialized to zero, so that a coupling starts as the identity.
 
     Args:
-        in_channels: channels of a.
-        out_channels: channels of h.
-        width: channels of the hidden layers.
-        kernel_sizes: side of each kernel, odd; Glow uses 3, 1, 3.
+        in_channels: number of channels of a.
+        out_channels: number of channels of h.
+        width: number of channels of the hidden layers.
+        kernel_sizes: side length of each kernel, odd; Glow uses 3, 1, 3.
 
     Shapes:
         a: ``(batch, in_channels, height, width)``; h: ``(batch, out_channels, height, width)``.
@@ -64,13 +64,13 @@ class ConvNet(nn.Module, metaclass=CheckedConstructor):
 
 @final
 class ResidualConvNet(nn.Module, metaclass=CheckedConstructor):
-    """h₀ = w₀ ⋆ a, hᵢ = hᵢ₋₁ + uᵢ ⋆ ReLU(vᵢ ⋆ ReLU(hᵢ₋₁)), y = w ⋆ ReLU(hₙ), zero at first: keeps the image size.
+    """h₀ = w₀ ⋆ a, hᵢ = hᵢ₋₁ + uᵢ ⋆ ReLU(vᵢ ⋆ ReLU(hᵢ₋₁)), y = w ⋆ ReLU(hₙ), initially zero: keeps the image size.
 
     Args:
-        in_channels: channels of a.
-        out_channels: channels of y.
-        width: channels of the hidden layers.
-        blocks: n, the number of residual blocks of two 3×3 convolutions each.
+        in_channels: number of channels of a.
+        out_channels: number of channels of y.
+        width: number of channels of the hidden layers.
+        blocks: n, the number of residual blocks with two 3×3 convolutions each.
 
     Shapes:
         a: ``(batch, in_channels, height, width)``; y: ``(batch, out_channels, height, width)``.
@@ -119,13 +119,13 @@ _HEADS = 4
 class AttentionConvNet(nn.Module, metaclass=CheckedConstructor):
     """h ← norm(h + gated conv(h)), h ← norm(h + gated attention(h + position)), n times: Flow++'s conditioner.
 
-    Each pixel sees the whole image. The last convolution begins at zero.
+    Every output pixel depends on the whole image. The last convolution is initialized to zero.
 
     Args:
-        in_channels: channels of a.
-        out_channels: channels of y.
-        size: (height, width) of the images, each pixel of which has a learned code.
-        width: channels of the hidden layers, a multiple of 4, the number of heads.
+        in_channels: number of channels of a.
+        out_channels: number of channels of y.
+        size: (height, width) of the images, as required by the learned positional embedding.
+        width: number of channels of the hidden layers, a multiple of 4, the number of attention heads.
         blocks: n, the number of blocks.
         context_shape: ``(channels, height, width)`` of an image concatenated to a; ``None`` for no context.
 
@@ -134,7 +134,7 @@ class AttentionConvNet(nn.Module, metaclass=CheckedConstructor):
         ``(batch, out_channels, height, width)``.
 
     Raises:
-        ConfigError: a count below one, a width that is not a multiple of 4, or a context of another size.
+        ConfigError: a count below one, a width that is not a multiple of 4, or a context whose image size differs.
 
     References:
         Ho et al. (2019), Flow++, section 3.3; Vaswani et al. (2017), Attention is all you need.
@@ -165,7 +165,7 @@ class AttentionConvNet(nn.Module, metaclass=CheckedConstructor):
         if image is not None and (len(image) != 3 or image[1:] != tuple(size)):
             raise ConfigError(
                 "AttentionConvNet",
-                expected=f"context_shape=(channels, {size[0]}, {size[1]}): images of the size of a",
+                expected=f"context_shape=(channels, {size[0]}, {size[1]}), with the image size of the input",
                 got=f"context_shape={image}",
             )
         seen = in_channels + (image[0] if image else 0)
@@ -185,7 +185,7 @@ class AttentionConvNet(nn.Module, metaclass=CheckedConstructor):
 
 
 class _Block(nn.Module):
-    """A gated convolution and gated attention, each with a skip connection and normalized over the channels."""
+    """A gated convolution and gated attention, each with a skip connection and normalization over the channels."""
 
     def __init__(self, width: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class _Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
 
     def forward(self, h: Tensor) -> Tensor:
-        """h, with the shape of the input."""
+        """The new h, with the shape of the input."""
         h = self._normalized(0, h + F.glu(self.conv_gate(_both_signs(self.conv(_both_signs(h)))), 1))
         return self._normalized(1, h + F.glu(self.attention_gate(self._attended(h + self.position)), 1))
 
@@ -212,5 +212,5 @@ class _Block(nn.Module):
 
 
 def _both_signs(h: Tensor) -> Tensor:
-    """ELU of h and of −h, concatenated."""
+    """ELU(h) and ELU(−h), concatenated."""
     return F.elu(torch.cat([h, -h], 1))

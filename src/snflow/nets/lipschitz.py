@@ -24,15 +24,15 @@ from snflow.numerics.monotone import SOFTPLUS_ONE
 _SWISH_SLOPE = 1.1
 """The slope of x σ(βx) is at most 1.0998… for every β."""
 _PAIR_SLOPE = 1.004
-"""That of the pair (LipSwish(x), LipSwish(−x)): √(1.0998² + 0.0998²) / 1.1."""
+"""The Lipschitz constant of the pair (LipSwish(x), LipSwish(−x)): √(1.0998² + 0.0998²) / 1.1."""
 
 
 @final
 class LipSwish(nn.Module, metaclass=CheckedConstructor):
-    """y = x σ(βx) / 1.1, β > 0 learned: slopes between −0.1 and 1, and second derivatives that do not vanish.
+    """y = x σ(βx) / 1.1, β > 0 learned: slopes between −0.1 and 1, and nonvanishing second derivatives.
 
-    The loss of a residual flow contains first derivatives of its networks, and its gradient second ones. Those of a
-    ReLU are zero, and those of saturating activations are small where their slope is near one.
+    The loss of a residual flow contains first derivatives of its networks, so its gradient contains second derivatives.
+    These are zero for a ReLU, and small for saturating activations where their slope is near one.
 
     References:
         Chen, Behrmann, Duvenaud, Jacobsen (2019), Residual flows for invertible generative modeling, section 3.3.
@@ -44,7 +44,7 @@ class LipSwish(nn.Module, metaclass=CheckedConstructor):
     """
 
     factor = 1
-    """Outputs per input."""
+    """Number of outputs per input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class LipSwish(nn.Module, metaclass=CheckedConstructor):
 
 @final
 class CLipSwish(nn.Module, metaclass=CheckedConstructor):
-    """y = (LipSwish(x), LipSwish(−x)) / 1.004: twice the channels, and a slope near one on both sides.
+    """y = (LipSwish(x), LipSwish(−x)) / 1.004: doubles the channels, with slopes near one for both signs of x.
 
     References:
         Perugachi-Diaz, Tomczak, Bhulai (2021), Invertible DenseNets with concatenated LipSwish, section 3.3.
@@ -70,22 +70,22 @@ class CLipSwish(nn.Module, metaclass=CheckedConstructor):
     """
 
     factor = 2
-    """Outputs per input."""
+    """Number of outputs per input."""
 
     def __init__(self) -> None:
         super().__init__()
         self.swish = LipSwish()
 
     def forward(self, x: Tensor) -> Tensor:
-        """y, the channels (dimension 1) doubled."""
+        """y, with twice as many channels (dimension 1)."""
         return torch.cat([self.swish(x), self.swish(-x)], 1) / _PAIR_SLOPE
 
 
 def lipschitz_activation(where: str, name: LipschitzActivation) -> LipSwish | CLipSwish:
-    """Return the activation of this name.
+    """Return the activation with the given name.
 
     Args:
-        where: the caller, for the error.
+        where: the name of the caller, for error messages.
         name: ``"lipswish"`` or ``"clipswish"``.
 
     Raises:
@@ -105,10 +105,10 @@ class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
 
     Args:
         event_shape: D or ``(D,)`` of vectors, or ``(channels, height, width)`` of images.
-        width: units, or channels, of the hidden layers.
+        width: number of units, or channels, of the hidden layers.
         depth: n − 1, the number of hidden layers.
-        kernel_sizes: for images, the side of each of the n kernels, odd; by default 3 for the first and the last, 1
-            for the others.
+        kernel_sizes: for images, the side length of each of the n kernels, odd; by default 3 for the first and the last
+            layer, and 1 for the others.
         lipschitz: L, in (0, 1).
         context_shape: C, the size of a context vector that adds a bias to the first layer; ``None`` for no context.
         activation: φ, ``"lipswish"`` or ``"clipswish"``.
@@ -117,7 +117,7 @@ class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
         x, g(x): ``(batch, *event_shape)``; context: ``(batch, C)``.
 
     Raises:
-        ConfigError: a count below one, a bound out of range, or a number of kernels other than that of layers.
+        ConfigError: a count below one, a bound out of range, or a number of kernels that differs from that of layers.
 
     References:
         Behrmann et al. (2019), Invertible residual networks; Chen et al. (2019), Residual flows, appendix E.
@@ -153,7 +153,7 @@ class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
                 "LipschitzNet",
                 expected=f"{depth + 1} kernels, one per layer",
                 got=str(kernels),
-                fix="give a kernel size for each hidden layer and for the last",
+                fix="give a kernel size for each hidden layer and for the output layer",
             )
         context_size = check_context_vector("LipschitzNet", context_shape)
         self.lipschitz = lipschitz
@@ -183,13 +183,13 @@ class LipschitzNet(nn.Module, metaclass=CheckedConstructor):
 class LipschitzDenseNet(nn.Module, metaclass=CheckedConstructor):
     """hᵢ₊₁ = (η̂₁ hᵢ, η̂₂ φ(Wᵢ hᵢ)), η̂₁² + η̂₂² = 1, g(x) = W hₙ: a densely connected network with ‖J_g‖ ≤ L.
 
-    ‖Wᵢ‖ ≤ 1, and the weights η̂, learned per layer, keep the Lipschitz constant of each concatenation at one.
+    ‖Wᵢ‖ ≤ 1; with the weights η̂, learned for each layer, the Lipschitz constant of each concatenation is at most one.
 
     Args:
         event_shape: D or ``(D,)`` of vectors, or ``(channels, height, width)`` of images.
-        growth: units, or channels, that each layer adds (twice as many with ``"clipswish"``).
+        growth: number of units, or channels, that each layer adds (twice as many with ``"clipswish"``).
         depth: n, the number of layers.
-        kernel_size: for images, the side of their kernels, odd; the last layer has a 1×1 kernel.
+        kernel_size: for images, the side length of the kernels, odd; the last layer has a 1×1 kernel.
         lipschitz: L, in (0, 1).
         context_shape: C, the size of a context vector that adds a bias to the first layer; ``None`` for no context.
         activation: φ, ``"clipswish"`` or ``"lipswish"``.

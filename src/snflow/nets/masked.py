@@ -1,4 +1,4 @@
-"""A masked network: the i-th outputs depend on the inputs before the i-th alone."""
+"""A masked network, whose i-th outputs depend only on the inputs before the i-th."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Layer = Callable[[Tensor], Tensor]
 class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
     """yᵢ = netᵢ(x₁ … xᵢ₋₁, context): one network with masked weights, so that its Jacobians are strictly triangular.
 
-    A hidden unit of degree m < D sees the first m inputs and hidden units of degree at most m; the outputs of
-    input i (from 0) see units of degree at most i. Units are ordered by degree, so that :meth:`steps` computes
-    the outputs of one input after another for the arithmetic of a single pass.
+    A hidden unit of degree m < D is connected to the first m inputs and to hidden units of degree at most m; the
+    outputs for input i (from 0) are connected to units of degree at most i. Units are ordered by degree, so that
+    :meth:`steps` can compute the outputs for one input after another at the total cost of a single pass.
 
     Args:
         features: D of x.
-        outputs: P, outputs for each input.
-        width: units of each hidden layer, at least D.
+        outputs: P, the number of outputs for each input.
+        width: number of units of each hidden layer; raised to D if it is smaller.
         depth: number of hidden layers.
-        context_shape: C, the size of a context vector that every unit sees; ``None`` for no context.
-        residual: whether each hidden layer after the first adds to the one before it.
+        context_shape: C, the size of a context vector on which all units depend; ``None`` for no context.
+        residual: whether the hidden layers after the first are residual.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        input_bound: clamps x to ±this, so that the outputs of a distant point are those of the nearest point inside
-            instead of growing without bound; ``None`` for no bound.
-        zero_start: whether the outputs are zero at first.
+        input_bound: bound to which x is clamped, on both sides, so that the outputs do not grow without bound at
+            distant points; ``None`` for no bound.
+        zero_start: whether the outputs are initially zero.
 
     Shapes:
         x: ``(batch, D)``; context: ``(batch, C)``; y: ``(batch, P, D)``.
@@ -74,12 +74,12 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
         width = max(width, features)
         self.features, self.outputs, self.residual = features, outputs, residual
         self.input_bound = input_bound
-        # without a context a unit that sees no input is a constant, which the bias provides already
+        # without a context, a unit without inputs is constant and redundant with the bias
         lowest = 0 if context_size or features == 1 else 1
         degrees = lowest + torch.arange(width) * (features - lowest) // width
         inputs = torch.arange(features)
         self.bounds: tuple[int, ...] = tuple(int((degrees <= m).sum()) for m in range(-1, features))
-        """Entry m + 1: how many units of a hidden layer have a degree of at most m."""
+        """Entry m + 1: the number of units of a hidden layer with a degree of at most m."""
         self.first = _Masked(degrees[:, None] > inputs)
         self.hidden = nn.ModuleList(_Masked(degrees[:, None] >= degrees) for _ in range(depth - 1))
         self.last = _Masked((inputs[:, None] >= degrees).repeat_interleave(outputs, 0))
@@ -94,7 +94,7 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
 
     @torch.no_grad()
     def frozen(self, context: Tensor | None = None) -> Layer:
-        """:meth:`forward` for one context and many calls without gradients: weights are masked once."""
+        """:meth:`forward` for a fixed context, without gradients; the weights are masked only once for many calls."""
         of_context = self._of_context(context)
         layers: list[Layer] = [partial(F.linear, weight=layer.masked, bias=layer.bias) for layer in self._layers()]
 
@@ -106,22 +106,22 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
 
     @property
     def multiplications(self) -> int:
-        """Multiplications in one pass of one row, including those with masked weights."""
+        """The number of multiplications in one pass of one row, including those with masked weights."""
         return sum(layer.weight.numel() for layer in self._layers())
 
     def steps(self, context: Tensor | None = None) -> MaskedSteps:
-        """The outputs of one input after another, with gradients: see :class:`MaskedSteps`."""
+        """The outputs for one input after another, with gradients: see :class:`MaskedSteps`."""
         return MaskedSteps(self, context)
 
     def walk(self, like: Tensor, context: Tensor | None = None) -> MaskedWalk:
-        """The outputs of one input after another, without gradients and faster: see :class:`MaskedWalk`."""
+        """The outputs for one input after another, faster but without gradients: see :class:`MaskedWalk`."""
         return MaskedWalk(self, like, context)
 
     def _layers(self) -> tuple[_Masked, ...]:
         return (self.first, *self.hidden, self.last)
 
     def _of_context(self, context: Tensor | None) -> Tensor | None:
-        """What the context adds to the first hidden layer, ``(batch, width)``."""
+        """The term that the context adds to the first hidden layer, ``(batch, width)``."""
         if self.context is None:
             return None
         shift: Tensor = self.context(context)
@@ -141,13 +141,13 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
         of_context: Tensor | None,
         store: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """The arithmetic of the network, for all of its units or for those of one degree.
+        """The computation of the network, for all units or for those of one degree.
 
         Args:
-            x: what the first layer sees.
-            layers: the linear maps of the first, the hidden and the last layer.
-            of_context: what is added to the first layer.
-            store: maps the number of a hidden layer and its new units to all units that the next layer sees.
+            x: the input of the first layer.
+            layers: the linear maps of the first, the hidden and the last layers.
+            of_context: the term that is added to the first layer.
+            store: maps the index of a hidden layer and its new units to the input of the next layer.
         """
         h = layers[0](x)
         if of_context is not None:
@@ -173,7 +173,7 @@ class MaskedSteps:
         self._units: list[Tensor | None] = [None] * (len(net.hidden) + 1)
 
     def outputs(self, index: int, x: Tensor) -> Tensor:
-        """The outputs of input ``index``, ``(batch, P)``; call it for 0, 1, …, each time with one input more.
+        """The outputs for input ``index``, ``(batch, P)``; call it for 0, 1, …, each time with one more input.
 
         Args:
             index: the input, from 0.
@@ -202,11 +202,11 @@ class MaskedSteps:
 class MaskedWalk:
     """yᵢ of a :class:`MaskedMLP` for i = 0, 1, …: in place and without gradients.
 
-    The masked weights, their slices and the memory of the units are set up once; units not known yet are zero.
+    The masked weights, their slices and the memory for the units are prepared once; units not yet computed are zero.
 
     Args:
         net: the network.
-        like: a tensor with the batch, the dtype and the device of the inputs, with shape ``(batch, D)``.
+        like: a tensor with the shape ``(batch, D)``, the dtype and the device of the inputs.
         context: with shape ``(batch, C)``.
     """
 
@@ -214,7 +214,7 @@ class MaskedWalk:
     def __init__(self, net: MaskedMLP, like: Tensor, context: Tensor | None = None) -> None:
         layers = [net.first, *net.hidden]
         sizes = [high - low for low, high in itertools.pairwise(net.bounds)]
-        left = len(net.first.bias) - sum(sizes)  # units that no output sees
+        left = len(net.first.bias) - sum(sizes)  # units not connected to any output
         self._net = net
         self._inputs = like.new_zeros(like.shape[0], net.features)
         self._columns = self._inputs.split(1, 1)
@@ -234,9 +234,9 @@ class MaskedWalk:
 
     @torch.no_grad()
     def outputs(self, index: int) -> Tensor:
-        """The outputs of input ``index``, ``(batch, P)``; call it for 0, 1, …, and :meth:`put` each input in between."""
+        """The outputs for input ``index``, ``(batch, P)``; call it for 0, 1, …, with :meth:`put` after each call."""
         layers = self._layers[index]
-        if not self._sizes[index]:  # no unit becomes known
+        if not self._sizes[index]:  # no new units
             return layers[-1](self._units[-1])
         of_context = None if self._of_context is None else self._of_context[index]
 
@@ -257,7 +257,7 @@ def _product(bias: Tensor, weight: Tensor) -> Layer:
 
 
 class _Masked(nn.Linear):
-    """y = (W ⊙ M) x + b, with the variance of a dense layer of as many inputs as the mask lets through."""
+    """y = (W ⊙ M) x + b, initialized with the variance of a dense layer with as many inputs as are not masked."""
 
     mask: Tensor
 
@@ -278,5 +278,5 @@ class _Masked(nn.Linear):
         return self.weight * self.mask
 
     def part(self, rows: slice, columns: slice, x: Tensor) -> Tensor:
-        """Rows of y from the first columns of x, the only ones that these rows see."""
+        """Selected rows of y, from the selected columns of x, the only ones on which they depend."""
         return F.linear(x, self.weight[rows, columns] * self.mask[rows, columns], self.bias[rows])

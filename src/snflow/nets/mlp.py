@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from snflow.errors import CheckedConstructor, check_choice, check_context_vector, check_count
 
 Activation = Literal["relu", "silu", "elu", "tanh"]
-"""The nonlinearity: relu fits sharp edges fastest; the others give smooth densities."""
+"""The nonlinearity: ReLU fits sharp edges fastest; the others give smooth densities."""
 
 LipschitzActivation = Literal["lipswish", "clipswish"]
-"""Activations with Lipschitz constant one: x σ(βx) / 1.1, or that of x and of −x concatenated."""
+"""Activations with Lipschitz constant one: x σ(βx) / 1.1, or its values at x and −x, concatenated and normalized."""
 
 
 _MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
 
 def activation_module(where: str, name: Activation) -> nn.Module:
-    """Return the activation of this name.
+    """Return the activation with the given name.
 
     Args:
-        where: the caller, for the error.
+        where: the name of the caller, for error messages.
         name: one of ``Activation``.
 
     Raises:
@@ -47,10 +47,10 @@ class MLP(nn.Module, metaclass=CheckedConstructor):
         width: units of each hidden layer.
         depth: n + 1, the number of hidden layers.
         context_shape: C, the size of a context vector that is concatenated to x; ``None`` for no context.
-        residual: whether each hidden layer after the first adds to the one before it.
+        residual: whether the hidden layers after the first are residual.
         activation: φ, ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
-        input_bound: clamps x to ±this, so that the outputs of a distant point are those of the nearest point inside
-            instead of growing without bound; ``None`` for no bound.
+        input_bound: bound to which x is clamped, on both sides, so that the outputs do not grow without bound at
+            distant points; ``None`` for no bound.
 
     Shapes:
         x: ``(batch, D)``; context: ``(batch, C)``; y: ``(batch, O)``.
@@ -99,7 +99,7 @@ class MLP(nn.Module, metaclass=CheckedConstructor):
 
 @final
 class ResidualMLP(nn.Module, metaclass=CheckedConstructor):
-    """h₀ = W (x, context), hᵢ = hᵢ₋₁ + Bᵢ SiLU(Aᵢ SiLU(hᵢ₋₁)), y = x + V hₙ: smooth, and near the identity at first.
+    """h₀ = W (x, context), hᵢ = hᵢ₋₁ + Bᵢ SiLU(Aᵢ SiLU(hᵢ₋₁)), y = x + V hₙ: smooth, initially close to the identity.
 
     Args:
         features: D of x and y.

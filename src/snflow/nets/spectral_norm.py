@@ -14,18 +14,18 @@ from snflow.numerics.krylov import leading_direction
 from snflow.numerics.transforms import outside_transforms, refuse_transforms, stands_for_many, value_of
 
 _MOST_CYCLES = 100
-"""The most Krylov spaces for one weight in ``eval()``; iteration stops at a relative error of √ε."""
+"""The maximum number of Krylov spaces per weight in ``eval()``; iteration stops at a relative error of √ε."""
 
 
 class _Spectral(nn.Module, ABC):
-    """W / max(1, σ(W)/c), with the largest singular value by power iteration and Lanczos' method.
+    """W / max(1, σ(W)/c), with the largest singular value from power iteration and the Lanczos method.
 
     In ``train()`` the singular vector is updated by one power iteration for each new weight; in ``eval()`` it is
-    computed by Lanczos' method once per weight, so that the bound holds up to √ε. Between two changes of the weight the
-    layer is a fixed map, on which iterative solvers rely.
+    computed by the Lanczos method once per weight, so that the bound holds up to √ε. As long as the weight does not
+    change, the layer is a fixed map, as iterative solvers require.
 
     Raises:
-        ConfigError: ``vmap`` runs over the weight.
+        ConfigError: the weight is batched by ``vmap``.
     """
 
     direction: Tensor
@@ -52,7 +52,7 @@ class _Spectral(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """y = W x / max(1, σ/c) + b."""
-        # scales the weight rather than the result, which is larger
+        # scales the weight rather than the output, which is larger
         return self._map(self.weight / (self.norm() / self.bound).clamp_min(1), x, self.bias)
 
     def norm(self) -> Tensor:
@@ -71,7 +71,7 @@ class _Spectral(nn.Module, ABC):
     @torch.no_grad()
     def _direction(self) -> Tensor:
         if stands_for_many(self.weight):
-            refuse_transforms(type(self).__name__, "its norm depends on the weight: run such flows one by one")
+            refuse_transforms(type(self).__name__, "its norm depends on the weight: evaluate the flows one by one")
         weight = value_of(self.weight.detach())
         with outside_transforms():
             return self._kept_direction(weight)
@@ -101,7 +101,7 @@ class _Spectral(nn.Module, ABC):
         return leading_direction(gram, self.direction, cycles=cycles, tolerance=tolerance)
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the known norms out of copies and pickles: they are computed again on demand."""
+        """Exclude the cached norms from copies and pickles: they are recomputed on demand."""
         return {**self.__dict__, "_known": {}}
 
 
@@ -156,14 +156,14 @@ class SpectralLinear(_Spectral):
 class SpectralConv2d(_Spectral):
     """y = w ⋆ x / max(1, σ(A(w))/c) + b: a zero-padded convolution with a Lipschitz constant of at most c.
 
-    σ is the norm of the map on images of one size, not that of the kernel flattened to a matrix, which may differ from
-    it by a factor up to the side of the kernel.
+    σ is the norm of the map on images of the given size, not that of the kernel flattened to a matrix; the two may
+    differ by a factor of up to the side length of the kernel.
 
     Args:
         channels: C of x.
         outputs: O of y.
         image_size: height and width.
-        kernel_size: side of the kernel, odd.
+        kernel_size: side length of the kernel, odd.
         bound: c, in (0, 1].
 
     Shapes:

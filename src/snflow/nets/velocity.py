@@ -16,17 +16,18 @@ from snflow.nets.mlp import Activation, activation_module
 class VelocityNet(nn.Module, metaclass=CheckedConstructor):
     """hᵢ = φ((Wᵢ hᵢ₋₁ + bᵢ) ⊙ 2σ(Aᵢ s + aᵢ) + Bᵢ s), s = (t, context): layers scaled and shifted by time and context.
 
-    The last layer begins at zero, so that a flow begins as the identity. The gains lie between 0 and 2 and begin near
-    1. Gates between 0 and 1 would begin half closed, and three layers at an eighth of their strength: after a short
-    training, flows of two and four dimensions were a quarter to half a nat worse.
+    The last layer is initialized to zero, so that a flow starts as the identity. The gains lie between 0 and 2 and are
+    initially close to 1. Gates between 0 and 1 would initially be half closed, which attenuates the output of three
+    layers by a factor of eight: with such gates, flows in two and four dimensions were a quarter to half a nat worse
+    after a short training run.
 
     Args:
         event_shape: D or ``(D,)`` of vectors, or ``(channels, height, width)`` of images.
-        width: units, or channels, of the hidden layers.
+        width: number of units, or channels, of the hidden layers.
         depth: number of hidden layers.
-        kernel_size: for images, the side of the kernels, odd.
+        kernel_size: for images, the side length of the kernels, odd.
         context_shape: C, the size of a context vector; ``None`` for no context.
-        activation: φ, smooth: ``"tanh"``, ``"silu"`` or ``"elu"``; ``"relu"`` makes adaptive solvers slow.
+        activation: φ, preferably smooth: ``"tanh"``, ``"silu"`` or ``"elu"``; ``"relu"`` slows down adaptive solvers.
 
     Shapes:
         x, y: ``(batch, *event_shape)``; t: a scalar; context: ``(batch, C)``.
@@ -35,7 +36,7 @@ class VelocityNet(nn.Module, metaclass=CheckedConstructor):
         ConfigError: a count below one, an even kernel, or an unknown activation.
 
     References:
-        Grathwohl et al. (2019), FFJORD, appendix B.1 (concatsquash layers, with a σ where this has 2σ).
+        Grathwohl et al. (2019), FFJORD, appendix B.1 (concatsquash layers, with σ in place of 2σ).
 
     Example:
         >>> import torch

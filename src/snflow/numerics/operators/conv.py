@@ -20,12 +20,12 @@ from snflow.numerics.transforms import add_scaled
 class ConvOperator:
     """z = w ⋆ x for a kernel w ``(C, C/groups, k, k)``, k odd, and events ``(C, height, width)``.
 
-    The matrix T(w) of a k×k convolution is one block of size C·H·W; a 1×1 convolution has one C×C block a pixel.
+    The matrix T(w) of a k×k convolution is a single block of size C·H·W; a 1×1 convolution has one C×C block per pixel.
 
     Args:
         kernel_size: k.
         dilation: distance between two taps, in pixels.
-        groups: number of groups of channels; no channel depends on another group.
+        groups: number of groups of channels; channels of different groups do not interact.
 
     Example:
         >>> import torch
@@ -41,7 +41,7 @@ class ConvOperator:
 
     @property
     def padding(self) -> int:
-        """Pixels of zeros on each side, so that the image keeps its size."""
+        """The number of padded pixels on each side, such that the image keeps its size."""
         return self.dilation * (self.kernel_size // 2)
 
     @property
@@ -66,12 +66,12 @@ class ConvOperator:
         return gradient
 
     def transpose(self, weight: Tensor) -> Tensor:
-        """flip(w): the kernel rotated by 180° with its channels swapped in each group, T(flip(w)) = T(w)ᵀ."""
+        """flip(w), with T(flip(w)) = T(w)ᵀ: the kernel rotated by 180°, with its two channel axes swapped per group."""
         blocks: Tensor = weight.flip(2, 3).unflatten(0, (self.groups, -1))
         return blocks.transpose(1, 2).flatten(0, 1)
 
     def trace_gradient(self, other: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """∂/∂w tr(T(w) T(r)) = flip(r) ⊙ m, flip(r) cut or zero-padded to the size of w (A.2; eq. 28–30).
+        """∂/∂w tr(T(w) T(r)) = flip(r) ⊙ m, with flip(r) cropped or zero-padded to the size of w (A.2; eq. 28–30).
 
         The multiplicity m counts the pixels at which each tap acts.
         """
@@ -82,12 +82,12 @@ class ConvOperator:
         add_scaled(into, self.trace_gradient(other, event_shape), scale)
 
     def multiplicity(self, like: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """m[a, b] = (H − d|a − p|)(W − d|b − p|): the number of pixels at which each tap meets the image.
+        """m[a, b] = (H − d|a − p|)(W − d|b − p|): the number of output pixels for which each tap lies in the image.
 
-        It is the convolution of an image of ones with itself, read at the taps (eq. 27).
+        It is the convolution of an image of ones with itself, evaluated at the taps (eq. 27).
 
         Args:
-            like: gives the dtype and the device.
+            like: a tensor that provides the dtype and the device.
             event_shape: ``(channels, height, width)``.
 
         Returns:
@@ -121,7 +121,7 @@ class ConvOperator:
         return matrix.reshape(size, size)
 
     def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
-        """P A = L U of the C×C matrix of a 1×1 kernel; of T(w) by image rows, or as a whole if that is unstable."""
+        """P A = L U of the C×C matrix of a 1×1 kernel; else of T(w), by image rows or, if unstable, as a whole."""
         if self.kernel_size > 1:
             by_rows = RowFactor.of(self._ungrouped(weight), self.dilation, event_shape, owner)
             if by_rows is not None:
@@ -129,7 +129,7 @@ class ConvOperator:
         return LUFactor.of(self.block(weight, event_shape), owner)
 
     def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """H·W log|det w| of a 1×1 kernel; log|det T(w)| by image rows, or from T(w) if that is unstable."""
+        """H·W log|det w| of a 1×1 kernel; else log|det T(w)|, by image rows or, if unstable, from the full matrix."""
         if self.kernel_size > 1:
             by_rows = conv_log_abs_det(self._ungrouped(weight), self.dilation, event_shape)
             if by_rows is not None:
@@ -138,11 +138,11 @@ class ConvOperator:
         return self.copies(event_shape) * log_abs_det
 
     def copies(self, event_shape: tuple[int, ...]) -> int:
-        """H·W for a 1×1 kernel, which acts on each pixel; else one."""
+        """H·W for a 1×1 kernel, which acts on each pixel separately; else one."""
         return event_shape[1] * event_shape[2] if self.kernel_size == 1 else 1
 
     def to_rows(self, x: Tensor) -> Tensor:
-        """Cut into pixels for a 1×1 kernel, else flatten the image."""
+        """Split images into pixels for a 1×1 kernel, else flatten them."""
         return x.movedim(1, -1).flatten(0, 2) if self.kernel_size == 1 else x.flatten(1)
 
     def from_rows(self, rows: Tensor, event_shape: tuple[int, ...]) -> Tensor:
@@ -165,7 +165,7 @@ class ConvOperator:
         return matrices.mT.flatten(0, 1)[:, :, None, None]
 
     def _ungrouped(self, weight: Tensor) -> Tensor:
-        """The kernel of the same map without groups, zero between two groups."""
+        """The kernel of the same map without groups, with zeros between different groups."""
         if self.groups == 1:
             return weight
         apart = torch.eye(self.groups, dtype=weight.dtype, device=weight.device)
@@ -174,7 +174,7 @@ class ConvOperator:
 
 
 def resized(kernel: Tensor, kernel_size: int) -> Tensor:
-    """Cut the center out of a kernel ``(…, k, k)``, or pad it with zeros, to ``kernel_size`` on each side; both odd.
+    """Crop a kernel ``(…, k, k)`` to its center, or pad it with zeros, to the size ``kernel_size``; both sizes are odd.
 
     Example:
         >>> import torch
@@ -186,20 +186,20 @@ def resized(kernel: Tensor, kernel_size: int) -> Tensor:
 
 
 _OVERSAMPLING = 8
-"""Equations per unknown of :func:`least_squares_inverse`: with as many as unknowns the fit would follow the noise."""
+"""Number of equations per unknown in :func:`least_squares_inverse`, to avoid overfitting to the random images."""
 
 
 def least_squares_inverse(
     weight: Tensor, start: Tensor, forward: ConvOperator, inverse: ConvOperator, event_shape: tuple[int, ...]
 ) -> Tensor:
-    """argmin_r E_ν ‖r ⋆ w ⋆ ν − ν‖²: the inverse kernel that is best on white noise, with its zero padding.
+    """argmin_r E_ν ‖r ⋆ w ⋆ ν − ν‖²: the best zero-padded inverse kernel on white noise.
 
     The normal equations have C/groups · k² unknowns for each output channel. The expectation is a mean over random
-    images, with eight equations per unknown. Directions that these leave open keep the values of ``start``.
+    images, with eight equations per unknown. Undetermined directions keep the values of ``start``.
 
     Args:
         weight: w, with shape ``(C, C/groups, k, k)``.
-        start: the present r, with shape ``(C, C/groups, k', k')``.
+        start: the current r, with shape ``(C, C/groups, k', k')``.
         forward: the convolution of w.
         inverse: the convolution of r.
         event_shape: ``(C, height, width)``.
@@ -222,7 +222,7 @@ def least_squares_inverse(
     patches = functional.unfold(
         forward.product(weight, noise), inverse.kernel_size, dilation=inverse.dilation, padding=inverse.padding
     )
-    # One system per group: its rows are the pixels of all images, its columns the unknowns.
+    # One system per group: rows are the pixels of all images, columns are the unknowns.
     rows = patches.unflatten(1, (inverse.groups, unknowns)).permute(1, 0, 3, 2).flatten(1, 2)
     target = noise.flatten(2).unflatten(1, (inverse.groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
     present: Tensor = start.flatten(1).unflatten(0, (inverse.groups, -1)).mT

@@ -1,4 +1,4 @@
-"""Log-determinants of convolutions, eliminated by rows of the image."""
+"""Log-determinants of convolutions by block elimination over image rows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from snflow.numerics.factorization import warn_of_condition
 from snflow.numerics.transforms import stands_for_many
 
 _FEWEST = 3
-"""Number of block rows below which the whole matrix is as cheap."""
+"""Number of block rows below which the full matrix is no more expensive."""
 
 
 def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> BlockToeplitz | None:
-    """T(w), its rows and columns ordered by image row, then channel, then column: block-tridiagonal and Toeplitz.
+    """T(w) as a block-tridiagonal block Toeplitz matrix, with elements ordered by image row, channel and column.
 
-    The d(k − 1)/2 rows of the image that interact through the kernel form one block, so that only neighboring blocks
-    interact. Images that are wider than high are treated by columns, since smaller blocks are cheaper.
+    A block consists of d(k − 1)/2 image rows, so that only neighboring blocks interact through the kernel. Images that
+    are wider than they are high are processed by columns, since smaller blocks are cheaper.
 
     Args:
         kernel: w without groups, with shape ``(C, C, k, k)``, k odd and above one.
@@ -27,7 +27,8 @@ def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> B
         event_shape: ``(C, height, width)``.
 
     Returns:
-        The blocks, differentiable in the kernel, or ``None`` for fewer than three block rows, which gain nothing.
+        The blocks, differentiable in the kernel, or ``None`` for fewer than three block rows, where elimination does
+        not pay.
 
     Example:
         >>> import torch
@@ -51,8 +52,7 @@ def row_matrix(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> B
 
 
 def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]) -> Tensor | None:
-    """log|det T(w)| in nats, O(H (C W)³) instead of O((C H W)³), differentiable; ``None`` if it would be unstable,
-    or if ``vmap`` hides whether it is.
+    """log|det T(w)| in nats, differentiable, in O(H (C W)³) instead of O((C H W)³).
 
     Args:
         kernel: w without groups, with shape ``(C, C, k, k)``.
@@ -60,7 +60,8 @@ def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]
         event_shape: ``(C, height, width)``.
 
     Returns:
-        A scalar, computed in float64, in the dtype of the kernel.
+        A scalar in the dtype of the kernel, computed in float64; ``None`` if there are too few rows, if the elimination
+        is unstable, or under ``vmap``, where stability cannot be checked.
 
     Example:
         >>> import torch
@@ -80,7 +81,7 @@ def conv_log_abs_det(kernel: Tensor, dilation: int, event_shape: tuple[int, ...]
 
 @dataclass(frozen=True)
 class RowFactor:
-    """T(w) factorized by image rows, for events in their usual order.
+    """T(w) factorized by image rows, for events in the usual element order.
 
     Attributes:
         inner: the factorization.
@@ -102,7 +103,7 @@ class RowFactor:
         """Factorize, or return ``None`` if there are too few rows or the elimination is unstable.
 
         Warns:
-            NumericalWarning: a solve keeps fewer than two digits.
+            NumericalWarning: a solve has fewer than two correct digits.
         """
         matrix = row_matrix(kernel.detach().double(), dilation, event_shape)
         inner = None if matrix is None else BlockToeplitzFactor.of(matrix)
@@ -146,9 +147,9 @@ def shifts(like: Tensor, size: int, dilation: int) -> Tensor:
     """The 0/1 matrices of the taps along one axis: S[a, y, v] = 1 where pixel v lies at tap a of output y.
 
     Args:
-        like: a kernel, for its side, dtype and device.
-        size: pixels along the axis.
-        dilation: pixels between two taps.
+        like: a kernel, which provides the kernel size, the dtype and the device.
+        size: number of pixels along the axis.
+        dilation: distance between two taps, in pixels.
 
     Returns:
         Matrices with shape ``(k, size, size)``.

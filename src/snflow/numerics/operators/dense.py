@@ -1,4 +1,4 @@
-"""Linear operators given by a weight: the contract, and dense matrices."""
+"""Linear operators that depend on a weight: the interface, and dense matrices."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from snflow.numerics.transforms import add_scaled
 
 
 class Operator(Protocol):
-    """A(w): a square linear operator on events that is itself linear in its weight w.
+    """A(w): a square linear operator on events that is linear in its weight w.
 
-    The matrix of A(w) is block-diagonal with equal blocks: one block for a dense layer or a k×k convolution, one for
-    each pixel for a 1×1 convolution. Events enter and leave as ``(batch, *event)``.
+    The matrix of A(w) is block-diagonal with identical blocks: a single block for a dense layer or a k×k convolution,
+    and one per pixel for a 1×1 convolution. Events have shape ``(batch, *event)``.
     """
 
     @property
     def closed(self) -> bool:
-        """Whether A(w)⁻¹ is A(r) for some r, so that :meth:`matrices` can be inverted in place of the operator."""
+        """Whether A(w)⁻¹ = A(r) for some r, so that inverting the operator amounts to inverting :meth:`matrices`."""
         ...
 
     def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
-        """A(w) x + times · plus, with the shape of x ``(batch, *event)``, in one kernel if the backend has one."""
+        """A(w) x + times · plus, with the shape of x ``(batch, *event)``, fused if the backend supports it."""
         ...
 
     def transposed_product(self, weight: Tensor, v: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
@@ -38,15 +38,15 @@ class Operator(Protocol):
         ...
 
     def transpose(self, weight: Tensor) -> Tensor:
-        """Return the weight whose operator is A(w)ᵀ."""
+        """Return the weight of the operator A(w)ᵀ."""
         ...
 
     def trace_gradient(self, other: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """∂/∂w tr(A(w) A(r)) for r = ``other``: it replaces ∂log|det A(w)|/∂w when A(r) ≈ A(w)⁻¹."""
+        """∂/∂w tr(A(w) A(r)) for r = ``other``, which replaces ∂log|det A(w)|/∂w when A(r) ≈ A(w)⁻¹."""
         ...
 
     def add_trace_gradient(self, into: Tensor, other: Tensor, scale: Tensor, event_shape: tuple[int, ...]) -> None:
-        """Add scale · :meth:`trace_gradient` to ``into``, in place; the scale has no dimensions."""
+        """Add scale · :meth:`trace_gradient` to ``into`` in place; the scale is a zero-dimensional tensor."""
         ...
 
     def block(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
@@ -54,19 +54,19 @@ class Operator(Protocol):
         ...
 
     def factor(self, weight: Tensor, event_shape: tuple[int, ...], owner: str) -> Factor:
-        """Factorize one diagonal block in float64 by the cheapest stable method; ``owner`` is named in errors."""
+        """Factorize one diagonal block in float64 by the cheapest stable method; errors name the ``owner``."""
         ...
 
     def log_abs_det(self, weight: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """log|det A(w)| of all blocks in nats, a scalar, exact and differentiable in the weight, by the same method."""
+        """log|det A(w)| of all blocks in nats, a scalar, exact and differentiable, by the method of :meth:`factor`."""
         ...
 
     def copies(self, event_shape: tuple[int, ...]) -> int:
-        """Count the equal diagonal blocks."""
+        """Return the number of identical diagonal blocks."""
         ...
 
     def to_rows(self, x: Tensor) -> Tensor:
-        """Cut events ``(batch, *event)`` into the parts that one block acts on: ``(batch · copies, n)``."""
+        """Split events ``(batch, *event)`` into the parts on which a block acts: ``(batch · copies, n)``."""
         ...
 
     def from_rows(self, rows: Tensor, event_shape: tuple[int, ...]) -> Tensor:
@@ -74,9 +74,10 @@ class Operator(Protocol):
         ...
 
     def matrices(self, weight: Tensor) -> Tensor:
-        """Return the transposed blocks ``(m, n, n)`` of a closed operator; A(r) = A(w)⁻¹ if they invert those of w.
+        """Return the transposed blocks ``(m, n, n)`` of a closed operator.
 
-        Transposed, since a dense layer stores its inverse so: see :class:`TransposedDenseOperator`.
+        A(r) = A(w)⁻¹ if and only if the matrices of r are the inverses of those of w. They are transposed because a
+        dense layer stores its inverse in this form: see :class:`TransposedDenseOperator`.
         """
         ...
 
@@ -87,9 +88,9 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class DenseOperator:
-    """z = W x for a free matrix W ``(features, features)`` and events ``(features,)``.
+    """z = W x for an unconstrained matrix W ``(features, features)`` and events ``(features,)``.
 
-    In a trace it is paired with a :class:`TransposedDenseOperator`.
+    In :meth:`trace_gradient` the other operator is a :class:`TransposedDenseOperator`.
 
     Example:
         >>> import torch
@@ -100,7 +101,7 @@ class DenseOperator:
 
     @property
     def closed(self) -> bool:
-        """The inverse of a matrix is a matrix."""
+        """True: the inverse of a matrix is a matrix."""
         return True
 
     def product(self, weight: Tensor, x: Tensor, plus: Tensor | None = None, times: float = 1.0) -> Tensor:
@@ -163,10 +164,11 @@ class DenseOperator:
 
 @final
 class TransposedDenseOperator(DenseOperator):
-    """z = rᵀ x: the inverse of a :class:`DenseOperator` by its transpose, r ≈ W⁻ᵀ.
+    """z = rᵀ x: the inverse of a :class:`DenseOperator`, parameterized by its transpose r ≈ W⁻ᵀ.
 
-    ∂log|det W|/∂W = W⁻ᵀ, so a self-normalized gradient adds r itself. Stored as R, it would have to be read by
-    columns, which takes longer than a product with a hundred rows once the matrix exceeds the caches.
+    Since ∂log|det W|/∂W = W⁻ᵀ, the self-normalized gradient adds r itself. If R were stored instead, it would have to
+    be read column by column; for a matrix that does not fit into the caches, this takes longer than a product with a
+    hundred rows.
 
     Example:
         >>> import torch
