@@ -42,11 +42,11 @@ def test_every_single_bit_and_every_truncation_is_noticed(tmp_path, name):
         damaged = bytearray(original)
         damaged[at] ^= 1 << (at % 8)
         (path / name).write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=f"{name}: expected the file as written"):
+        with pytest.raises(CheckpointError, match=f"{name}: expected the file as it was written"):
             read_checkpoint(path)
     for length in places[::10]:
         (path / name).write_bytes(original[:length])
-        with pytest.raises(CheckpointError, match=f"{name}: expected the file as written"):
+        with pytest.raises(CheckpointError, match=f"{name}: expected the file as it was written"):
             read_checkpoint(path)
     (path / name).unlink()
     with pytest.raises(CheckpointError, match="no such file"):
@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_newest_good_one_offered(tmp_pat
     with pytest.raises(CheckpointError, match="one of the checkpoints best, last, 1, 2, got 7"):
         store.read("7", pytest.fail)
     (store.path(1) / "state.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="no other checkpoint is good: train the run again"):
+    with pytest.raises(CheckpointError, match="there is no good checkpoint: train the run again"):
         store.read("last", pytest.fail)
 
 

@@ -203,7 +203,7 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(copied, finished, 
 
 def test_a_checkpoint_of_another_flow_is_refused(copied, recipe, quiet):
     other = recipe(flow__layers=1)
-    with pytest.raises(CheckpointError, match="expected weights of this recipe's flow"):
+    with pytest.raises(CheckpointError, match="expected the weights of this recipe's flow"):
         fit(other, copied, resume=True, console=quiet)
 
 
@@ -305,7 +305,7 @@ def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(reci
             tmp_path / "run",
             console=quiet,
         )
-    assert "set guard of flow.tracking true" in str(caught.value)
+    assert "enable the guard of flow.tracking" in str(caught.value)
     assert [row["epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
     assert final(tmp_path / "run").step == 0
 
@@ -407,7 +407,7 @@ def test_a_run_of_an_earlier_version_is_refused_in_our_words(copied):
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("scales: 1", "blocks: 1"))
     with pytest.raises(
-        ConfigError, match=r"flow\.blocks: .*a run of an earlier snflow can only be read by that version"
+        ConfigError, match=r"flow\.blocks: .*a run of an earlier version of snflow can only be read by that version"
     ):
         load_flow(copied)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: safe on disk at any moment, checked when read."""
+"""Checkpoints: always intact on disk, and verified when read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from snflow.errors import CheckpointError
 
 FORMAT_VERSION = 3
-"""Version of the files and of the names and meaning of the tensors."""
+"""Version of the file format, which includes the names and the meaning of the tensors."""
 
 _DAMAGED = "the checkpoint is damaged: use another"
 
@@ -32,10 +32,10 @@ _MODEL, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """(step, model, state, notes): everything needed to continue a run as if it had never stopped.
+    """(step, model, state, notes): everything needed to continue a run as if it had not been interrupted.
 
     Attributes:
-        step: optimizer steps taken.
+        step: number of optimizer steps taken.
         model: weights and buffers by name, of any shapes.
         state: optimizer, generators, position in the data, averages; plain values and tensors only.
         notes: plain values that can be read without loading the rest, such as the epoch and the best step.
@@ -48,7 +48,7 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint to the folder ``path``: write beside it, sync to disk, then rename.
+    """Write a checkpoint to the folder ``path``: write a temporary folder, sync it to disk, then rename it.
 
     Raises:
         CheckpointError: the disk is full or not writable; a previous checkpoint at ``path`` is intact.
@@ -89,9 +89,9 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             need_and_free = f"{need:.1f} MiB needed, {free:.1f} MiB free"
             raise CheckpointError(
                 str(path),
-                expected="room for the checkpoint on the disk",
+                expected="enough disk space for the checkpoint",
                 got=f"{(error.strerror or str(error)).lower()} ({need_and_free})",
-                fix="free some space and continue with --resume: the previous checkpoint is intact",
+                fix="free some space, then continue with --resume; the previous checkpoint is intact",
             ) from error
         raise CheckpointError(str(path), expected="a writable folder", got=str(error)) from error
 
@@ -116,21 +116,21 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, AttributeError):
         genuine = False
     if not genuine:
-        raise _damaged(path, _MANIFEST, "a manifest with another checksum")
+        raise _damaged(path, _MANIFEST, "a manifest with a wrong checksum")
     if manifest["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
             str(path),
             expected=f"checkpoint format {FORMAT_VERSION}",
             got=str(manifest["format_version"]),
-            fix=f"use the snflow that wrote it ({manifest['snflow']}), or train again",
+            fix=f"use the version of snflow that wrote it ({manifest['snflow']}), or train again",
         )
     return manifest  # type: ignore[no-any-return]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify the checkpoint at ``path``, onto the CPU.
+    """Read and verify the checkpoint at ``path``, into CPU memory.
 
-    The loaded bytes are the hashed bytes, and pickles are loaded weights-only.
+    The bytes that are hashed are those that are loaded, and pickles are loaded weights-only.
 
     Raises:
         CheckpointError: it is missing, damaged, or contains more than tensors and plain values.
@@ -143,7 +143,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if len(content) != expected["bytes"]:
             raise _damaged(path, name, f"{len(content)} bytes instead of {expected['bytes']}")
         if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-            raise _damaged(path, name, "another SHA-256 than the manifest's")
+            raise _damaged(path, name, "a SHA-256 that differs from the manifest's")
     try:
         model = safetensors.torch.load(contents[_MODEL])
         state = torch.load(io.BytesIO(contents[_STATE]), map_location="cpu", weights_only=True)
@@ -187,7 +187,7 @@ def _state_bytes(state: dict[str, Any]) -> bytes:
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
-    """Return the canonical text of a manifest with its checksum; any other byte is damage."""
+    """Return the canonical text of a manifest with its checksum; a file that differs from it is damaged."""
     checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps({**manifest, "checksum": checksum}, sort_keys=True, indent=2) + "\n"
 
@@ -200,17 +200,17 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _damaged(path: Path, name: str, got: str) -> CheckpointError:
-    return CheckpointError(str(path / name), expected="the file as written", got=got, fix=_DAMAGED)
+    return CheckpointError(str(path / name), expected="the file as it was written", got=got, fix=_DAMAGED)
 
 
 _PREFIX = "step-"
 
 
 class CheckpointStore:
-    """``RUN/checkpoints/step-00000123/``: keep the last two and the best; find the newest good one.
+    """``RUN/checkpoints/step-00000123/``: keeps the last two checkpoints and the best; finds the newest good one.
 
     Args:
-        folder: folder of the run's checkpoints.
+        folder: folder with the run's checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -230,7 +230,7 @@ class CheckpointStore:
         return bool(self.steps()) or any(self.folder.glob("damaged-*"))
 
     def clean(self) -> None:
-        """Remove unfinished folders of a killed process, and restore checkpoints it was replacing."""
+        """Remove unfinished folders of a killed process, and restore checkpoints that it was replacing."""
         for aside in self.folder.glob(f"{REPLACED}*"):
             whole = self.folder / aside.name.removeprefix(REPLACED).rpartition("-")[0]
             if not whole.exists():
@@ -241,7 +241,7 @@ class CheckpointStore:
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then delete all but the last two and the best recorded in each of them.
 
-        The best recorded in the previous one is kept too, in case the last turns out to be damaged.
+        The best recorded in the previous one is kept too, in case the last one is damaged.
 
         Raises:
             CheckpointError: the disk is full or not writable; earlier checkpoints are intact.
@@ -256,7 +256,7 @@ class CheckpointStore:
                 shutil.rmtree(self.path(step), ignore_errors=True)
 
     def latest(self, warn: Callable[[str], None]) -> Checkpoint:
-        """Read the newest good checkpoint; move damaged ones aside, with a warning that names both.
+        """Read the newest good checkpoint; move newer, damaged ones aside, with a warning.
 
         Raises:
             CheckpointError: there is no good checkpoint.
@@ -288,7 +288,7 @@ class CheckpointStore:
         )
 
     def read(self, which: str, warn: Callable[[str], None]) -> Checkpoint:
-        """Read the ``"best"`` checkpoint by validation, the ``"last"``, or that of a step; moves nothing.
+        """Read the ``"best"`` checkpoint by validation, the ``"last"``, or that of a step; move nothing.
 
         Raises:
             CheckpointError: it is missing or damaged; the message names the newest good one.
@@ -315,7 +315,7 @@ class CheckpointStore:
             ) from error
 
     def _offer(self, damaged: int) -> str:
-        """Return advice about a damaged checkpoint: take the newest good one."""
+        """Return advice about a damaged checkpoint: use the newest good one."""
         for step in reversed(self.steps()):
             if step == damaged:
                 continue
@@ -323,8 +323,8 @@ class CheckpointStore:
                 read_checkpoint(self.path(step))
             except CheckpointError:
                 continue
-            return f"it is damaged, the newest good one is that of step {step}: give --checkpoint {step}"
-        return "it is damaged and no other checkpoint is good: train the run again"
+            return f"it is damaged; use the newest good one, that of step {step}, with --checkpoint {step}"
+        return "it is damaged, and there is no good checkpoint: train the run again"
 
     def _best_known_to(self, step: int) -> int:
         """Return the step of the best checkpoint when this one was written, or this step if unknown."""

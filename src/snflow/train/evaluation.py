@@ -1,4 +1,4 @@
-"""Exact likelihoods of a dataset, and weights from a checkpoint."""
+"""Exact likelihoods of a dataset, and loading of weights from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snflow.train.optimizer import MovingAverage
 
 
 def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
-    """−1/N Σ log p(x): the exact NLL in nats; the dequantization noise depends on ``seed`` alone.
+    """−1/N Σ log p(x): the exact NLL in nats; the dequantization noise depends only on ``seed``.
 
     Args:
         flow: the flow; its mode and all random generators are restored afterwards.
@@ -48,10 +48,10 @@ def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) ->
     Args:
         flow: a flow built from the checkpoint's recipe.
         checkpoint: the verified checkpoint.
-        averaged: load the moving average of the weights if the run kept one; it is what was validated.
+        averaged: load the moving average of the weights, which was validated, if the run kept one.
 
     Raises:
-        CheckpointError: it belongs to another flow.
+        CheckpointError: it is from a different flow.
     """
     try:
         flow.load_state_dict(checkpoint.model)
@@ -59,7 +59,7 @@ def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) ->
         reason = " ".join(str(error).split())
         raise CheckpointError(
             f"checkpoint of step {checkpoint.step}",
-            expected="weights of this recipe's flow",
+            expected="the weights of this recipe's flow",
             got=reason[:200],
             fix="use the recipe of that run",
         ) from None
@@ -73,7 +73,7 @@ def load_model(flow: Flow, checkpoint: Checkpoint, *, averaged: bool = False) ->
 def near(data: Tensor, device: torch.device) -> Tensor:
     """Move the rows to a CUDA device if they take less than half of its free memory; else return them unchanged.
 
-    Batches are then gathered on the device, without a copy in each step.
+    Batches are then formed on the device, without a copy in each step.
     """
     if device.type != "cuda":
         return data

@@ -41,7 +41,7 @@ class FitResult:
     folder: Path
     """The run folder."""
     summary: dict[str, Any] | None
-    """Content of summary.json; ``None`` when a signal ended the run, or on processes other than the first."""
+    """Content of summary.json; ``None`` if a signal ended the run, or on processes other than the first."""
     signal: int | None = None
     """Number of the signal that ended the run after writing a checkpoint."""
 
@@ -51,15 +51,15 @@ def fit(
 ) -> FitResult:
     """Train the recipe's flow on its data in the run folder ``out``, or continue a stopped run.
 
-    A folder with a run of the same recipe is continued; a finished run is reported again, not trained again. Seeds and
-    the number of threads are set for the duration of the call and restored afterwards.
+    If the folder contains a run of the same recipe, that run is continued, or reported if it is finished. Random number
+    generators and the number of threads are restored after the call.
 
     Args:
         recipe: the recipe.
         out: run folder, created if missing.
-        resume: whether ``out`` must contain a run; its config becomes this recipe, possibly with more epochs.
+        resume: whether ``out`` must contain a run, which is continued with this recipe, possibly for more epochs.
         command: command line of the run, kept in the summary.
-        console: where to show progress; standard output when ``None``.
+        console: where to show progress; standard output if ``None``.
 
     Returns:
         The folder and the summary.
@@ -80,7 +80,7 @@ def fit(
         say(f"{recipe.flow['name']} flow{f' ({rule})' if rule else ''} on {recipe.data['name']}, into {out}")
         done = folder.read_summary()
         if continuing and done is not None and done["recipe_sha256"] == recipe.digest():
-            say(f"{out} contains a finished run of this recipe. Delete the folder to train again.")
+            say(f"{out} contains a finished run of this recipe; delete the folder to train again.")
             return FitResult(folder.path, done)
         dataset = recipe.load_dataset()
         generators.seed(recipe.training.seed)
@@ -89,7 +89,7 @@ def fit(
         reporter = reporter_for(console) if fabric.is_global_zero else SilentReporter()
         files = MetricsFile(folder.metrics), MetricsFile(folder.layers, LayerRow)
         loop = TrainingLoop(fabric, flow, dataset, recipe, store, *files, reporter)
-        # All checks of the recipe have passed: nothing is written before this point.
+        # Nothing is written before this point, where all checks of the recipe have passed.
         checkpoint = None
         with _first_process_first(fabric):
             if fabric.is_global_zero:
@@ -107,7 +107,7 @@ def fit(
 
 @contextmanager
 def _first_process_first(fabric: Fabric) -> Iterator[None]:
-    """Run the block in the first process before the others: it may write what they read."""
+    """Run the block in the first process before the others, which may read what it writes."""
     fabric.barrier()
     if not fabric.is_global_zero:
         fabric.barrier()
@@ -186,7 +186,7 @@ def _launched(options: DeviceOptions, precision: Literal["32-true", "64-true"]) 
             "device",
             expected="devices that this machine has",
             got=f"{options.devices} × {options.accelerator}: {' '.join(str(error).split())[:200]}",
-            fix="give --device cpu",
+            fix="use --device cpu",
         ) from error
     return fabric
 
@@ -212,4 +212,4 @@ def _speaker(console: Console) -> Any:
 
 
 def _say_nothing(text: str) -> None:
-    """Print nothing; for all processes but the first."""
+    """Print nothing; used in all processes except the first."""

@@ -1,4 +1,4 @@
-"""Random generators of a run: saved, restored and seeded."""
+"""Random number generators of a run: seeded, saved and restored."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 
 
 def seed(value: int) -> None:
-    """Seed the global generators of torch (every device), NumPy and Python."""
+    """Seed the global generators of torch (on every device), NumPy and Python."""
     torch.manual_seed(value)
     random.seed(value)
-    # A user's layer may draw from the global generator.
+    # A user's layer may draw from NumPy's global generator.
     np.random.seed(value % 2**32)  # noqa: NPY002
 
 
 def capture() -> dict[str, Any]:
-    """Return the states of torch (CPU, and CUDA if used), NumPy and Python, in types that safe loading accepts."""
+    """Return the states of torch (CPU, and CUDA if used), NumPy and Python, as types that load weights-only."""
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     version, internal, gauss = random.getstate()
     return {
@@ -50,7 +50,7 @@ def restore(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Restore every generator after the block: evaluation must not change training.
+    """Restore every generator after the block, so that evaluation does not change training.
 
     Example:
         >>> before = torch.get_rng_state()

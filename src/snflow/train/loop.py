@@ -33,7 +33,7 @@ from snflow.train.steps import DivergenceCheck, StepRequest, StepResult
 
 
 class StopRequest:
-    """Catches SIGTERM and SIGINT while the block runs: ``received`` is the number of the signal, or ``None``.
+    """Catches SIGTERM and SIGINT within a block: ``received`` is the number of the signal, or ``None``.
 
     Outside the main thread, where Python cannot handle signals, it does nothing.
 
@@ -74,9 +74,9 @@ class Epoch:
     """Running sums of the current epoch."""
 
     steps: int = 0
-    """Finite steps."""
+    """Number of finite steps."""
     skipped: int = 0
-    """Skipped steps."""
+    """Number of skipped steps."""
     objective: float = 0.0
     """Sum of the objectives in nats."""
     gradient_norm: float = 0.0
@@ -86,31 +86,31 @@ class Epoch:
     slowest_step: float = 0.0
     """Wall-clock time of the slowest step."""
     reconstruction_errors: dict[str, float] | None = None
-    """Reconstruction errors of the layers at the last checkpoint, for a run resumed at the end of an epoch."""
+    """Reconstruction errors of the layers at the last checkpoint, for a run that is resumed at the end of an epoch."""
 
     def mean(self, total: float) -> float | None:
-        """Return the mean over the steps of a sum; ``None`` without steps."""
+        """Return a sum divided by the number of steps; ``None`` without steps."""
         return total / self.steps if self.steps else None
 
 
 @dataclass
 class Tally:
-    """Progress of a run. Together with the model, the optimizer and the generators this is its whole state."""
+    """Progress of a run: with the model, the optimizer and the generators, its complete state."""
 
     epochs: int = 0
-    """Finished epochs."""
+    """Number of finished epochs."""
     batch: int = 0
-    """Batches taken of the current epoch."""
+    """Number of batches of the current epoch that are done."""
     step: int = 0
-    """Optimizer steps taken, including skipped ones."""
+    """Number of optimizer steps, including skipped ones."""
     skips_in_a_row: int = 0
-    """Steps skipped since the last finite one."""
+    """Number of steps skipped since the last finite one."""
     best_step: int | None = None
     """Step of the best validation so far."""
     best_nll: float = math.inf
-    """Its NLL, in nats."""
+    """NLL of the best validation so far, in nats."""
     validations_without_gain: int = 0
-    """Validations since the best one."""
+    """Number of validations since the best one."""
     stopped_early: bool = False
     """Whether early stopping ended the run."""
     seconds_by_epoch: list[float] = field(default_factory=list)
@@ -130,7 +130,7 @@ class Tally:
         return cls(**{**state, "epoch": Epoch(**state["epoch"])})
 
     def judge(self, nll: float, patience: int | None) -> bool:
-        """Record a validation NLL in nats; returns whether it is the best so far.
+        """Record a validation NLL in nats, and return whether it is the best so far.
 
         Example:
             >>> tally = Tally(step=3)
@@ -152,14 +152,14 @@ class Outcome:
     tally: Tally
     """Final progress."""
     signal: int | None
-    """Number of the signal that ended training; ``None`` when the recipe was completed."""
+    """Number of the signal that ended training; ``None`` if the recipe was completed."""
 
 
 class TrainingLoop:
     """θ ← Adam(∂/∂θ mean(−flow(x))), epoch by epoch, with an exact validation after each.
 
     Args:
-        fabric: a launched Fabric; every process has its own loop.
+        fabric: a launched Fabric; every process runs its own loop.
         flow: the flow, trained in place.
         dataset: training and validation data.
         recipe: all options.
@@ -208,7 +208,7 @@ class TrainingLoop:
         """Train until the recipe is completed, from scratch or from a checkpoint.
 
         Args:
-            resume: checkpoint to continue from; ``None`` starts from scratch.
+            resume: checkpoint to continue from; ``None`` to start from scratch.
 
         Returns:
             Whether training was completed, stopped early, or ended by a signal after writing a checkpoint.
@@ -241,7 +241,7 @@ class TrainingLoop:
             self._reporter.close()
 
     def _run_epoch(self, stop: StopRequest) -> bool:
-        """Train on the remaining batches of the epoch; returns True when a signal asked to stop."""
+        """Train on the remaining batches of the epoch, and return whether a signal asked to stop."""
         tally, steps = self._tally, self._batches.steps_per_epoch
         every = self._recipe.training.checkpoint_every_steps
         rank, world = self._fabric.global_rank, self._fabric.world_size
@@ -262,7 +262,7 @@ class TrainingLoop:
         return False
 
     def _take(self, batch: Tensor, stop: StopRequest, every: int) -> StepResult | None:
-        """Take one optimizer step; returns the results known so far."""
+        """Take one optimizer step, and return the results that are known so far."""
         tally = self._tally
         ends = tally.batch + 1 == self._batches.steps_per_epoch
         asked = StepRequest(
@@ -325,8 +325,8 @@ class TrainingLoop:
         every, steps = options.checkpoint_every_epochs, options.checkpoint_every_steps
         asked = (every and tally.epochs % every == 0) or (steps and tally.step % steps == 0)
         ended = last or tally.stopped_early
-        # The row is written before the checkpoint: resuming from it then loses no row, and resuming from an earlier one
-        # drops this row.
+        # The row is written before the checkpoint, so that resuming from this checkpoint loses no row. Resuming from an
+        # earlier one drops this row.
         if self._fabric.is_global_zero:
             self._layers.append(*layers)
             self._metrics.append(row)
@@ -373,7 +373,7 @@ class TrainingLoop:
         return in_dtype_of(self._flow, rows).to(self._fabric.device)
 
     def _tell_repairs(self, layers: list[LayerRow]) -> None:
-        """Say which inverses the guard had to repair in this epoch."""
+        """Report which inverses the guard repaired in this epoch."""
         new = {r.layer: r.repairs - self._tally.repairs.get(r.layer, 0) for r in layers}
         self._tally.repairs = {r.layer: r.repairs for r in layers}
         if any(new.values()):
@@ -389,7 +389,7 @@ class TrainingLoop:
         return time.monotonic() - self._saved_at >= 60 * self._recipe.training.checkpoint_minutes
 
     def _agreed(self, values: Tensor) -> list[float]:
-        """Return the mean of each value over the devices, so that all act alike on a NaN or a signal."""
+        """Return the mean of each value over the devices, so that all respond alike to a NaN or a signal."""
         if self._fabric.world_size > 1:
             values = cast(Tensor, self._fabric.all_reduce(values.to(self._fabric.device), reduce_op="mean"))
         agreed: list[float] = values.tolist()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class EpochRow:
-    """Metrics of one epoch; ``None``, an empty cell in the file, where nothing was measured."""
+    """Metrics of one epoch; ``None``, an empty cell in the file, if not measured."""
 
     epoch: int
     """Finished epochs; 0 is before training."""
@@ -20,17 +20,17 @@ class EpochRow:
     learning_rate: float | None
     """Learning rate of the last step."""
     objective: float | None
-    """Mean of the minimised surrogate, in nats; not a likelihood."""
+    """Mean of the minimized surrogate, in nats; not a likelihood."""
     validation_nll: float | None
     """Exact negative log-likelihood of the validation data, in nats."""
     validation_bits_per_dim: float | None
-    """The same in bits per dimension; integer data only."""
+    """``validation_nll`` in bits per dimension; for integer data only."""
     reconstruction_error: float | None
     """Mean of ‖g(f(x)) − x‖² over the last batch, in the worst layer."""
     inverse_residual: float | None
     """Estimate of ‖I − RW‖_F / √D, in the worst layer."""
     penalty_weight: float | None
-    """Largest λ over the layers, after updates by the multiplier."""
+    """Largest λ over the layers, as updated by the multipliers."""
     repairs: int | None
     """Number of repairs by the guards so far, over all layers."""
     gradient_norm: float | None
@@ -47,7 +47,7 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """Metrics of one self-normalizing layer after an epoch; ``None`` where nothing was measured."""
+    """Metrics of one self-normalizing layer after an epoch; ``None`` if not measured."""
 
     epoch: int
     """Finished epochs; 0 is before training."""
@@ -56,7 +56,7 @@ class LayerRow:
     reconstruction_error: float
     """Mean of ‖g(f(x)) − x‖² over the last batch."""
     inverse_residual: float | None
-    """Estimate of ‖I − RW‖_F / √D; not for pairs of networks."""
+    """Estimate of ‖I − RW‖_F / √D; ``None`` for pairs of networks."""
     penalty_weight: float
     """λ."""
     repairs: int
@@ -66,11 +66,11 @@ class LayerRow:
     angle: float | None
     """Angle between the training gradient of the weight and the exact one on a fixed batch, in degrees."""
     likelihood_angle: float | None
-    """The same without the penalty: the gradient of the likelihood, which the learned inverse approximates."""
+    """The same angle without the penalty, for the likelihood gradient, which the learned inverse approximates."""
 
 
 class MetricsFile:
-    """Rows in a CSV file; floats are written so that they are read back exactly.
+    """Rows in a CSV file; floats are written with full precision.
 
     Args:
         path: the file.
@@ -82,10 +82,10 @@ class MetricsFile:
         self._names = tuple(field.name for field in fields(kind))
 
     def start(self, finished_epochs: int | None) -> None:
-        """Start the file, or on a resume drop the rows after the checkpoint.
+        """Start the file; when a run is resumed, drop the rows after the checkpoint.
 
         Args:
-            finished_epochs: epochs finished at the checkpoint; ``None`` for a new run.
+            finished_epochs: number of epochs finished at the checkpoint; ``None`` for a new run.
         """
         rows = [] if finished_epochs is None else [r for r in self._complete_rows() if int(r[0]) <= finished_epochs]
         text = io.StringIO()
@@ -102,7 +102,7 @@ class MetricsFile:
             os.fsync(file.fileno())
 
     def read(self) -> list[dict[str, float | None]]:
-        """Return the rows as numbers by column; for a file without names in it."""
+        """Return the rows as numbers by column; only for files without text."""
         return [{name: float(cell) if cell else None for name, cell in row.items()} for row in self.texts()]
 
     def texts(self) -> list[dict[str, str]]:
@@ -110,9 +110,9 @@ class MetricsFile:
         return [dict(zip(self._names, row, strict=True)) for row in self._complete_rows()]
 
     def _complete_rows(self) -> list[list[str]]:
-        """Return the rows without the heading and without a row left incomplete by a killed process.
+        """Return the rows, without the heading and without a row that a killed process left incomplete.
 
-        Columns missing from the file's heading are empty.
+        Columns that the heading lacks are empty.
         """
         if not self.path.exists():
             return []

@@ -22,8 +22,8 @@ def adam(
 
     Args:
         parameters: θ, of any shapes.
-        options: η, the decays of m and v, ε and the weight decay.
-        device: device of the parameters.
+        options: η, the decay rates of m and v, ε and the weight decay.
+        device: the device of the parameters.
         recorded: whether the step is recorded as a CUDA graph.
 
     References:
@@ -68,15 +68,15 @@ def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_ep
         return peak * min(1.0, (step + 1) / warmup)
     if options.decay == "constant":
         return peak
-    # The first step after the warm-up has the full peak, the last of the run final_fraction of it.
+    # The first step after the warm-up has the peak rate, the last step of the run final_fraction of it.
     progress = min(1.0, (step - warmup) / max(1.0, epochs * steps_per_epoch - 1 - warmup))
     return peak * (options.final_fraction + (1 - options.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 class MovingAverage:
-    """θ̄ ← d θ̄ + (1 − d) θ after each step, with d = min(decay, (1 + n)/(10 + n)) at the n-th.
+    """θ̄ ← d θ̄ + (1 − d) θ after each step, with d = min(decay, (1 + n)/(10 + n)) in step n.
 
-    The smaller d of the first steps lets a short run forget the initial weights.
+    d is smaller in the first steps, so that the average of a short run is not dominated by the initial weights.
 
     Args:
         module: the module whose parameters are averaged.
@@ -106,7 +106,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update_where(self, taken: Tensor) -> None:
-        """Update where ``taken``, a boolean scalar on the device, holds; does not wait for its value."""
+        """Update the average if ``taken``, a boolean scalar on the device, is true, without waiting for its value."""
         share = (1 - ((1 + self._updates) / (10 + self._updates)).clamp(max=self._decay)) * taken
         for average, parameter in zip(self._average, self._parameters, strict=True):
             average.lerp_(parameter, share.to(average.dtype))
@@ -114,7 +114,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averaged weights into the module for the duration of a block."""
+        """Use the averaged weights in the module within a block."""
         weights = [p.detach().clone() for p in self._parameters]
         self._assign(self._average)
         try:
@@ -123,7 +123,7 @@ class MovingAverage:
             self._assign(weights)
 
     def install(self) -> None:
-        """Put the averaged weights into the module."""
+        """Copy the averaged weights into the module."""
         self._assign(self._average)
 
     @torch.no_grad()
@@ -139,12 +139,12 @@ class MovingAverage:
         """Load a saved average.
 
         Raises:
-            CheckpointError: the average belongs to another model.
+            CheckpointError: the average is of a different model.
         """
         shapes, found = [p.shape for p in self._parameters], [t.shape for t in state["average"]]
         if shapes != found:
             raise CheckpointError(
-                "moving average", expected=f"{len(shapes)} parameters of this flow", got="those of another one"
+                "moving average", expected=f"{len(shapes)} parameters of this flow", got="those of a different flow"
             )
         for mine, saved in zip(self._average, state["average"], strict=True):
             mine.copy_(saved)

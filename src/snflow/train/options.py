@@ -18,11 +18,11 @@ class OptimizerOptions:
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the running means of the gradient and of its square, per step."""
     eps: float = 1e-8
-    """Added to the square root of the second moment."""
+    """Constant added to the square root of the second moment."""
     weight_decay: float = 0.0
     """L2 penalty, added to the gradient as weight_decay × parameter."""
     clip_norm: float | None = None
-    """Maximum norm of the gradient over all parameters; null does not clip."""
+    """Maximum norm of the gradient over all parameters; null for no clipping."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "optimizer", self)
@@ -39,12 +39,12 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """The learning rate as a function of the step: a linear warm-up, then constant or a cosine."""
+    """Learning-rate schedule: a linear warm-up, then a constant rate or a cosine."""
 
     warmup_epochs: float = 0.0
-    """Epochs over which the learning rate rises linearly to its peak."""
+    """Number of epochs over which the learning rate rises linearly to its peak."""
     decay: Literal["constant", "cosine"] = "constant"
-    """After the warm-up: the peak rate, or half a cosine down to final_fraction of it at the last step."""
+    """Learning rate after the warm-up: constant, or half a cosine down to final_fraction of the peak."""
     final_fraction: float = 0.0
     """Learning rate at the last step of a cosine, as a fraction of the peak."""
 
@@ -61,41 +61,41 @@ class TrainingOptions:
     """Number of epochs, batches, validation and checkpoints."""
 
     epochs: int = 100
-    """Passes over the training data."""
+    """Number of passes over the training data."""
     batch_size: int = 100
-    """Rows per step, over all devices; an incomplete last batch is dropped."""
+    """Number of rows per step, over all devices; an incomplete last batch is dropped."""
     eval_batch_size: int = 500
-    """Rows per batch when computing the exact likelihood."""
+    """Number of rows per batch when the exact likelihood is computed."""
     seed: int = 0
-    """Seed of the weights, the order of batches, noise and pictures."""
+    """Seed of the weights, the order of the batches, noise and pictures."""
     flip: bool = False
     """Flip each training image left to right with probability one half."""
     jitter: int = 0
-    """Shift each training image by up to this number of pixels in each direction."""
+    """Shift each training image at random by up to this number of pixels in each direction."""
     validate_every: int = 1
-    """Epochs between two exact validation likelihoods; the last epoch is always validated."""
+    """Number of epochs between exact validation likelihoods; the last epoch is always validated."""
     patience: int | None = None
-    """Stop after this number of validations without improvement; null never stops early."""
+    """Stop after this number of validations without improvement; null for no early stopping."""
     ema_decay: float | None = None
-    """Decay of the moving average of the weights, per step; evaluation then uses the average; null keeps none."""
+    """Decay per step of a moving average of the weights, which evaluation then uses; null for no average."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """On a non-finite objective or gradient: stop the run (exit code 3), or skip the step."""
     max_skips: int = 10
     """Maximum number of steps skipped in a row before the run stops."""
     divergence_rise: float | None = 0.05
-    """Stop if the validation NLL rises by more nats per dimension while an inverse is lost; null: never."""
+    """Stop if the validation NLL rises by more nats per dimension while a learned inverse is lost; null for never."""
     measure_angle: bool = False
-    """Measure after each epoch the angle between each layer's training gradient and the exact one (layers.csv)."""
+    """After each epoch, measure the angle between each layer's training gradient and the exact one (layers.csv)."""
     checkpoint_minutes: float = 1.0
-    """Maximum minutes between checkpoints; each improved validation and the end write one too."""
+    """Maximum minutes between checkpoints; each improved validation and the end of the run write one too."""
     checkpoint_every_epochs: int = 0
-    """Epochs between two checkpoints; 0 leaves it to checkpoint_minutes."""
+    """Number of epochs between checkpoints; 0 for checkpoint_minutes alone."""
     checkpoint_every_steps: int = 0
-    """Steps between two checkpoints; 0 leaves it to checkpoint_minutes."""
+    """Number of steps between checkpoints; 0 for checkpoint_minutes alone."""
     precision: Literal["32-true", "64-true"] = "32-true"
     """Floating-point precision of weights and data, 32 or 64 bits; likelihoods are always summed in 64."""
     threads: int | None = None
-    """CPU threads per operation; null leaves torch's choice. A run resumes bit-identically with the same number."""
+    """Number of CPU threads; null for torch's default. A resumed run is bit-identical only with the same number."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "training", self)
@@ -120,22 +120,22 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Where to compute; not part of the recipe's hash."""
+    """Device, and how steps are executed; not part of the recipe's hash."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device; auto takes the best available."""
+    """Kind of device; auto for the best available one."""
     devices: int = 1
-    """Number of devices; each takes a slice of every batch."""
+    """Number of devices; each processes a share of every batch."""
     strategy: Literal["auto", "ddp"] = "auto"
-    """Strategy for several devices; auto is ddp."""
+    """Lightning Fabric's strategy for several devices; auto is ddp."""
     compile: Literal["off", "inductor", "aot_eager"] = "off"
     """Backend of torch.compile for the objective: inductor generates code, aot_eager only traces."""
     cuda_graph: bool = False
     """Record the training step, optimizer included, as a CUDA graph and replay it; needs one CUDA device."""
     read_every: int = 20
-    """With cuda_graph, steps between two reads of the results and checks of the learned inverses."""
+    """With cuda_graph, number of steps between reads of the results and checks of the learned inverses."""
     matmul: Literal["highest", "high", "medium"] = "highest"
-    """Precision of float32 matrix products in training: high is TF32, medium bfloat16; likelihoods use highest."""
+    """Precision of float32 matrix products in training: high is TF32, medium bfloat16. Likelihoods use highest."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "device", self)

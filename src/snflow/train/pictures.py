@@ -28,8 +28,8 @@ _TITLES: dict[InverseMethod, str] = {
 def draw_samples(path: Path, flow: Flow, data: Tensor, seed: int) -> None:
     """Draw samples by the learned and by the exact inverse, from the same latents (the paper's Figure 2).
 
-    Images are shown as grids, points in the plane beside their density, other tables by their first two columns. A
-    flow without learned inverses has one row.
+    Images are shown as grids, points in the plane beside their density, and other tables by their first two columns. A
+    flow without learned inverses has a single row.
 
     Args:
         path: PNG file to write.
@@ -79,7 +79,7 @@ def draw_points(path: Path, flow: Flow, points: Tensor) -> None:
 
 
 def draw_curves(path: Path, rows: list[dict[str, float | None]]) -> None:
-    """Draw exact NLL and surrogate objective by epoch, and beside them the errors of the learned inverses.
+    """Draw exact NLL and surrogate objective by epoch, next to the errors of the learned inverses.
 
     Args:
         path: PNG file to write.
@@ -98,7 +98,7 @@ def draw_curves(path: Path, rows: list[dict[str, float | None]]) -> None:
     for axes in (left, right):
         if axes.lines:
             axes.legend(frameon=False)
-    # The first epochs are far above the rest; scale the axis for the later ones.
+    # The first epochs are far above the rest: scale the axis for the later ones.
     cells = [row[column] for row in rows[1:] for column in ("validation_nll", "objective")]
     later = [nats for nats in cells if nats is not None]
     if len(later) > 3:
@@ -129,9 +129,9 @@ def _image_rows(drawn: dict[InverseMethod, Tensor], flow: Flow) -> Figure:
 
 
 def _show_grid(axes: Axes, images: Tensor, flow: Flow, columns: int) -> None:
-    """Tile images with shape ``(n, C, H, W)``, separated by one grey pixel."""
+    """Tile images with shape ``(n, C, H, W)``, separated by one gray pixel."""
     top = float(flow.dequantization.num_values - 1) if flow.dequantization is not None else 1.0
-    # A poor learned inverse can give any value; show those in range.
+    # A poor learned inverse can give any value: show only those in range.
     scaled = torch.nan_to_num(images.detach().cpu().float() / top).clamp(0, 1)
     n, channels, height, width = scaled.shape
     rows = -(-n // columns)

@@ -1,4 +1,4 @@
-"""Progress of a run on the screen, and the table of results at its end."""
+"""Progress of a run on the terminal, and the table of results at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WINDOW = 10
 
 
 class Reporter(ABC):
-    """Receives every step and every validation, and shows them."""
+    """Receives the progress of a run, and shows it."""
 
     @abstractmethod
     def start(self, done: int, total: int, epochs: int) -> None:
@@ -43,7 +43,7 @@ class Reporter(ABC):
 
 
 class SilentReporter(Reporter):
-    """Shows nothing; for all processes but the first."""
+    """Shows nothing; used in all processes except the first."""
 
     def start(self, done: int, total: int, epochs: int) -> None:
         """Do nothing."""
@@ -121,7 +121,7 @@ class LineReporter(Reporter):
         self._spoke = time.monotonic()
         self._start, self._done, self._total, self._epochs = done, done, total, epochs
         self._pending = False
-        # Time and number of steps at the last few lines: the remaining time follows the current pace.
+        # Time and number of steps at the last few lines, from which the remaining time is estimated.
         self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
     def step(self, epoch: int, objective: float, steps: int = 1) -> None:
@@ -129,7 +129,7 @@ class LineReporter(Reporter):
         self._done += steps
         self._epoch, self._objective, self._pending = epoch, objective, True
         now = time.monotonic()
-        if not self._marks:  # the first step compiles and warms up: it is not representative
+        if not self._marks:  # the first step includes compilation and warm-up: it is not representative
             self._marks.append((now, self._done))
         if now - self._spoke >= self._seconds:
             self._line()
@@ -219,7 +219,7 @@ def show(console: Console, runs: Sequence[tuple[str, Path, dict[str, Any]]]) -> 
 
 
 def difference(name: str, one: dict[str, Any], other_name: str, other: dict[str, Any]) -> str:
-    """Describe the relative difference in NLL of two runs, in per cent, and the ratio of their training times.
+    """Describe the relative difference in NLL of two runs, in percent, and the ratio of their training times.
 
     Example:
         >>> fast = {"test_nll_nats": 101.0, "train_seconds": 5.0}

@@ -1,4 +1,4 @@
-"""Recipes: YAML files that decide a run. Their options are the signatures of datasets, flows and training."""
+"""Recipes: YAML files that define a run. Their options are the arguments of datasets, flows and training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECTIONS = ("data", "flow", "preprocessing", *OPTION_SECTIONS)
 
 @dataclass(frozen=True)
 class Recipe:
-    """(data, flow, preprocessing, optimizer, schedule, training, device): all that decides a run.
+    """(data, flow, preprocessing, optimizer, schedule, training, device): everything that defines a run.
 
     Example:
         >>> recipe = load_recipe("digits_conv")
@@ -49,7 +49,7 @@ class Recipe:
     """
 
     description: str
-    """What the run shows, in one line."""
+    """Description of the run, in one line."""
     data: Mapping[str, Any]
     """``name`` of a function in :mod:`snflow.data`, and its arguments."""
     flow: Mapping[str, Any]
@@ -63,7 +63,7 @@ class Recipe:
     training: TrainingOptions
     """Number of epochs, batch size, checkpoints."""
     device: DeviceOptions
-    """Where to compute; not part of the recipe's hash."""
+    """Device, and how steps are executed; not part of the recipe's hash."""
     _parsed: Namespace = field(repr=False, compare=False)
 
     @classmethod
@@ -95,7 +95,7 @@ class Recipe:
 
     @classmethod
     def from_namespace(cls, parsed: Namespace) -> Recipe:
-        """Make a recipe of what its parser read."""
+        """Make a recipe from the options that its parser has read."""
         plain = parsed.as_dict()
         options: dict[str, Any] = {name: kind(**plain[name]) for name, kind in OPTION_SECTIONS.items()}
         sections: dict[str, Any] = {name: plain[name] for name in SECTIONS[:3]}
@@ -123,7 +123,7 @@ class Recipe:
         return Recipe.from_dict(content)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested mappings of plain values, every option spelled out."""
+        """Return nested mappings of plain values, with every option."""
         content: dict[str, Any] = {"description": self.description}
         for name in SECTIONS:
             value = getattr(self, name)
@@ -131,13 +131,13 @@ class Recipe:
         return content
 
     def to_yaml(self) -> str:
-        """Return the YAML text that :func:`load_recipe` reads to the same recipe."""
+        """Return YAML from which :func:`load_recipe` reads the same recipe."""
         text = io.StringIO()
         _yaml().dump(self.to_dict(), text)
         return text.getvalue()
 
     def digest(self) -> str:
-        """Return the SHA-256 of the recipe as canonical JSON, in hexadecimal, without description and device."""
+        """Return the SHA-256, in hexadecimal, of the recipe without description and device, as canonical JSON."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("description", "device")}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -164,36 +164,36 @@ class Recipe:
         return preprocess(flow, dataset.train, dataset.num_values, **around)
 
     def _call(self, section: str) -> tuple[str, dict[str, Any]]:
-        """The name and the arguments of a section, objects such as a tracking strategy built anew."""
+        """The name and the arguments of a section, with new instances of objects such as tracking strategies."""
         built = _shared_parser(self.data["name"], self.flow["name"]).instantiate(self._parsed.clone())
         options = built[section].as_dict()
         return options.get("name", ""), {key: value for key, value in options.items() if key != "name"}
 
 
 def parser_of(data: str, flow: str) -> ArgumentParser:
-    """Build the parser of all options of a recipe with this data and this flow.
+    """Build a parser for all options of a recipe with this dataset and this flow.
 
     Args:
         data: name of a dataset.
         flow: name of a ready flow.
     """
-    # The parser finds a strategy by its name once it is imported; flows import the two others.
+    # The parser finds a strategy by name only if it is imported; the flows import the other two.
     import snflow.selfnorm.secant  # noqa: F401
     from snflow.flows.preprocessing import preprocess
 
     parser = new_parser()
-    parser.add_argument("--description", type=str, default="", help="What the run shows, in one line.")
+    parser.add_argument("--description", type=str, default="", help="Description of the run, in one line.")
     for section, name in (("data", data), ("flow", flow)):
         parser.add_argument(f"--{section}.name", type=str, default=name, help=f"Name of the {section}.")
         parser.add_function_arguments(_functions(section)[name], section, skip={"event_shape", "context_shape"})
     parser.add_function_arguments(preprocess, "preprocessing", skip={"flow", "x", "num_values"})
     add_option_sections(parser)
-    for action in parser._actions:  # docstrings have markup
+    for action in parser._actions:  # docstrings contain markup
         action.help = re.sub(r":\w+:`~?(?:snflow\.)?([^`]+)`", r"\1", action.help or "").replace("``", "")
     return parser
 
 
-# Resolving the signatures takes a tenth of a second.
+# Cached because resolving the signatures takes a tenth of a second.
 _shared_parser = functools.cache(parser_of)
 
 
@@ -214,17 +214,17 @@ def names_of(content: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def new_parser() -> ArgumentParser:
-    """Make a strict parser without options, which raises its errors."""
-    # Imported here: it takes longer than listing all recipes.
+    """Make a strict parser without options, which raises errors instead of exiting."""
+    # Imported here because the import takes longer than listing all recipes.
     from jsonargparse import ArgumentParser, set_parsing_settings
 
-    # The options of training are fields of dataclasses, each with a docstring after it.
+    # The options of training are fields of dataclasses, each followed by a docstring.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     return ArgumentParser(prog="snflow", exit_on_error=False, allow_abbrev=False)
 
 
 def add_option_sections(parser: ArgumentParser) -> None:
-    """Add the options that every recipe has: optimizer, schedule, training and device."""
+    """Add the options that all recipes share: optimizer, schedule, training and device."""
     for name, kind in OPTION_SECTIONS.items():
         parser.add_class_arguments(kind, name)
 
@@ -240,7 +240,7 @@ def _functions(section: str) -> Mapping[str, Callable[..., Any]]:
 
 
 def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping without empty sections; refuses unknown ones."""
+    """The mapping without empty sections; rejects unknown ones."""
     known = ("description", *SECTIONS)
     for key, value in content.items():
         if key not in known:
@@ -251,7 +251,7 @@ def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_nulls(content: Mapping[str, Any], parser: ArgumentParser) -> None:
-    """Refuse null where an option has no such value; jsonargparse takes it as unset."""
+    """Reject null for options that do not allow it; jsonargparse would treat them as unset."""
     hints = _types(parser)
     for section, options in content.items():
         for key, value in options.items() if isinstance(options, Mapping) else ():
@@ -261,7 +261,7 @@ def _refuse_nulls(content: Mapping[str, Any], parser: ArgumentParser) -> None:
 
 
 def explained(error: Exception, parser: ArgumentParser) -> ConfigError:
-    """Return the parser's complaint as an error of this library, with the nearest right key."""
+    """Turn an error of the parser into one of this library, with the nearest valid key."""
     text = " ".join(str(error).split())
     unknown = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
     if unknown:
@@ -313,7 +313,7 @@ def _plain(value: Any) -> Any:
 
 
 def _yaml() -> YAML:
-    """YAML 1.2 in its safe form: ``1e-3`` is a number, ``no`` is a word, and a duplicate key is an error."""
+    """A safe YAML 1.2 reader: ``1e-3`` is a number, ``no`` is a word, and a duplicate key is an error."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -332,7 +332,7 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
         The mapping; its scalars are ``None``, booleans, integers, floats and strings.
 
     Raises:
-        ConfigError: the text is not YAML, is not a mapping with words as keys, or has a duplicate key.
+        ConfigError: the text is not YAML, is not a mapping with string keys, or has a duplicate key.
 
     Example:
         >>> read_yaml("rate: 1e-3\nword: no", "here")
@@ -371,7 +371,7 @@ def read_text(path: Path) -> str:
 
 
 def available_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the library, by name."""
+    """Return the paths of the library's recipes, by name."""
     folder = Path(str(files("snflow"))) / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -408,7 +408,7 @@ def load_recipe(reference: str | Path, overrides: Mapping[str, Any] | None = Non
         overrides: options to change, as in :meth:`Recipe.replace`.
 
     Raises:
-        ConfigError: there is no such recipe, or it is wrong; the message names the key and the nearest right one.
+        ConfigError: there is no such recipe, or it is invalid; the message names the key and the nearest valid one.
     """
     recipe = Recipe.from_dict(read_yaml(read_text(find_recipe(str(reference))), str(reference)), str(reference))
     return recipe.replace(overrides) if overrides else recipe

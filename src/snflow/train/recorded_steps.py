@@ -1,4 +1,4 @@
-"""Training steps recorded as a CUDA graph, and the choice between recorded and eager steps."""
+"""Training steps that are recorded as a CUDA graph, and the choice between recorded and eager steps."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from snflow.train.recipe import Recipe
 from snflow.train.steps import DivergenceCheck, EagerSteps, StepRequest, StepResult, Steps, gradient_norm
 
 WARM_UP = 3
-"""Steps taken before recording: the first ones allocate, initialise and choose kernels."""
+"""Number of steps before recording: the first steps allocate memory, initialize layers and select kernels."""
 
 
 @final
 class RecordedSteps:
-    """The step of :class:`EagerSteps` without waiting for the device: decisions are made there, by ``where``.
+    """The step of :class:`EagerSteps` without waiting for the device, which makes the decisions (``torch.where``).
 
     Adam's kernel takes a flag that skips a non-finite step. Sums and counts stay on the device until they are read,
-    every ``every`` steps. Inverses tracked by Newton's method take one step each time, needed or not; reading the
-    results also updates those for which this is not enough.
+    every ``every`` steps. Inverses tracked by Newton's method take one step each time, whether needed or not; when the
+    results are read, inverses for which this is not enough are updated too.
 
-    On a CPU, which has no graphs, the same function is called for each step. This is slower than
-    :class:`EagerSteps`; it serves the tests.
+    On a CPU, which has no graphs, the same function is called in each step. This is slower than :class:`EagerSteps` and
+    is used only in tests.
 
     Args:
         model: the flow, possibly compiled.
@@ -43,11 +43,11 @@ class RecordedSteps:
         options: options of the optimizer.
         training: what to do with non-finite values.
         average: moving average of the weights, or ``None``.
-        check: ends a diverged run.
+        check: stops a diverged run.
         followers: updates the learned inverses.
-        every: steps between two reads of the results.
+        every: number of steps between reads of the results.
         last_good: describes the last good checkpoint.
-        backend: compiler backend for the bookkeeping, twenty small operations; ``None`` leaves it eager.
+        backend: compiler backend for the bookkeeping, twenty small operations; ``None`` for eager execution.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class RecordedSteps:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Tensor | None = None
         self._warm, self._since = 0, 0
-        # CUDA's Adam reads a float32 rate; on the CPU the rate has the precision of an eager step.
+        # Adam on CUDA reads a float32 rate; on the CPU the rate has the precision of an eager step.
         self._rate = torch.zeros((), dtype=torch.float32 if self._on_cuda else torch.float64, device=device)
         self._one = torch.ones(1, dtype=torch.float64, device=device)
         self._number = torch.zeros(1, dtype=torch.float64, device=device)
         self._last = torch.zeros(3, dtype=torch.float64, device=device)  # objective, gradient norm, one
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of the finite ones
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # of the finite steps
         self._in_a_row = torch.zeros(1, dtype=torch.float64, device=device)
         self._halted = torch.zeros(1, dtype=torch.bool, device=device)
         self._fault = torch.zeros(3, dtype=torch.float64, device=device)  # objective, gradient norm, step
@@ -87,7 +87,7 @@ class RecordedSteps:
         self._noted = self._note if backend is None else torch.compile(self._note, backend=backend)
 
     def take(self, batch: Tensor, asked: StepRequest) -> StepResult | None:
-        """Take one step; returns the results of all steps since the last read when one is due."""
+        """Take one step; if a read is due, return the results of all steps since the last one."""
         if self._since == 0:
             self._number.fill_(asked.number - 1)
             self._in_a_row.fill_(self._check.in_a_row)
@@ -101,7 +101,7 @@ class RecordedSteps:
         return self._read(stop, due)
 
     def _place(self, batch: Tensor) -> None:
-        """Copy the batch to the memory that the recorded step reads."""
+        """Copy the batch to the memory from which the recorded step reads."""
         if self._batch is None:
             self._batch = batch.clone()
             for group in self._optimizer.param_groups:
@@ -136,7 +136,7 @@ class RecordedSteps:
                 "device.cuda_graph",
                 expected="a training step that never waits for the device",
                 got=" ".join(str(error).split())[:200],
-                fix="leave it out for this flow",
+                fix="omit it for this flow",
             ) from error
         return graph
 
@@ -158,7 +158,7 @@ class RecordedSteps:
 
     @torch.no_grad()
     def _note(self, loss: Tensor, norm: Tensor) -> Tensor:
-        """Sum the finite results and keep the fault that ends the run; returns whether the step counts, ``(1,)``."""
+        """Sum the finite results, keep the fault that stops the run, and return whether the step counts, ``(1,)``."""
         self._last.copy_(torch.cat([torch.stack([loss, norm]).double(), self._one]))
         bad = (self._last * 0).sum(0, keepdim=True).ne(0)  # 0 times a non-finite value is NaN
         self._number.add_(1)
@@ -178,7 +178,7 @@ class RecordedSteps:
         steps, self._since = self._since, 0
         self._check.in_a_row = int(in_a_row)
         if halted:
-            # failed() counts the step; this one is already counted.
+            # failed() counts the step, which is already counted here.
             self._check.in_a_row = self._allowed
             self._check.failed(fault[0], fault[1], int(fault[2]), self._last_good())
         self._sums.zero_()
@@ -187,7 +187,7 @@ class RecordedSteps:
 
 
 RECORDING = ("cuda",)
-"""Kinds of device that can record a step."""
+"""Kinds of devices that can record a step."""
 
 
 def set_up(
@@ -199,7 +199,7 @@ def set_up(
     agreed: Callable[[Tensor], list[float]],
     last_good: Callable[[], str],
 ) -> tuple[nn.Module, Any, Steps]:
-    """Set up Adam, the flow (compiled and distributed as the options say) and the training steps.
+    """Set up Adam, the flow (compiled and distributed according to the options) and the training steps.
 
     Args:
         fabric: a launched Fabric.
@@ -222,14 +222,14 @@ def set_up(
             "device.cuda_graph",
             expected="a device of kind cuda",
             got=fabric.device.type,
-            fix="leave it out, or give --device cuda",
+            fix="omit it, or use --device cuda",
         )
     if options.compile == "inductor" and fabric.device.type == "cpu" and shutil.which(_compiler()) is None:
         raise ConfigError(
             "device.compile",
             expected=f"the C++ compiler {_compiler()} on the path: inductor generates C++",
             got="none",
-            fix="install it, name another one in CXX, or leave device.compile out",
+            fix="install it, name another compiler in CXX, or omit device.compile",
         )
     parameters = [p for p in flow.parameters() if p.requires_grad]
     optimizer = adam(parameters, recipe.optimizer, fabric.device, recorded=options.cuda_graph)
@@ -273,7 +273,7 @@ def _compiler() -> str:
 
 
 def portable(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state as it is wherever the run goes on: the learning rate a number, recorded or not."""
+    """An optimizer's state with the learning rate as a number, so that a run can resume with or without recording."""
     for group in state["param_groups"]:
         group["lr"], group["capturable"] = float(group["lr"]), False
     return state
@@ -281,7 +281,7 @@ def portable(state: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Allow float32 matrix products this precision inside of the block: ``highest``, ``high`` or ``medium``."""
+    """Use this precision for float32 matrix products in the block: ``highest``, ``high`` or ``medium``."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
     try:

@@ -1,4 +1,4 @@
-"""Run folders: the files of a run, and loading its trained flow."""
+"""Run folders: the files of a run, and how to load its trained flow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunFolder:
         self.summary = path / "summary.json"
 
     def recipe(self) -> Recipe:
-        """Read the recipe of the run, with every option spelled out.
+        """Read the recipe of the run, with every option.
 
         Raises:
             ConfigError: the folder is not a run, or its config is damaged.
@@ -45,7 +45,7 @@ class RunFolder:
         try:
             return Recipe.from_dict(read_yaml(read_text(self.config), str(self.config)), str(self.config))
         except ConfigError as error:
-            advice = "a run of an earlier snflow can only be read by that version"
+            advice = "a run of an earlier version of snflow can only be read by that version"
             fix = f"{error.fix}; {advice}" if error.fix else advice
             raise ConfigError(error.where, expected=error.expected, got=error.got, fix=fix) from None
 
@@ -69,7 +69,7 @@ class RunFolder:
         return False
 
     def write_config(self, recipe: Recipe) -> None:
-        """Write the recipe with every option spelled out, atomically.
+        """Write the recipe with every option, atomically.
 
         Raises:
             ConfigError: the folder is not writable.
@@ -107,10 +107,10 @@ def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] 
     Args:
         run: folder of the run.
         which: ``"best"`` by validation, ``"last"``, or the step of a checkpoint.
-        warn: called with a warning when the best checkpoint is damaged and the last is taken instead.
+        warn: called with a warning if the best checkpoint is damaged and the last one is used instead.
 
     Returns:
-        The :class:`~snflow.Flow`, with averaged weights where the run kept an average, and the recipe.
+        The :class:`~snflow.Flow`, with averaged weights if the run kept an average, and the recipe.
 
     Raises:
         ConfigError: the folder is not a run.
@@ -127,8 +127,10 @@ def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] 
     checkpoint = CheckpointStore(folder.checkpoints).read(which, warn)
     shape, num_values = checkpoint.notes.get("event_shape"), checkpoint.notes.get("num_values")
     if shape is None:
-        raise CheckpointError(str(folder.checkpoints), expected="a checkpoint of a run", got="one without event shape")
-    # Stand-in rows: whatever a flow learns from its data before training is in the checkpoint's buffers.
+        raise CheckpointError(
+            str(folder.checkpoints), expected="a checkpoint of a run", got="one without an event shape"
+        )
+    # Placeholder rows: what a flow learns from its data before training is in the checkpoint's buffers.
     rows = torch.zeros(2, *shape, dtype=torch.float32 if num_values is None else torch.int64)
     if num_values is None:
         rows[1] = 1.0

@@ -20,14 +20,14 @@ from snflow.train.options import OptimizerOptions, TrainingOptions
 
 @dataclass(frozen=True)
 class StepRequest:
-    """What the training loop asks of one step.
+    """What the training loop passes to one step.
 
     Attributes:
         rate: the learning rate.
-        number: the number of the step in the run, from 1.
+        number: the number of the step in the run, counted from 1.
         stop: returns whether a signal has asked this process to end; called after the gradient is computed.
         due: returns whether a checkpoint is due on this process.
-        report: whether the results must be known after this step, since the epoch ends or a checkpoint is written.
+        report: whether the results are needed after this step, because the epoch ends or a checkpoint is written.
     """
 
     rate: float
@@ -64,11 +64,11 @@ class Steps(Protocol):
     """Takes θ ← Adam(∂/∂θ mean(−flow(x))), batch by batch."""
 
     def take(self, batch: Tensor, asked: StepRequest) -> StepResult | None:
-        """Take one step; ``None`` when its results are not known yet.
+        """Take one step; return ``None`` if its results are not yet known.
 
         Args:
             batch: with shape ``(batch, *event)``, on the device.
-            asked: what the loop asks of this step.
+            asked: what the loop passes to this step.
 
         Raises:
             DivergenceError: a value is not finite and ``on_nonfinite`` is stop.
@@ -77,7 +77,7 @@ class Steps(Protocol):
 
 @final
 class EagerSteps:
-    """One step at a time: objective, gradient and Adam. Several devices agree on the results before Adam's update.
+    """One step at a time: objective, gradient, Adam. Several devices agree on the results before Adam's update.
 
     Args:
         model: the flow as Fabric has set it up, possibly compiled.
@@ -88,7 +88,7 @@ class EagerSteps:
         check: handles non-finite values.
         backward: runs the backward pass of a loss.
         agreed: returns the mean of each value over the devices.
-        followers: updates the learned inverses when the model's forward pass does not.
+        followers: updates the learned inverses if the model's forward pass does not.
         last_good: describes the last good checkpoint.
     """
 
@@ -142,12 +142,12 @@ LOST = 1.0
 
 
 class DivergenceCheck:
-    """Counts skipped steps, and ends a diverged run with an error that names the layer at fault.
+    """Counts skipped steps, and stops a diverged run with an error that names the layer at fault.
 
     Args:
-        flow: the flow whose layers are named.
+        flow: the flow, whose layers are named in errors.
         training: whether to stop, or to skip up to ``max_skips`` steps in a row.
-        optimizer: options that the advice refers to.
+        optimizer: options to which the error refers.
     """
 
     def __init__(self, flow: nn.Module, training: TrainingOptions, optimizer: OptimizerOptions) -> None:
@@ -159,12 +159,12 @@ class DivergenceCheck:
         self.in_a_row = 0
 
     def failed(self, objective: float, norm: float, step: int, last_good: str) -> None:
-        """Record a step with a non-finite objective or gradient norm: skip it or end the run.
+        """Record a step with a non-finite objective or gradient norm: skip it or stop the run.
 
         Call it before the gradients of the step are cleared.
 
         Raises:
-            DivergenceError: ``on_nonfinite`` is stop, or too many steps in a row failed.
+            DivergenceError: ``on_nonfinite`` is stop, or too many steps in a row were skipped.
         """
         self.in_a_row += 1
         if self._training.on_nonfinite == "skip" and self.in_a_row <= self._training.max_skips:
@@ -174,7 +174,7 @@ class DivergenceCheck:
         raise self.divergence(f"step {step}", f"{what}{times}, at {self.culprit(objective)}", last_good)
 
     def validated(self, rise: float, residuals: dict[str, float], epoch: int, last_good: str) -> None:
-        """End the run if the likelihood has fallen and a learned inverse is lost: the gradient is then wrong.
+        """Stop the run if the likelihood has fallen while a learned inverse, and with it the gradient, is wrong.
 
         Args:
             rise: validation NLL minus the best so far, in nats per dimension.
@@ -198,12 +198,12 @@ class DivergenceCheck:
         )
 
     def divergence(self, where: str, got: str, last_good: str, expected: str = "finite values") -> DivergenceError:
-        """Build the error that ends a diverged run."""
+        """Build the error that stops a diverged run."""
         unguarded = [m for m in self._flow.modules() if isinstance(m, Penalty) and not m.guard]
-        advice = "set guard of flow.tracking true, or flow.tracking Newton, or " if unguarded else ""
+        advice = "enable the guard of flow.tracking, use Newton as flow.tracking, or " if unguarded else ""
         advice += f"lower optimizer.learning_rate (now {self._optimizer.learning_rate:g})"
         if self._optimizer.clip_norm is None:
-            advice += ", set optimizer.clip_norm (1 for a start)"
+            advice += ", set optimizer.clip_norm (try 1)"
         return DivergenceError(
             f"training, {where}",
             expected=expected,
@@ -217,7 +217,7 @@ class DivergenceCheck:
         errors = {name: d.reconstruction_error for name, d in layer_diagnostics(self._flow).items()}
         if errors and (not bad or not math.isfinite(objective)):
             worst = max(errors, key=lambda name: _rank(errors[name]))
-            return f"{worst}, whose learned inverse is the worst (reconstruction error {errors[worst]:.3g})"
+            return f"{worst}, which has the worst learned inverse (reconstruction error {errors[worst]:.3g})"
         return f"the gradient of {bad[0]}" if bad else "no single layer"
 
 
