@@ -1,4 +1,4 @@
-"""Diagnostics of the learned inverses: residuals, and angles between gradients."""
+"""Diagnostics of learned inverses: residuals, and angles between gradients."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from snflow.selfnorm.penalty import Penalty
 
 @dataclass(frozen=True)
 class LayerDiagnostics:
-    """The distance of one learned inverse from the inverse.
+    """The accuracy of a learned inverse.
 
     Attributes:
         reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch.
         inverse_residual: ‖I − RW‖_F/√D, estimated from random probes; ``None`` for a pair of networks.
-        penalty_weight: λ, after updates by the multiplier.
+        penalty_weight: the current λ, which a multiplier may have changed.
         repairs: number of repairs by the guard of :class:`~snflow.Penalty`.
-        tracking_steps: number of steps of :class:`~snflow.Newton` or :class:`~snflow.Secant`.
+        tracking_steps: number of steps taken by :class:`~snflow.Newton` or :class:`~snflow.Secant`.
     """
 
     reconstruction_error: float
@@ -35,13 +35,13 @@ class LayerDiagnostics:
 
 
 def layer_diagnostics(module: nn.Module) -> dict[str, LayerDiagnostics]:
-    """Measure each self-normalizing layer of a module after training forwards.
+    """Diagnostics of each self-normalizing layer of a module, to be called after forward passes in training.
 
     Args:
         module: a flow, a chain or a layer.
 
     Returns:
-        The diagnostics by the layer's name in the module; layers that have not seen data yet are left out.
+        The diagnostics, by the name of the layer in the module; layers that have not processed data yet are omitted.
 
     Example:
         >>> import torch, snflow
@@ -68,13 +68,13 @@ def layer_diagnostics(module: nn.Module) -> dict[str, LayerDiagnostics]:
 
 
 def refresh_inverses(module: nn.Module) -> None:
-    """Set every inverse weight that is not a parameter to the best inverse of the present weight.
+    """Set every inverse weight that is not a parameter to the best inverse of the current weight.
 
-    If weights are set from outside, as by a moving average, such an inverse no longer belongs to them. A training
-    forward would update it, an evaluation does not.
+    If weights are replaced, for example by their moving average, such inverses become outdated: a forward pass in
+    training would update them, but an evaluation does not.
 
     Args:
-        module: a flow, a chain or a layer; layers that have not seen data yet are left alone.
+        module: a flow, a chain or a layer; layers that have not processed data yet are skipped.
 
     Example:
         >>> import torch, snflow
@@ -92,27 +92,27 @@ def refresh_inverses(module: nn.Module) -> None:
 
 
 def _layers(module: nn.Module) -> Iterator[tuple[str, SelfNormalizingMap, tuple[int, ...]]]:
-    """Each layer that has seen data, with its name and the shape of its events."""
+    """Iterate over the layers that have processed data, with their names and event shapes."""
     for name, layer in module.named_modules():
         if isinstance(layer, SelfNormalizingMap) and int(layer.log_det_shape.prod()) > 0:
             yield name, layer, tuple(layer.log_det_shape.tolist())
 
 
 def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> dict[str, float]:
-    """∠(∂L/∂w, ∂L*/∂w) for each self-normalizing layer: L as in ``train()``, L* as in ``eval()``, in degrees.
+    """∠(∂L/∂w, ∂L*/∂w) in degrees for each self-normalizing layer, with L as in ``train()`` and L* as in ``eval()``.
 
-    L is the mean negative log-likelihood. The training gradient includes all terms of the gradient rule, the penalty
-    and random probes among them. Both use the same dequantization noise. The flow, the random generators and the
-    gradients are left unchanged.
+    L is the mean negative log-likelihood. The training gradient includes all terms of the gradient rule, including the
+    penalty and random probes. Both gradients use the same dequantization noise. The flow, the random number generators
+    and the stored gradients are not changed.
 
     Args:
         flow: maps a batch to log-likelihoods ``(batch,)``.
         batch: data, with shape ``(batch, *event)``.
-        penalty: whether L includes λ‖g(f(x)) − x‖²; without it the angle is that of the likelihood's gradient alone,
-            which the learned inverse approximates.
+        penalty: whether L includes λ‖g(f(x)) − x‖²; without it, the angle measures only the approximation of the
+            likelihood gradient by the learned inverse.
 
     Returns:
-        Degrees in [0, 180] by the layer's name in the flow.
+        The angles in degrees, in [0, 180], by the name of the layer in the flow.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, figure 3.
@@ -146,5 +146,5 @@ def _gradients(flow: nn.Module, batch: Tensor, *, training: bool, penalty: bool)
 
 def _degrees(one: Tensor, other: Tensor) -> float:
     one, other = (g.double().flatten() / g.double().norm() for g in (one, other))
-    # By the half-angle: the arc cosine would lose half of the digits of a small angle.
+    # Half-angle formula: the arc cosine would lose half of the digits of a small angle.
     return 2 * math.degrees(math.atan2(float((one - other).norm()), float((one + other).norm())))

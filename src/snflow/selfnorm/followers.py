@@ -1,4 +1,4 @@
-"""Tracking between training steps that are compiled or recorded."""
+"""Tracking for compiled or recorded training steps."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from snflow.selfnorm.layers import SelfNormalizingMap
 
 
 class Followers:
-    """Applies the strategy of every self-normalizing layer of a module between training steps instead of in them.
+    """Applies the strategies of all self-normalizing layers of a module between training steps instead of within them.
 
-    A compiled forward cannot contain a decision that waits for a number, and a recorded one repeats its operations,
-    whatever the numbers are. From the construction of an instance on, the layers' forwards leave the inverses alone.
+    A compiled forward pass cannot branch on the value of a tensor, and a recorded one repeats the same operations
+    regardless of values. Constructing an instance disables tracking in the forward passes of the layers.
 
     Args:
-        module: a flow, a chain or a layer. Nothing is done until each layer has seen data, which have a shape.
+        module: a flow, a chain or a layer. Tracking starts once every layer has processed data, which determine the
+            event shapes.
 
     Example:
         >>> import torch, snflow
@@ -35,7 +36,7 @@ class Followers:
             layer.tracks_in_forward = False
 
     def track(self, steps: int = 1) -> None:
-        """Apply each layer's strategy, as its forward would have done: a tracking step, or the guard's periodic check.
+        """Apply the strategy of each layer, as its forward pass would: a tracking step, or the guard's periodic check.
 
         Args:
             steps: the number of training steps since the last call.
@@ -49,6 +50,6 @@ class Followers:
             layer.track(shape, steps)
 
     def track_on_device(self) -> None:
-        """Apply each layer's step that reads no number from the device, if its strategy has one."""
+        """Apply the tracking step of each layer that needs no device synchronization, if its strategy has one."""
         for layer in self._layers:
             layer.track_on_device()

@@ -16,19 +16,20 @@ from snflow.numerics.transforms import add_scaled, under_transform
 
 @dataclass(frozen=True)
 class GradientRule:
-    """What a self-normalizing layer computes in its backward pass.
+    """Options of the gradient of a self-normalizing layer.
 
-    The defaults are the paper's: ½ log p^f + ½ log p^g − λ‖g(f(h)) − h‖² (Keller et al. 2021, eq. 3).
+    The defaults correspond to the objective of the paper, ½ log p^f + ½ log p^g − λ‖g(f(h)) − h‖² (Keller et al. 2021,
+    eq. 3).
 
     Attributes:
-        weight_share: share of the likelihood gradient that w receives.
-        inverse_share: share that r receives; 0 where r is not a parameter of the optimizer.
-        penalized_weight: whether the penalty has a gradient by w.
-        penalized_inverse: whether the penalty has a gradient by r.
-        symmetric: whether ‖A(w) A(r) s − s‖² is added to the penalty, s behind a gradient stop.
-        samples: number of rows of a batch on which the penalty is computed, ``None`` for all.
-        neumann_terms: number of terms that correct A(r) ≈ A(w)⁻¹ in the gradient of the log-determinant.
-        neumann_probes: number of random vectors by which these terms are estimated.
+        weight_share: factor of the likelihood gradient with respect to w.
+        inverse_share: factor of the likelihood gradient with respect to r; 0 if r is not a parameter.
+        penalized_weight: whether the gradient of the penalty with respect to w is included.
+        penalized_inverse: whether the gradient of the penalty with respect to r is included.
+        symmetric: whether ‖A(w) A(r) s − s‖², with s detached, is added to the penalty.
+        samples: number of rows of a batch on which the penalty is computed; ``None`` for all.
+        neumann_terms: number of correction terms to A(r) ≈ A(w)⁻¹ in the gradient of the log-determinant.
+        neumann_probes: number of random vectors used to estimate these terms.
     """
 
     weight_share: float = 0.5
@@ -42,13 +43,13 @@ class GradientRule:
 
     @property
     def penalized(self) -> bool:
-        """Whether ‖g(f(x)) − x‖² has a gradient at all."""
+        """Whether the gradient of ‖g(f(x)) − x‖² is included for w or r."""
         return self.penalized_weight or self.penalized_inverse
 
 
 @dataclass(frozen=True)
 class Operators:
-    """The two linear operators of a layer: that of f, and that of g, whose kernel may have another size."""
+    """The linear operators of f and g; the kernels of the two may differ in size."""
 
     forward: Operator
     inverse: Operator
@@ -73,11 +74,13 @@ def self_normalized(
         ∂L/∂r = −½ ∂⟨δx, A(r) s⟩/∂r − ½ (Σ c_b) ∂tr(A(w) A(r))/∂r + ∂/∂r [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]
         ∂L/∂x = δx
 
-    where x is constant in the penalty. For a dense layer ∂tr(WR)/∂W = Rᵀ, for a convolution flip(r) ⊙ m. Every term
-    scales with the upstream gradient: the loss may be in nats, in bits per dimension, or scaled for half precision.
+    where x is detached in the penalty. ∂tr(A(w) A(r))/∂w is Rᵀ for a dense layer, and flip(r) ⊙ m for a convolution.
+    Every term scales with the upstream gradient: the loss may be in nats, in bits per dimension, or scaled for half
+    precision.
 
-    With probes ν, E ννᵀ = I, and K Neumann terms, A(w)⁻¹ ≈ Σₖ≤K (I − A(r) A(w))ᵏ A(r) replaces A(r) in the gradient by
-    w: the terms k ≥ 1 are the mean over the probes of ∂⟨ν, A(w) uₖ⟩/∂w, uₖ = (I − A(r) A(w))ᵏ A(r) ν.
+    With probes ν, E ννᵀ = I, and K Neumann terms, A(w)⁻¹ ≈ Σₖ≤K (I − A(r) A(w))ᵏ A(r) replaces A(r) in the gradient
+    with respect to w. The terms with k ≥ 1 are estimated by the mean over the probes of ∂⟨ν, A(w) uₖ⟩/∂w,
+    uₖ = (I − A(r) A(w))ᵏ A(r) ν.
 
     Args:
         x: data, with shape ``(batch, *event)``.
@@ -85,16 +88,16 @@ def self_normalized(
         inverse_weight: r.
         penalty_weight: λ, a scalar.
         log_det_value: the value to return, in nats, a scalar.
-        operators: A of w and A of r.
-        rule: shares and options.
-        probes: ν, with shape ``(probes, *event)``; needed for Neumann terms only.
-        rows: indices ``(k,)`` of the rows of the batch on which the penalty is computed, weighted by batch/k: if they
-            are drawn at random, its gradient is unbiased. ``None`` for all rows.
+        operators: the operators A(w) and A(r).
+        rule: options of the gradient.
+        probes: ν, with shape ``(probes, *event)``; required only for Neumann terms.
+        rows: indices ``(k,)`` of the rows on which the penalty is computed, weighted by batch/k: its gradient is
+            unbiased if they are drawn at random. ``None`` for all rows.
 
     Returns:
         s ``(batch, *event)``, log_det ``(batch,)`` in nats, and the squared reconstruction error
-        ‖A(r) A(w) x − x‖² ``(batch,)``, or ``(k,)`` of the given rows, without gradient; zeros if the rule has no
-        penalty.
+        ‖A(r) A(w) x − x‖², without gradient, with shape ``(batch,)``, or ``(k,)`` for the given rows; zeros if the rule
+        has no penalty.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, eq. 8–11, eq. 15–16, A.1, A.2, eq. 28–30.
@@ -110,7 +113,7 @@ def self_normalized(
     if torch.compiler.is_compiling() or under_transform():
         apply = _SelfNormalized.apply
     else:
-        # What torch.autograd.Function adds to its base class's apply is for transforms: it binds the arguments with
+        # torch.autograd.Function extends the apply of its base class for transforms only: it binds the arguments by
         # inspect.signature, which takes as long as a product of small matrices.
         apply = super(torch.autograd.Function, _SelfNormalized).apply
     s, log_det, squared, _ = apply(
@@ -173,10 +176,10 @@ class _SelfNormalized(torch.autograd.Function):
         total = grad_log_det.sum()
 
         grad_x = a.transposed_product(weight, grad_s)
-        # What each weight's gradient is the outer product of: the likelihood's share, then the penalty's.
+        # The factors of the outer products in the weight gradients: first of the likelihood, then of the penalty.
         into_weight = into_inverse = cycle = None
         if rule.penalized:
-            # Both penalties are quadratic: their gradients start from −2λ c_b times an error.
+            # Both penalties are quadratic: their gradients are proportional to −2λ c_b times an error.
             counted = -2 * saved.penalty_weight * (saved.x.shape[0] / saved.error.shape[0])
             scale = (counted * _of(grad_log_det, rows)).reshape(-1, *[1] * (saved.x.dim() - 1))
             pull = scale * saved.error
@@ -216,7 +219,7 @@ def _of(values: Tensor, rows: Tensor | None) -> Tensor:
 
 
 def _add(some: Tensor, rows: Tensor | None, to: Tensor, factor: float) -> Tensor:
-    """``factor * to``, with ``some`` added in its rows."""
+    """``factor * to``, with ``some`` added to the given rows."""
     # A subtraction: Inductor (torch 2.11 and 2.13) loses the alpha of an add when it fuses mm and add into addmm.
     return torch.sub(some, to, alpha=-factor) if rows is None else (factor * to).index_add_(0, rows, some)
 

@@ -24,30 +24,32 @@ from snflow.selfnorm.penalty import Penalty
 from snflow.selfnorm.tracking import Tracking, WeightPair
 
 ERROR_ROWS = 8
-"""Number of rows of a batch on which a layer without a penalty measures its reconstruction error."""
+"""Number of rows used to measure the reconstruction error of a layer without a penalty."""
 
 
 class SelfNormalizingMap(LinearMap):
-    """z = A(w) x + b with g(z) = A(r)(z − b) ≈ x: abstract parent of the self-normalizing layers.
+    """z = A(w) x + b with g(z) = A(r)(z − b) ≈ x: abstract base class of the self-normalizing layers.
 
     In ``train()`` the log-determinant has the last exact value and the gradient of
     :func:`~snflow.selfnorm.gradient.self_normalized`. In ``eval()`` value and gradient are exact. The inversion methods
-    are ``"exact"`` (a factorisation, the default), ``"learned"`` (g, one pass, with log|det A(r)|) and ``"refined"``
-    (an iterative solve preconditioned by g; without a factorisation if only x is needed, see ``decode``).
+    are ``"exact"`` (a factorization, the default), ``"learned"`` (one pass through g, with log|det A(r)|) and
+    ``"refined"`` (an iterative solve preconditioned by g, which needs no factorization if only x is required, see
+    ``decode``).
 
-    The strategy ``tracking`` keeps r near the inverse: it chooses the gradient, and may replace r before a training
-    step. A training forward applies it, so that a plain training loop needs nothing else; for a compiled or a recorded
-    step, :class:`~snflow.selfnorm.followers.Followers` does. Under a transform of ``torch.func`` over the weight, r and
-    the strategy's state stay as they are.
+    The strategy ``tracking`` keeps r close to the inverse: it determines the gradient, and may replace r before a
+    training step. The forward pass applies it in ``train()``, so that an ordinary training loop suffices; for compiled
+    or recorded steps, use :class:`~snflow.selfnorm.followers.Followers`. Under a transform of ``torch.func`` over the
+    weight, r and the state of the strategy are not updated.
 
     Attributes:
-        inverse_weight: r, a parameter or a buffer, as the strategy asks.
-        tracking: the strategy, this layer's own copy, with its state.
-        rule: the gradient that the strategy asked for.
-        tracks_in_forward: whether a training forward applies the strategy; if not, r is replaced in place.
+        inverse_weight: r, a parameter or a buffer, depending on the strategy.
+        tracking: this layer's copy of the strategy, with its state.
+        rule: options of the gradient, chosen by the strategy.
+        tracks_in_forward: whether the forward pass applies the strategy in ``train()``; if not, updates of r are
+            written to the same memory.
         refine_tolerance: relative residual at which ``"refined"`` stops; ``None`` is about the precision of the dtype.
-        reconstruction_error: mean of ‖g(f(x)) − x‖² over the last training batch, a scalar; over the penalised rows
-            if there are some, over the first eight rows if there is no penalty.
+        reconstruction_error: mean of ‖g(f(x)) − x‖² in the last training step, a scalar: over the rows on which the
+            penalty was computed, or over the first eight rows if there is no penalty.
     """
 
     has_inversion_methods = True
@@ -70,7 +72,7 @@ class SelfNormalizingMap(LinearMap):
                 self.label,
                 expected="tracking to be a strategy",
                 got=repr(tracking),
-                fix="write snflow.Penalty(), snflow.Newton() or snflow.Secant()",
+                fix="use snflow.Penalty(), snflow.Newton() or snflow.Secant()",
             )
         self.operators = operators
         self.tracking = Penalty() if tracking is None else copy.deepcopy(tracking)
@@ -90,7 +92,7 @@ class SelfNormalizingMap(LinearMap):
         return self._exact_log_det("inverse_weight", event_shape)
 
     def weight_pair(self, event_shape: Shape) -> WeightPair:
-        """Return w and r without gradients, as the strategies take them."""
+        """Return w and r without gradients, in the form used by the strategies."""
         return WeightPair(self.weight.detach(), self.inverse_weight.detach(), self.operators, event_shape)
 
     @torch.no_grad()
@@ -98,8 +100,8 @@ class SelfNormalizingMap(LinearMap):
         """‖I − A(r) A(w)‖_F/√D, estimated from Rademacher probes ν as √ mean ‖ν − A(r) A(w) ν‖²/D.
 
         Args:
-            event_shape: the shape of one event, of D elements.
-            probes: the number of probes, the same at each call.
+            event_shape: the shape of one event with D elements.
+            probes: the number of probes, which are the same in every call.
 
         Returns:
             The estimate, a scalar without gradient.
@@ -111,9 +113,9 @@ class SelfNormalizingMap(LinearMap):
 
     @torch.no_grad()
     def track(self, event_shape: Shape, steps: int = 1) -> None:
-        """Apply the strategy: replace r if that is due and needed.
+        """Apply the strategy: replace r if an update is due and needed.
 
-        A training forward does this, unless it is compiled or :attr:`tracks_in_forward` is False.
+        The forward pass calls this in ``train()``, unless it is compiled or :attr:`tracks_in_forward` is False.
 
         Args:
             event_shape: the shape of one event.
@@ -124,13 +126,13 @@ class SelfNormalizingMap(LinearMap):
 
     @torch.no_grad()
     def track_on_device(self) -> None:
-        """Between two :meth:`track`, apply the strategy's step that reads no number from the device, if it has one."""
+        """Between calls of :meth:`track`, apply the strategy's step without device synchronization, if it has one."""
         matrices_only = self.weight_pair(())
         self._replace_inverse(self.tracking.update_on_device(matrices_only), count=True)
 
     @torch.no_grad()
     def refresh_inverse(self, event_shape: Shape) -> None:
-        """Set r to the best inverse of the present w, after w was set from outside.
+        """Set r to the best inverse of the current w, for use after w has been replaced.
 
         Args:
             event_shape: the shape of one event.
@@ -142,8 +144,8 @@ class SelfNormalizingMap(LinearMap):
             return
         found = found.to(self.inverse_weight).contiguous()
         if not self.tracks_in_forward:
-            self.inverse_weight.copy_(found)  # a recorded step reads this memory
-        # Else replaced, not overwritten: a backward pass that is still to come may have saved the old one.
+            self.inverse_weight.copy_(found)  # a recorded step reads from this memory
+        # Otherwise replaced, not overwritten: a pending backward pass may have saved the old one.
         elif isinstance(self.inverse_weight, nn.Parameter):
             self.inverse_weight.data = found
         else:
@@ -212,7 +214,7 @@ class SelfNormalizingMap(LinearMap):
         )
 
     def extra_repr(self) -> str:
-        """Show the sizes of the weight, and whether there is a bias."""
+        """Show the sizes of the weight and whether there is a bias."""
         return f"{', '.join(map(str, self.weight.shape[1:]))}, bias={self.bias is not None}"
 
 
@@ -220,18 +222,18 @@ class SelfNormalizingMap(LinearMap):
 class SelfNormalizingDense(SelfNormalizingMap):
     """z = W x + b, log|det W|, trained with a learned inverse R ≈ W⁻¹ in place of W⁻¹: O(batch · D²), no determinant.
 
-    The gradient of ½ log p^f + ½ log p^g − λ‖RWx − x‖² reaches the parameters through ``log_det``: call
-    ``(-flow.log_prob(x)).mean().backward()`` and step any optimizer.
+    Backpropagation through ``log_det`` gives the gradient of ½ log p^f + ½ log p^g − λ‖RWx − x‖²: call
+    ``(-flow.log_prob(x)).mean().backward()`` and use any optimizer.
 
     Args:
         features: D.
         bias: whether to add b.
         initialization: initial W, ``"identity"`` plus small noise or ``"orthogonal"``; the initial R is Wᵀ.
-        tracking: how R is kept near W⁻¹: :class:`~snflow.Penalty`, :class:`~snflow.Newton` or
+        tracking: how R is kept close to W⁻¹: :class:`~snflow.Penalty`, :class:`~snflow.Newton` or
             :class:`~snflow.Secant`; ``None`` is ``Penalty()``.
 
     Attributes:
-        inverse_weight: r = Rᵀ ≈ W⁻ᵀ, with the shape of W: the form in which it enters the gradient of log|det W|.
+        inverse_weight: r = Rᵀ ≈ W⁻ᵀ, with the shape of W, as it appears in the gradient of log|det W|.
 
     Shapes:
         x, z: ``(batch, features)``; log_det: ``(batch,)``, nats.
@@ -274,7 +276,7 @@ class SelfNormalizingDense(SelfNormalizingMap):
 
     @property
     def inverse_matrix(self) -> Tensor:
-        """R ≈ W⁻¹, with shape ``(features, features)``: a view of the inverse weight, which is its transpose."""
+        """R ≈ W⁻¹, with shape ``(features, features)``: the transposed view of the inverse weight."""
         return self.inverse_weight.mT
 
 
@@ -286,15 +288,15 @@ class SelfNormalizingConv2d(SelfNormalizingMap):
     zero-padded kernel meets the image; for a 1×1 kernel m = H·W. A training step costs six convolutions.
 
     Args:
-        channels: C, in and out.
+        channels: C, the number of input and output channels.
         kernel_size: k, odd.
         bias: whether to add b, one number per channel.
         inverse_kernel_size: the size of r, odd, at least k; ``None`` is k. The inverse of a convolution has a larger
-            support than the convolution, so that a larger r approximates it better. The gradients by w and r contain
-            the part that both kernels share: flip(r) is cut to its centre for w, flip(w) padded with zeros for r.
+            support than the convolution, so that a larger r approximates it better. In the gradients of the
+            log-determinant, flip(r) is cropped to its center for w, and flip(w) is padded with zeros for r.
         dilation: distance between two taps of w and of r, in pixels.
-        groups: number of groups of channels; no channel depends on another group.
-        tracking: how r is kept near the inverse: :class:`~snflow.Penalty`, :class:`~snflow.Newton` or
+        groups: number of groups of channels; channels of different groups do not interact.
+        tracking: how r is kept close to the inverse: :class:`~snflow.Penalty`, :class:`~snflow.Newton` or
             :class:`~snflow.Secant`; ``None`` is ``Penalty()``.
 
     Shapes:
@@ -341,7 +343,7 @@ class SelfNormalizingConv2d(SelfNormalizingMap):
                 "SelfNormalizingConv2d",
                 expected=f"an inverse kernel of at least {kernel_size}, the size of the kernel",
                 got=str(inverse_size),
-                fix="leave inverse_kernel_size out, or make it larger",
+                fix="omit inverse_kernel_size, or make it larger",
             )
         forward, inverse = (ConvOperator(size, dilation, groups) for size in (kernel_size, inverse_size))
         weight = initial_kernel(channels, kernel_size, groups)
@@ -357,24 +359,24 @@ class SelfNormalizingConv2d(SelfNormalizingMap):
 
 @final
 class SelfNormalizingStridedConv2d(Bijection):
-    """z = w ⋆ₛ x + b with stride s = kernel size and C·s² channels out: square, since each patch has C·s² pixels.
+    """z = w ⋆ₛ x + b with stride s equal to the kernel size and C·s² output channels, which makes the map square.
 
-    The patches do not overlap, so that the matrix of the map has one C·s² × C·s² block per patch: a squeeze and a 1×1
-    convolution. The multiplicity of every tap is the number of patches, (H/s)(W/s).
+    Since the patches do not overlap, the matrix of the map has one C·s² × C·s² block per patch, and the layer equals a
+    squeeze followed by a 1×1 convolution. The multiplicity of every tap is the number of patches, (H/s)(W/s).
 
     Args:
-        channels: C, of the data; the latents have C·s².
+        channels: C, the number of channels of the data; the latents have C·s².
         stride: s, also the size of the kernel.
         bias: whether to add b, one number per channel of the latents.
-        tracking: how the inverse kernel is kept near the inverse, as in :class:`~snflow.SelfNormalizingConv2d`.
+        tracking: how the inverse kernel is kept close to the inverse, as in :class:`~snflow.SelfNormalizingConv2d`.
 
     Shapes:
         x: ``(batch, C, H, W)``, both sides multiples of s; z: ``(batch, C·s², H/s, W/s)``; log_det: ``(batch,)``,
         nats.
 
     Raises:
-        ConfigError: fewer than one channel, or a stride below 1.
-        ShapeError: a side of the image is no multiple of the stride.
+        ConfigError: fewer than one channel, or a stride below one.
+        ShapeError: a side of the image is not a multiple of the stride.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, eq. 27, A.2.
@@ -399,7 +401,7 @@ class SelfNormalizingStridedConv2d(Bijection):
 
     @property
     def kernel(self) -> Tensor:
-        """w as a kernel of a strided convolution, with shape ``(C·s², C, s, s)``."""
+        """w as the kernel of a strided convolution, with shape ``(C·s², C, s, s)``."""
         factor = self.squeeze.factor
         return self.conv.weight.reshape(len(self.conv.weight), -1, factor, factor)
 

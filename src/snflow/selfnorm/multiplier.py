@@ -10,41 +10,40 @@ from torch import Tensor, nn
 MultiplierName = Literal["constant", "geco", "differential", "augmented_lagrangian"]
 
 LARGEST = 1e6
-"""λ stays within [1/LARGEST, LARGEST] under GECO, else within [0, LARGEST], so that it can return from each end."""
+"""λ is clamped to [1/LARGEST, LARGEST] for GECO, else to [0, LARGEST], so that it can leave either bound again."""
 
 STEEPEST = 10.0
-"""Upper bound of the constraint without a tolerance: at the start of training an error can be in the thousands."""
+"""Upper bound of the constraint without a tolerance: at the start of training, errors can be in the thousands."""
 
 BALANCED = 1.0
-"""Upper bound of the constraint with a tolerance: as it is never below −1, λ rises no faster than it falls."""
+"""Upper bound of the constraint with a tolerance: since it is at least −1, λ increases no faster than it decreases."""
 
 GROWTH = 2.0
-"""Factor by which the augmented Lagrangian raises ρ if the violation has not halved since the last update of λ."""
+"""Factor by which the augmented Lagrangian increases ρ if the violation has not halved since the last update of λ."""
 
 
 @final
 class Multiplier(nn.Module):
     """λ as the multiplier of the constraint C ≤ 0, updated once per training step from a moving average C̄ of C.
 
-    With a tolerance κ, C = ‖g(f(x)) − x‖² / (κ²‖x‖²) − 1: it has no unit and is negative where the inverse is better
-    than required, so that λ falls again; it is clipped to [−1, 1]. Without one, C = ‖g(f(x)) − x‖², as Keller et al.
-    take it for GECO: it is never negative and λ never falls; it is clipped to [0, 10]. The methods:
+    With a tolerance κ, C = ‖g(f(x)) − x‖² / (κ²‖x‖²) − 1, clipped to [−1, 1]. It is dimensionless, and negative if the
+    inverse is more accurate than required, so that λ can decrease. Without a tolerance, C = ‖g(f(x)) − x‖², clipped to
+    [0, 10], as used by Keller et al. with GECO. It is never negative, so λ never decreases. The methods:
 
     - ``geco``: λ ← λ exp(rate · C̄).
-    - ``differential``: λ ← max(0, λ + rate · C̄), and the penalty's gradient is weighted by max(0, λ + damping · C).
-      That is gradient ascent in λ while the optimizer descends in the weights; without the damping term the two may
-      oscillate. With it, this is the modified differential method of multipliers.
-    - ``augmented_lagrangian``: the gradient is weighted by max(0, λ + ρ C), and every ``interval`` steps
-      λ ← max(0, λ + ρ C̄), after which ρ doubles if max(0, C̄) has not halved since the last update; ρ is ``rate`` at
-      first.
+    - ``differential``: λ ← max(0, λ + rate · C̄), with the gradient of the penalty weighted by max(0, λ + damping · C).
+      This is gradient ascent in λ and gradient descent in the weights; without the damping term, the two may oscillate.
+      With it, this is the modified differential method of multipliers.
+    - ``augmented_lagrangian``: the gradient of the penalty is weighted by max(0, λ + ρ C). Every ``interval`` steps,
+      λ ← max(0, λ + ρ C̄), and ρ is doubled if max(0, C̄) has not halved since the last update; initially ρ = ``rate``.
 
     Args:
-        method: one of the three.
+        method: one of the three methods.
         weight: the initial λ.
-        rate: step size of λ; initial ρ of the augmented Lagrangian.
-        average: decay of the moving average C̄.
+        rate: step size of λ; for the augmented Lagrangian, the initial ρ.
+        average: decay rate of the moving average C̄.
         tolerance: κ; 0 for none.
-        damping: of the differential method.
+        damping: weight of the damping term of the differential method.
         interval: number of training steps between two updates of λ by the augmented Lagrangian.
 
     References:
@@ -89,10 +88,10 @@ class Multiplier(nn.Module):
 
     @torch.no_grad()
     def update(self, penalty_weight: Tensor, error: Tensor, energy: Tensor) -> None:
-        """Update λ and write the weight of the penalty's gradient in the next step to ``penalty_weight``.
+        """Update λ, and write the weight of the penalty for the next step to ``penalty_weight``.
 
         Args:
-            penalty_weight: a scalar, changed in place.
+            penalty_weight: a scalar, modified in place.
             error: mean of ‖g(f(x)) − x‖² over the batch, a scalar.
             energy: mean of ‖x‖² over the batch, a scalar.
         """
@@ -109,14 +108,14 @@ class Multiplier(nn.Module):
             penalty_weight.copy_((self.value + self.strength * constraint).clamp_(0, LARGEST))
 
     def constraint(self, error: Tensor, energy: Tensor) -> Tensor:
-        """C, clipped; 0 for an error that is not a number, since the training loop leaves such a step out."""
+        """C, clipped; 0 if the error is NaN, since the training loop skips such a step."""
         if self.tolerance == 0:
             return torch.nan_to_num(error, nan=0.0, posinf=STEEPEST).clamp(max=STEEPEST)
         allowed = (self.tolerance**2 * energy).clamp_min(torch.finfo(error.dtype).tiny)
         return torch.nan_to_num(error / allowed - 1, nan=0.0, posinf=BALANCED).clamp(max=BALANCED)
 
     def _close_round(self) -> None:
-        """Update λ and ρ of the augmented Lagrangian if it is time, decided on the device."""
+        """Update λ and ρ of the augmented Lagrangian if an update is due, without device synchronization."""
         self.steps.add_(1)
         due = self.steps % self.interval == 0
         moved = (self.value + self.strength * self.average).clamp_(0, LARGEST)

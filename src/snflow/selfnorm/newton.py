@@ -1,4 +1,4 @@
-"""Newton: the learned inverse takes Newton–Schulz steps."""
+"""Newton: the learned inverse is updated by Newton–Schulz steps."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from snflow.selfnorm.tracking import CONTRACTING, DirectTracking, WeightPair
 
 @final
 class Newton(DirectTracking):
-    """R ← R + (I − RW) R when ‖I − RW‖_F/√D is above a tolerance; R is a buffer, W has the whole likelihood gradient.
+    """R ← R + (I − RW) R when ‖I − RW‖_F/√D exceeds a tolerance; R is a buffer, W gets the full likelihood gradient.
 
-    A step costs two D×D products and squares I − RW. Before each training forward whose weights have changed, a few
-    random vectors estimate the residual. If it is too large for a step to contract, R becomes the exact inverse. The
-    inverse of a k×k convolution is not a convolution: there r is fitted by least squares, when the residual is above
-    the tolerance and above 1.2 times what the last fit left.
+    A step costs two D×D products and squares I − RW. Whenever the weights have changed, the residual is estimated with
+    a few random vectors before the training step. If it is too large for a step to contract, R is set to the exact
+    inverse. The inverse of a k×k convolution is not a convolution: in this case r is refitted by least squares when the
+    residual exceeds both the tolerance and 1.2 times the residual after the last fit.
 
     Args:
-        tolerance: residual ‖I − RW‖_F/√D that is left alone.
-        probes: number of random vectors by which the residual is estimated.
-        pull: weight of the penalty's gradient on w; it keeps f among the maps that a learned inverse can invert.
+        tolerance: residual ‖I − RW‖_F/√D up to which R is not updated.
+        probes: number of random vectors used to estimate the residual.
+        pull: weight of the penalty in the gradient of w; it keeps f among the maps that a learned inverse can invert.
         neumann_terms: number of terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the gradient of the log-determinant.
-            ``None`` is 1 for a k×k convolution, else 0.
-        neumann_probes: number of random vectors by which these terms are estimated.
+            ``None`` is 1 for a k×k convolution with k > 1, and 0 otherwise.
+        neumann_probes: number of random vectors used to estimate these terms.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is out of range.
 
     References:
         Schulz (1933), Iterative Berechnung der reziproken Matrix.
@@ -57,7 +57,7 @@ class Newton(DirectTracking):
         )
 
     def update(self, pair: WeightPair) -> Tensor | None:
-        """Return the r of one Newton–Schulz step, of the exact inverse, or of a least-squares fit."""
+        """Return r after a Newton–Schulz step, the exact inverse, or a least-squares fit."""
         residual = pair.residual(self.probes)
         if not pair.operators.inverse.closed:
             return None if self._at_floor(residual, self.tolerance) else self.best(pair)
@@ -66,10 +66,10 @@ class Newton(DirectTracking):
         return None if residual.size <= self.tolerance else self._accepted(pair, newton_schulz(*pair.matrices()))
 
     def update_on_device(self, pair: WeightPair) -> Tensor | None:
-        """Return the r of one step, taken by the blocks for which ‖I − RW‖_F/√n < 0.7 and by no others.
+        """Return r after a step of only those blocks for which ‖I − RW‖_F/√n < 0.7.
 
-        After a large step of an optimizer the residual of a block may be so large that Newton–Schulz would diverge;
-        such a block waits for :meth:`update`.
+        After a large optimizer step, the residual of a block may be so large that the iteration would diverge; such a
+        block is left to :meth:`update`.
         """
         if not pair.operators.inverse.closed:
             return None
@@ -81,11 +81,11 @@ class Newton(DirectTracking):
 
 
 def newton_schulz(weight: Tensor, inverse: Tensor) -> Tensor:
-    """Q + Q (I − M Q) for Q ≈ M⁻¹: the residual I − MQ becomes its square. O(n³), two products.
+    """Q + Q (I − M Q) for Q ≈ M⁻¹, which squares the residual I − MQ: two products, O(n³).
 
     Args:
-        weight: M, with shape ``(m, n, n)``; Wᵀ of a layer, so that I − MQ is the transpose of I − RW.
-        inverse: Q, with the same shape; ‖I − MQ‖ < 1 is needed. Rᵀ of a layer.
+        weight: M, with shape ``(m, n, n)``; for a layer this is Wᵀ, so that I − MQ is the transpose of I − RW.
+        inverse: Q, with the same shape and ‖I − MQ‖ < 1; for a layer this is Rᵀ.
 
     Returns:
         The new Q, with the same shape.

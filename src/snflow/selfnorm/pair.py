@@ -1,4 +1,4 @@
-"""A pair of networks: any network f with a network g that learns to invert it."""
+"""Pairs of networks: an arbitrary network f, and a network g that learns to invert it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from snflow.numerics.transforms import under_transform
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The terms of one training pass through a pair, each with shape ``(batch,)`` but for z.
+    """The terms of a training pass through a pair of networks, each with shape ``(batch,)`` except for z.
 
     Attributes:
         z: f(x), with shape ``(batch, *event)``.
-        log_det: its gradient estimates that of log|det J_f(x)|; its value has no meaning.
-        reconstruction: ‖g(f(x)) − x‖², x behind a gradient stop.
-        jacobian: the mean over probes of ‖J_g J_f ν − ν‖², x behind a gradient stop; zeros if not requested.
+        log_det: a surrogate whose gradient estimates that of log|det J_f(x)|; its value is meaningless.
+        reconstruction: ‖g(f(x)) − x‖², with x detached.
+        jacobian: the mean over probes of ‖J_g J_f ν − ν‖², with x detached; zeros if not requested.
     """
 
     z: Tensor
@@ -47,18 +47,19 @@ class Surrogate:
 def surrogate(
     forward: Map, inverse: Map, x: Tensor, probes: Tensor, *, with_jacobian: bool, noise: Tensor | None = None
 ) -> Surrogate:
-    """mean over ν of νᵀ J_g(z) · J_f(x) ν, the first factor behind a gradient stop.
+    """The mean over ν of νᵀ J_g(z) · J_f(x) ν, with the first factor detached.
 
-    Its gradient by the parameters of f and by x is E νᵀ J_g ∂J_f ν = tr(J_g ∂J_f), that of log|det J_f| where g is
-    the inverse of f: one vector-Jacobian product of g and one Jacobian-vector product of f per probe.
+    The expectation of its gradient with respect to x and the parameters of f is E νᵀ J_g ∂J_f ν = tr(J_g ∂J_f), which
+    equals that of log|det J_f| if g is the inverse of f. Each probe costs one vector-Jacobian product of g and one
+    Jacobian-vector product of f.
 
     Args:
-        forward: f, row by row.
-        inverse: g, row by row.
+        forward: f, applied to each row independently.
+        inverse: g, applied to each row independently.
         x: data, with shape ``(batch, *event)``.
         probes: ν, with shape ``(probes, batch, *event)`` and E ννᵀ = I.
         with_jacobian: whether to compute ‖J_g J_f ν − ν‖².
-        noise: displacements of the data; the reconstruction is then the mean of that of x and of x + noise.
+        noise: perturbations of the data; the reconstruction error is then averaged over x and x + noise.
 
     Returns:
         z and the terms of the objective.
@@ -75,7 +76,7 @@ def surrogate(
     """
     stopped = x.detach()
     z, pushed = along(forward, x, probes[0])
-    # If x needs a gradient, the penalty needs an f(x) through which none flows to x.
+    # If x requires a gradient, the penalty needs a separate f(x) through which no gradient flows to x.
     again = forward(stopped) if x.requires_grad else z
     if not again.requires_grad:
         again = again.detach().requires_grad_()
@@ -100,36 +101,37 @@ def surrogate(
 NewtonStep = Callable[[Tensor, Tensor], Tensor]
 
 ESTIMATE_PROBES = 8
-"""Number of probes for the log-determinant if the Jacobian is too large to be formed."""
+"""Number of probes for the log-determinant if the Jacobian is too large to form."""
 
 
 @final
 class SelfNormalizing(Bijection):
     """z = f(x) with g(z) ≈ x, for any two networks: ∇log|det J_f| ≈ E_ν νᵀ J_g · ∇J_f ν, no determinant in training.
 
-    In ``train()`` the log-determinant carries the gradient of that surrogate minus λ‖g(f(x)) − x‖² minus
-    μ E‖J_g J_f ν − ν‖², x behind a stop in both penalties; its value is the last exact mean, a constant. f gets the
-    gradient of the likelihood and the penalties, g that of the penalties. In ``eval()`` value and gradient are exact,
-    from the full Jacobian: D passes and O(D³) per row, up to ``exact_dimensions``. Above, the log-determinant is an
-    estimate by stochastic Lanczos quadrature, without a gradient, and ``log_det_kind`` is ``"estimate"``.
+    In ``train()`` the gradient of the log-determinant is that of this surrogate, of −λ‖g(f(x)) − x‖² and of
+    −μ E‖J_g J_f ν − ν‖², with x detached in both penalties; its value is the last exact mean. f receives the gradient
+    of the likelihood and of the penalties, g that of the penalties only. In ``eval()`` value and gradient are exact up
+    to ``exact_dimensions``, from the full Jacobian, with D passes and O(D³) per row. Above, the log-determinant is
+    estimated by stochastic Lanczos quadrature, without a gradient, and ``log_det_kind`` is ``"estimate"``.
 
-    Nothing forces f to be one-to-one. If it is not, the inverses raise an error or find another x, and the density does
-    not integrate to one: ``penalty_spread`` keeps f one-to-one around the data too.
+    f is not guaranteed to be injective. If it is not, an inverse may raise an error or find a different x, and the
+    density does not integrate to one; ``penalty_spread`` promotes injectivity in a neighborhood of the data.
 
-    ``inverse=`` chooses the inversion method: ``"exact"`` (Newton's method from g(z), with the full Jacobian up to
-    ``exact_dimensions``), ``"learned"`` (g, with log|det J_g|), ``"refined"`` (x ← x + g(z) − g(f(x)), then Newton's
-    method whose steps GMRES solves with J_g as the preconditioner: no matrix).
+    The inversion methods ``inverse=`` are ``"exact"`` (Newton's method from g(z), with the full Jacobian up to
+    ``exact_dimensions``), ``"learned"`` (g, with log|det J_g|) and ``"refined"`` (x ← x + g(z) − g(f(x)), followed by
+    Newton's method with matrix-free GMRES steps, preconditioned by J_g).
 
     Args:
-        forward_net: f, from ``(batch, *event)`` to the same shape, row by row; with a context f(x, context).
+        forward_net: f, from ``(batch, *event)`` to the same shape, applied to each row independently; with a context,
+            f(x, context).
         inverse_net: g, likewise.
         event_shape: the shape of one event, an int for vectors.
         context_shape: the shape of one sample's context, an int for vectors; ``None`` for no context.
         penalty_weight: λ ≥ 0.
         jacobian_penalty: μ ≥ 0.
-        penalty_spread: standard deviation of noise that is added to half of the points at which the penalty is
-            computed. A penalty on the data alone lets f fold where there are no data, and a density that counts a fold
-            twice has a mass above one.
+        penalty_spread: standard deviation of the noise added to half of the points at which the penalty is computed.
+            If it is computed only on the data, f may fold where there are no data; a density that counts a fold twice
+            integrates to more than one.
         probe: the distribution of ν: ``"rademacher"``, ``"gaussian"`` or ``"orthogonal"``.
         probes: the number of ν per row.
         exact_dimensions: the largest D for which the full Jacobian is formed.
@@ -138,9 +140,9 @@ class SelfNormalizing(Bijection):
         x, z: ``(batch, *event)``; log_det: ``(batch,)``, nats.
 
     Raises:
-        ConfigError: a weight or a count out of its range, or an unknown probe.
+        ConfigError: a weight or a count is out of range, or the probe is unknown.
         ShapeError: a network changes the shape.
-        ConvergenceError: by an inverse, if it did not reach f(x) = z.
+        ConvergenceError: in the inverse, f(x) = z was not solved to the required accuracy.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, section 3.2, eq. 4 and 31; Draxler, Sorrenson, Zimmermann,
@@ -176,8 +178,8 @@ class SelfNormalizing(Bijection):
     ) -> None:
         super().__init__()
         check_weight("SelfNormalizing", "penalty_weight", penalty_weight)
-        check_weight("SelfNormalizing", "jacobian_penalty", jacobian_penalty, fix="0 leaves it out")
-        check_weight("SelfNormalizing", "penalty_spread", penalty_spread, fix="0 adds no noise")
+        check_weight("SelfNormalizing", "jacobian_penalty", jacobian_penalty, fix="use 0 for no such penalty")
+        check_weight("SelfNormalizing", "penalty_spread", penalty_spread, fix="use 0 for no noise")
         check_choice("SelfNormalizing", "probe", probe, ProbeName)
         check_count("SelfNormalizing", "probes", probes)
         check_count("SelfNormalizing", "exact_dimensions", exact_dimensions)
@@ -231,7 +233,7 @@ class SelfNormalizing(Bijection):
             raise ConvergenceError(
                 "SelfNormalizing",
                 expected="an x with f(x) = z",
-                got=f"none for {int(failed.sum())} of {len(z)} rows, worst residual {float(residual.amax()):.1e}",
+                got=f"none for {int(failed.sum())} of {len(z)} rows, largest residual {float(residual.amax()):.1e}",
                 fix="f may not be invertible: train longer, raise penalty_weight, or use inverse='learned'",
             )
         if not torch.is_grad_enabled():
@@ -278,7 +280,7 @@ class SelfNormalizing(Bijection):
         return full if self.small else krylov
 
     def extra_repr(self) -> str:
-        """What ``print(layer)`` shows."""
+        """Return the text shown by ``print(layer)``."""
         return f"{self.event_shape}, penalty_weight={float(self.penalty_weight):g}, probe={self.probe}, {self.probes}"
 
 

@@ -16,38 +16,38 @@ from snflow.selfnorm.tracking import Tracking, WeightPair, check_neumann, check_
 
 @final
 class Penalty(Tracking):
-    """½ log p^f + ½ log p^g − λ‖g(f(x)) − x‖²: R is a parameter, trained with W; a guard repairs it if it is lost.
+    """½ log p^f + ½ log p^g − λ‖g(f(x)) − x‖²: R is a parameter, trained with W and repaired by a guard if inaccurate.
 
-    The paper's method. W and R each receive half of the likelihood's gradient, and that of the penalty. The guard
-    estimates the residual ‖I − RW‖_F/√D at intervals. Above a bound, or where the powers of I − RW grow, it replaces R
-    by a Newton–Schulz step, by the exact inverse if such a step would not contract, or, for a k×k convolution, by a
-    least-squares kernel.
+    The method of the paper. W and R each receive half of the likelihood gradient, and the gradient of the penalty. The
+    guard periodically estimates the residual ‖I − RW‖_F/√D. If it exceeds a bound, or if the powers of I − RW grow, R
+    is repaired by a Newton–Schulz step, or by the exact inverse if such a step would not contract, or, for a k×k
+    convolution, by a least-squares fit.
 
     Args:
-        weight: λ of the penalty; the initial one if a multiplier changes it. The paper's value is 1.
-        samples: number of rows of each batch, drawn at random, on which the penalty is computed, and weighted to
-            represent all: an unbiased estimate of its gradient for less work. ``None`` is all rows.
-        on_inverse_only: whether to apply the penalty to the inverse weights only, not to the forward weights.
+        weight: λ, the weight of the penalty; its initial value if a multiplier is used. The paper uses 1.
+        samples: number of randomly drawn rows of each batch on which the penalty is computed, reweighted such that its
+            gradient is unbiased, for less computation. ``None`` for all rows.
+        on_inverse_only: whether the penalty affects only the inverse weights, not the forward weights.
         symmetric: whether to add ‖f(g(z)) − z‖² to the penalty.
-        neumann_terms: number of terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the gradient of the log-determinant; 0 is
-            the paper's.
-        neumann_probes: number of random vectors by which these terms are estimated.
-        guard: whether to check the residual and repair an inverse that is lost.
+        neumann_terms: number of terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the gradient of the log-determinant; 0 in
+            the paper.
+        neumann_probes: number of random vectors used to estimate these terms.
+        guard: whether to check the residual and repair an inaccurate inverse.
         guard_every: number of training steps between two checks.
-        guard_bound: residual ‖I − RW‖_F/√D above which the guard repairs.
-        probes: number of random vectors by which the guard estimates the residual.
+        guard_bound: residual ‖I − RW‖_F/√D above which the inverse is repaired.
+        probes: number of random vectors with which the guard estimates the residual.
         multiplier: how λ is adapted: ``"constant"`` (not at all), ``"geco"``, ``"differential"`` (the differential
-            method of multipliers, modified if damped) or ``"augmented_lagrangian"``; :class:`Multiplier` has the
-            formulas.
-        multiplier_rate: step size of λ per training step; for the augmented Lagrangian the initial weight ρ of its
+            method of multipliers, or its modified version if damped) or ``"augmented_lagrangian"``; see
+            :class:`Multiplier` for the formulas.
+        multiplier_rate: step size of λ per training step; for the augmented Lagrangian, the initial weight ρ of the
             quadratic term.
-        multiplier_average: decay of the moving average of the constraint.
-        multiplier_tolerance: κ of the constraint ‖g(f(x)) − x‖ ≤ κ‖x‖; at 0 GECO is the paper's and λ never falls.
-        multiplier_damping: weight of the damping term of the differential method, 0 for none.
+        multiplier_average: decay rate of the moving average of the constraint.
+        multiplier_tolerance: κ in the constraint ‖g(f(x)) − x‖ ≤ κ‖x‖; with 0, as in the paper, λ never decreases.
+        multiplier_damping: weight of the damping term of the differential method; 0 for none.
         multiplier_interval: number of training steps between two updates of λ by the augmented Lagrangian.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is out of range.
 
     References:
         Keller et al. (2021), Self Normalizing Flows, eq. 3 and 8–16.
@@ -85,7 +85,7 @@ class Penalty(Tracking):
         multiplier_damping: float = 0.0,
         multiplier_interval: int = 100,
     ) -> None:
-        check_weight("Penalty", "weight", weight, fix="the paper's value is 1")
+        check_weight("Penalty", "weight", weight, fix="the paper uses 1")
         super().__init__(penalty_weight=weight, probes=probes)
         if samples is not None:
             check_count("Penalty", "samples", samples)
@@ -96,9 +96,9 @@ class Penalty(Tracking):
         self.neumann_terms, self.neumann_probes = neumann_terms, neumann_probes
         self.guard, self.guard_every, self.guard_bound = guard, guard_every, guard_bound
         check_choice("Penalty", "multiplier", multiplier, MultiplierName)
-        check_weight("Penalty", "multiplier_rate", multiplier_rate, fix="the default is 1e-3")
-        check_weight("Penalty", "multiplier_tolerance", multiplier_tolerance, fix="0 is the paper's")
-        check_weight("Penalty", "multiplier_damping", multiplier_damping, fix="0 is no damping")
+        check_weight("Penalty", "multiplier_rate", multiplier_rate, fix="use 1e-3")
+        check_weight("Penalty", "multiplier_tolerance", multiplier_tolerance, fix="the paper uses 0")
+        check_weight("Penalty", "multiplier_damping", multiplier_damping, fix="use 0 for no damping")
         check_count("Penalty", "multiplier_interval", multiplier_interval)
         if not 0 <= multiplier_average < 1:
             raise ConfigError("Penalty", expected="multiplier_average in [0, 1)", got=repr(multiplier_average))
@@ -126,7 +126,7 @@ class Penalty(Tracking):
         self.register_load_state_dict_post_hook(_forget_count)
 
     def gradient_rule(self, closed: bool) -> GradientRule:
-        """Return the paper's gradient, with the options."""
+        """Return the gradient of the paper, modified by the options."""
         return GradientRule(
             penalized_weight=not self.on_inverse_only,
             symmetric=self.symmetric,
@@ -136,7 +136,7 @@ class Penalty(Tracking):
         )
 
     def is_due(self, weight: Tensor, steps: int) -> bool:
-        """Whether the guard's periodic check is due, by the number of training steps."""
+        """Whether the guard's periodic check is due, from the number of training steps."""
         if not self.guard:
             return False
         if self._counted is None:
@@ -147,7 +147,7 @@ class Penalty(Tracking):
         return self._counted // self.guard_every > checks
 
     def update(self, pair: WeightPair) -> Tensor | None:
-        """Return a repaired r if the present one is lost."""
+        """Return a repaired r if the current one is too inaccurate."""
         residual = pair.residual(self.probes)
         if self._at_floor(residual, self.guard_bound) and residual.growth < 1:
             return None
@@ -166,7 +166,7 @@ class Penalty(Tracking):
             self.multiplier.update(self.penalty_weight, error, energy)
 
     def extra_repr(self) -> str:
-        """Show λ, and whether there is a guard."""
+        """Show λ and whether there is a guard."""
         return f"weight={float(self.penalty_weight):g}" + ("" if self.guard else ", guard=False")
 
 

@@ -1,4 +1,4 @@
-"""Secant: the learned inverse takes least-change steps on random vectors."""
+"""Secant: the learned inverse is updated by least-change steps on random vectors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from snflow.selfnorm.tracking import DirectTracking, WeightPair
 
 @final
 class Secant(DirectTracking):
-    """R ← R + (N − R S)(SᵀS)⁻¹Sᵀ, S = W N, for random N: the least change after which R W N = N; R is a buffer.
+    """R ← R + (N − R S)(SᵀS)⁻¹Sᵀ, S = W N, for random N: the smallest change of R such that R W N = N; R is a buffer.
 
-    A step on p vectors costs O(p D²), less than the D³ of :class:`~snflow.Newton`; p grows with the residual. Before
-    each training forward whose weights have changed, a few random vectors estimate the residual. If it is not below
-    0.7, R becomes the exact inverse. The inverse of a k×k convolution is not a convolution: there r is fitted by least
-    squares at each step.
+    A step on p vectors costs O(p D²), less than the O(D³) of :class:`~snflow.Newton`; p grows with the residual.
+    Whenever the weights have changed, the residual is estimated with a few random vectors before the training step. If
+    it is not below 0.7, R is set to the exact inverse. The inverse of a k×k convolution is not a convolution: in this
+    case r is refitted by least squares in every step.
 
     Args:
-        tolerance: residual ‖I − RW‖_F/√D that is left alone.
-        probes: number of random vectors by which the residual is estimated, and number of vectors N for a residual
-            equal to the tolerance.
-        pull: weight of the penalty's gradient on w; it keeps f among the maps that a learned inverse can invert.
+        tolerance: residual ‖I − RW‖_F/√D up to which R is not updated.
+        probes: number of random vectors used to estimate the residual, and number of vectors in N if the residual
+            equals the tolerance.
+        pull: weight of the penalty in the gradient of w; it keeps f among the maps that a learned inverse can invert.
         neumann_terms: number of terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the gradient of the log-determinant.
-            ``None`` is 1 for a k×k convolution, else 0.
-        neumann_probes: number of random vectors by which these terms are estimated.
+            ``None`` is 1 for a k×k convolution with k > 1, and 0 otherwise.
+        neumann_probes: number of random vectors used to estimate these terms.
 
     Raises:
-        ConfigError: an option is out of its range.
+        ConfigError: an option is out of range.
 
     References:
         Broyden (1965), A class of methods for solving nonlinear simultaneous equations: the least-change update, here
@@ -61,7 +61,7 @@ class Secant(DirectTracking):
         )
 
     def update(self, pair: WeightPair) -> Tensor | None:
-        """Return the r of one secant step, of the exact inverse, or of a least-squares fit."""
+        """Return r after a secant step, the exact inverse, or a least-squares fit."""
         if not pair.operators.inverse.closed:
             return self.best(pair)
         residual = pair.residual(self.probes)
@@ -78,7 +78,7 @@ class Secant(DirectTracking):
 
 
 def secant_step(weight: Tensor, inverse: Tensor, vectors: Tensor) -> Tensor:
-    """R + (N − R S)(SᵀS)⁻¹Sᵀ, S = W N: the matrix nearest to R that inverts W on the vectors. O(p n²).
+    """R + (N − R S)(SᵀS)⁻¹Sᵀ, S = W N: the matrix closest to R that inverts W on the given vectors, in O(p n²).
 
     Args:
         weight: W, with shape ``(m, n, n)``.
@@ -97,7 +97,7 @@ def secant_step(weight: Tensor, inverse: Tensor, vectors: Tensor) -> Tensor:
     """
     images = weight @ vectors
     gram = images.mT @ images
-    # Rounding must not make the Gram matrix of nearly dependent vectors indefinite.
+    # Regularized, since rounding may make the Gram matrix of nearly dependent vectors indefinite.
     jitter = 10 * torch.finfo(gram.dtype).eps * gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     gram.diagonal(dim1=-2, dim2=-1).add_(jitter[:, None])
     factor, _ = torch.linalg.cholesky_ex(gram)

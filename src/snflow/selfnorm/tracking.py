@@ -1,4 +1,4 @@
-"""Tracking: the contract of the strategies that keep a learned inverse near the inverse of its weight."""
+"""Tracking: the interface of the strategies that keep a learned inverse close to the inverse of its weight."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from snflow.numerics.probes import rademacher
 from snflow.selfnorm.gradient import GradientRule, Operators
 
 CONTRACTING = 0.7
-"""The residual ‖I − RW‖_F/√D up to which a Newton–Schulz step is trusted: it squares I − RW, if that is below one."""
+"""The residual ‖I − RW‖_F/√D up to which Newton–Schulz steps, which square I − RW, are assumed to contract."""
 
 SLACK = 1.2
-"""Factor by which the residual of a least-squares kernel may exceed the one after its fit, which is never zero."""
+"""Factor by which the residual of a least-squares kernel may exceed the residual after its fit, which is nonzero."""
 
 _SAMPLE = 4096
-"""Number of entries of a weight that are compared to detect a change: a step of an optimizer changes nearly all."""
+"""Number of entries of a weight that are compared to detect a change; an optimizer step changes almost all entries."""
 
 
 @dataclass(frozen=True)
 class Residual:
-    """The size of E = I − RW, and of its largest direction.
+    """The norm of E = I − RW, and the growth of its powers.
 
     Attributes:
-        size: ‖I − RW‖_F / √D, estimated: the root mean square of (x − g(f(x)))/σ for white x of scale σ.
-        growth: ‖E² ν‖ / ‖E ν‖, near the spectral radius of E if one direction dominates it.
+        size: estimate of ‖I − RW‖_F / √D, the root mean square of (x − g(f(x)))/σ for white noise x of scale σ.
+        growth: ‖E² ν‖ / ‖E ν‖, close to the spectral radius of E if a single direction dominates.
     """
 
     size: float
@@ -39,13 +39,13 @@ class Residual:
 
     @property
     def contracts(self) -> bool:
-        """Whether the powers of E seem to vanish, so that iterations on it converge."""
+        """Whether the powers of E appear to converge to zero, as required by the iterations."""
         return self.size < CONTRACTING and self.growth < CONTRACTING
 
 
 @dataclass(frozen=True)
 class WeightPair:
-    """w and r of a layer, without gradients, with their operators W = A(w) and R = A(r) on events of one shape.
+    """w and r of a layer, without gradients, with the operators W = A(w) and R = A(r) on events of a given shape.
 
     Example:
         >>> from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
@@ -63,8 +63,8 @@ class WeightPair:
     def error(self, v: Tensor) -> Tensor:
         """v − R W v, for events v ``(batch, *event)``.
 
-        The order matters where R is not the inverse: I − RW is what the reconstruction g(f(x)) − x, the penalty and
-        the Neumann terms contain. It is the one definition of the residual in this library.
+        The order of the factors matters if R is not the exact inverse: I − RW appears in the reconstruction error
+        g(f(x)) − x, in the penalty and in the Neumann terms. All residuals in this library are defined in this way.
         """
         return v - self.operators.inverse.product(self.inverse_weight, self.operators.forward.product(self.weight, v))
 
@@ -72,10 +72,10 @@ class WeightPair:
         """‖I − RW‖_F/√D = √ E ‖ν − RWν‖²/D from a few Rademacher ν, and the growth of its powers.
 
         Args:
-            probes: the number of ν, drawn from torch's global generator.
+            probes: the number of ν, drawn from the global generator of torch.
 
         Returns:
-            The estimate; reading it waits for the device.
+            The estimate, as Python numbers, which requires a device synchronization.
         """
         once = self.error(rademacher(probes, self.event_shape, self.weight))
         twice = self.error(once)
@@ -83,23 +83,24 @@ class WeightPair:
         return Residual(math.sqrt(first), math.sqrt(second / first) if first > 0 else 0.0)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
-        """Wᵀ and Rᵀ block by block, each with shape ``(m, n, n)``, of operators whose inverse is one of their kind."""
+        """The blocks of Wᵀ and Rᵀ, each with shape ``(m, n, n)``, for operators whose inverse is of the same kind."""
         a, g = self.operators.forward, self.operators.inverse
         return a.matrices(self.weight), g.matrices(self.inverse_weight)
 
 
 class Tracking(nn.Module, metaclass=CheckedConstructor):
-    """How r is kept such that R = A(r) ≈ A(w)⁻¹: abstract parent of the strategies.
+    """A strategy that keeps R = A(r) ≈ A(w)⁻¹: abstract base class.
 
-    A strategy is given to a layer, which keeps a copy. It holds its options and its state, both saved with the layer.
-    **To write one**, declare the following and implement :meth:`gradient_rule`, :meth:`is_due` and :meth:`update`.
+    A strategy is passed to a layer, which makes a copy. It contains its options and its state, which is saved with the
+    layer. **To write a strategy**, set ``trains_inverse`` and implement :meth:`gradient_rule`, :meth:`is_due` and
+    :meth:`update`.
 
     Attributes:
-        trains_inverse: whether r is a parameter of the optimizer; a buffer if not.
-        probes: number of random vectors by which the residual is estimated.
+        trains_inverse: whether r is a trainable parameter; otherwise it is a buffer.
+        probes: number of random vectors used to estimate the residual.
         penalty_weight: λ ≥ 0 of the penalty ‖g(f(x)) − x‖², a scalar.
         updates: number of times :meth:`update` has replaced r, a scalar.
-        floor: residual that the last least-squares fit left; zero if r can be the exact inverse.
+        floor: the residual after the last least-squares fit; zero if r can represent the exact inverse.
     """
 
     trains_inverse: ClassVar[bool]
@@ -117,11 +118,11 @@ class Tracking(nn.Module, metaclass=CheckedConstructor):
 
     @abstractmethod
     def gradient_rule(self, closed: bool) -> GradientRule:
-        """Return the gradient that this strategy needs; ``closed`` is whether r can be the exact inverse."""
+        """Return the options of the gradient; ``closed`` is whether r can represent the exact inverse."""
 
     @abstractmethod
     def is_due(self, weight: Tensor, steps: int) -> bool:
-        """Whether :meth:`update` is to be called before the present training step.
+        """Whether :meth:`update` should be called before the current training step.
 
         Args:
             weight: w, without gradient.
@@ -130,13 +131,13 @@ class Tracking(nn.Module, metaclass=CheckedConstructor):
 
     @abstractmethod
     def update(self, pair: WeightPair) -> Tensor | None:
-        """Return a better r, or ``None`` to keep the present one."""
+        """Return a better r, or ``None`` to keep the current one."""
 
     def update_on_device(self, pair: WeightPair) -> Tensor | None:
-        """Return a better r without reading a number from the device, or ``None`` if this strategy has no such step.
+        """Return a better r without device synchronization, or ``None`` if this strategy has no such step.
 
         Args:
-            pair: w and r; their events have no shape here.
+            pair: w and r; its event shape is not used.
         """
         return None
 
@@ -146,7 +147,7 @@ class Tracking(nn.Module, metaclass=CheckedConstructor):
         return False
 
     def observe(self, error: Tensor, energy: Tensor) -> None:
-        """Record one training forward.
+        """Record the errors of one forward pass in training.
 
         Args:
             error: mean of ‖g(f(x)) − x‖² over the batch, a scalar.
@@ -154,7 +155,7 @@ class Tracking(nn.Module, metaclass=CheckedConstructor):
         """
 
     def best(self, pair: WeightPair) -> Tensor | None:
-        """Return the best r for the present w at any cost: the exact inverse, or a least-squares kernel."""
+        """Return the best r for the current w, regardless of cost: the exact inverse, or a least-squares kernel."""
         if pair.operators.inverse.closed:
             return self._accepted(pair, torch.linalg.inv_ex(pair.matrices()[0]).inverse)
         a, g = pair.operators.forward, pair.operators.inverse
@@ -167,21 +168,21 @@ class Tracking(nn.Module, metaclass=CheckedConstructor):
         return fitted
 
     def _accepted(self, pair: WeightPair, matrices: Tensor) -> Tensor | None:
-        """r of the matrices Rᵀ; ``None`` if w is singular or not finite, which the loss reports."""
+        """Convert the matrices Rᵀ to r; ``None`` if w is singular or not finite, which shows in the loss."""
         if not bool(torch.isfinite(matrices).all()):
             return None
         self.floor.zero_()
         return pair.operators.inverse.from_matrices(matrices)
 
     def _at_floor(self, residual: Residual, bound: float) -> bool:
-        """Whether the residual is within the bound, or about what the last fit left."""
+        """Whether the residual is within the bound, or close to the residual after the last fit."""
         return residual.size <= max(bound, SLACK * float(self.floor))
 
 
 class DirectTracking(Tracking):
-    """R is a buffer, replaced by a step of its own when w has changed; w receives the whole likelihood gradient.
+    """R is a buffer, updated by a numerical method when w has changed; w receives the full likelihood gradient.
 
-    Abstract parent of :class:`~snflow.Newton` and :class:`~snflow.Secant`, which document the arguments.
+    Abstract base class of :class:`~snflow.Newton` and :class:`~snflow.Secant`, which document the arguments.
     """
 
     trains_inverse = False
@@ -190,7 +191,7 @@ class DirectTracking(Tracking):
         self, *, tolerance: float, probes: int, pull: float, neumann_terms: int | None, neumann_probes: int
     ) -> None:
         name = type(self).__name__
-        check_weight(name, "pull", pull, fix="0 leaves the penalty out")
+        check_weight(name, "pull", pull, fix="use 0 for no penalty")
         super().__init__(penalty_weight=pull, probes=probes)
         check_positive(name, "tolerance", tolerance)
         check_neumann(name, neumann_terms, neumann_probes)
@@ -200,7 +201,7 @@ class DirectTracking(Tracking):
         self.register_load_state_dict_post_hook(_forget_seen)
 
     def gradient_rule(self, closed: bool) -> GradientRule:
-        """Return the whole likelihood gradient for w, with the penalty's if there is a pull."""
+        """Return the full likelihood gradient for w, with that of the penalty if ``pull`` is positive."""
         return GradientRule(
             weight_share=1.0,
             inverse_share=0.0,
@@ -222,11 +223,11 @@ class DirectTracking(Tracking):
         return True
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the sample of w out of copies and pickles."""
+        """Exclude the sample of w from copies and pickles."""
         return {**self.__dict__, "_seen": None}
 
     def extra_repr(self) -> str:
-        """Show the tolerance, and the pull if there is one."""
+        """Show the tolerance, and the pull if it is positive."""
         return f"tolerance={self.tolerance:g}" + (f", pull={self.pull:g}" if self.pull else "")
 
 
@@ -236,20 +237,20 @@ def _forget_seen(tracking: nn.Module, _: object) -> None:
 
 
 def check_positive(where: str, option: str, value: float) -> None:
-    """Refuse a number that is not above zero.
+    """Raise an error if a number is not positive.
 
     Raises:
-        ConfigError: it is zero, negative or not a number.
+        ConfigError: the number is zero, negative or NaN.
     """
     if not value > 0:
         raise ConfigError(where, expected=f"{option} > 0", got=repr(value))
 
 
 def check_neumann(where: str, terms: int | None, probes: int) -> None:
-    """Refuse a negative number of Neumann terms, or less than one probe.
+    """Raise an error for a negative number of Neumann terms, or for fewer than one probe.
 
     Raises:
-        ConfigError: a number is out of its range.
+        ConfigError: a number is out of range.
     """
     if terms is not None and terms < 0:
         raise ConfigError(where, expected="neumann_terms ≥ 0, or None", got=repr(terms))

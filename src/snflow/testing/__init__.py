@@ -1,4 +1,4 @@
-"""The contract of a bijection as a test suite: a catalogue of all layers, and the checks that each passes."""
+"""The contract of a bijection as a test suite: a catalogue of all layers, and checks that every layer passes."""
 
 import lazy_loader as _lazy
 

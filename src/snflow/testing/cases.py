@@ -92,15 +92,16 @@ class Case:
     """A layer under test.
 
     Attributes:
-        build: makes the layer, with random parameters away from any special point.
+        build: creates the layer, with generic random parameters.
         event_shape: the shape of one data event.
-        sample: draws data events in the layer's domain from a batch shape; ``torch.randn`` by default.
-        round_trip: largest error of a round trip in float64, relative to max(1, |x|).
-        log_det: largest error of a log-determinant against autodiff's Jacobian in float64, in nats.
-        rows: largest dependence of a row on the other rows; zero unless a solver chooses its steps for the batch.
-        single: largest difference between float32 and float64, relative to max(1, |value|).
-        smooth: whether the map is differentiable everywhere that ``sample`` reaches with probability one.
-        transforms: whether the layer supports ``torch.func``; otherwise it must refuse with a ConfigError.
+        sample: draws events in the domain of the layer, given the shape of the batch; ``torch.randn`` by default.
+        round_trip: largest allowed error of a round trip in float64, relative to max(1, |x|).
+        log_det: largest allowed error of a log-determinant, in nats, compared with the Jacobian by autograd in float64.
+        rows: largest allowed dependence of a row on the other rows; zero unless the steps of a solver are shared by the
+            batch.
+        single: largest allowed difference between float32 and float64, relative to max(1, |value|).
+        smooth: whether the map is differentiable with probability one at points drawn by ``sample``.
+        transforms: whether the layer supports ``torch.func``; otherwise it must raise a ConfigError.
     """
 
     build: Callable[[], Bijection]
@@ -114,11 +115,11 @@ class Case:
     transforms: bool = True
 
     def layer(self) -> Bijection:
-        """Make the layer in float64 and ``eval()``."""
+        """Create the layer in float64 and ``eval()``."""
         return self.build().double().eval()
 
     def data(self, batch: int = 7) -> Tensor:
-        """Draw a float64 batch ``(batch, *event_shape)`` in the layer's domain."""
+        """Draw a float64 batch ``(batch, *event_shape)`` in the domain of the layer."""
         return self.sample(batch, *self.event_shape, dtype=torch.float64)
 
     def context(self, batch: int = 7) -> Tensor | None:
@@ -128,7 +129,7 @@ class Case:
 
 
 def perturbed(build: Callable[[], Bijection], scale: float = 0.1) -> Callable[[], Bijection]:
-    """Move every parameter away from its initial value, so that no check passes at a special point only."""
+    """Perturb the initial value of every parameter, so that no check passes only because of a special initial value."""
 
     def make() -> Bijection:
         with torch.random.fork_rng():
@@ -147,12 +148,12 @@ def _case(build: Callable[[], Bijection], *event_shape: int, scale: float = 0.1,
 
 
 def _unit(*size: int, dtype: torch.dtype) -> Tensor:
-    """Numbers in [0, 1)."""
+    """Uniform values in [0, 1)."""
     return torch.rand(*size, dtype=dtype)
 
 
 def _wide(*size: int, dtype: torch.dtype) -> Tensor:
-    """Numbers that reach both tails of a spline with bound 2."""
+    """Values that reach both tails of a spline with bound 2."""
     return 3 * torch.randn(*size, dtype=dtype)
 
 
@@ -167,7 +168,7 @@ def _mixed_chain() -> Bijection:
 
 
 def _three_scales() -> Bijection:
-    """Three scales of a 1×8×8 image: each split holds the next."""
+    """A flow with three scales for 1×8×8 images: each split contains the next."""
     third = Split((4, 2, 2), Conv2d(2, 1))
     second = Chain([Squeeze(), Conv2d(8, 1), Split((8, 2, 2), third)])
     return Chain([Squeeze(), affine_coupling(4, width=3), Split((4, 4, 4), second)])
@@ -184,14 +185,14 @@ def _pair(features: int) -> Bijection:
 
 
 class _Bend(nn.Module):
-    """x + 0.3 tanh x: slopes between 1 and 1.3."""
+    """x + 0.3 tanh x, with slopes between 1 and 1.3."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 0.3 * torch.tanh(x)
 
 
 def _pair_of_convolutions() -> Bijection:
-    """Two convolutions close to the identity, so that Newton's method inverts them."""
+    """Two convolutions close to the identity, so that Newton's method converges."""
     nets = []
     for _ in range(2):
         conv = nn.Conv2d(1, 1, 3, padding=1)
@@ -389,7 +390,7 @@ CATALOGUE: dict[str, Case] = {
     "Sylvester (Householder)": _case(lambda: Sylvester(4, units=3), 4, scale=0.3),
     "Sylvester (orthogonal)": _case(lambda: Sylvester(4, units=2, basis="orthogonal"), 4, scale=0.3),
     "Sylvester (triangular, context)": _case(lambda: Sylvester(3, basis="triangular", context_shape=2), 3, scale=0.3),
-    # Continuous flows. Adaptive steps make no differentiable function: tests/bijections/test_continuous.py checks the gradients.
+    # Continuous flows. Adaptive step sizes are not differentiable; tests/bijections/test_continuous.py checks gradients.
     "ContinuousFlow (adaptive, adjoint)": _case(
         lambda: ContinuousFlow(VelocityNet((2,), width=4), (2,), tolerance=1e-9),
         2,
@@ -434,16 +435,16 @@ CATALOGUE: dict[str, Case] = {
     ),
     "SelfNormalizingStridedConv2d": _case(lambda: SelfNormalizingStridedConv2d(2, 2), 2, 4, 6),
 }
-"""Layers by name; a layer has several entries if an option changes the computation."""
+"""All layers, by name; a layer has several entries if an option changes its computation."""
 
 
 def bijection_classes() -> set[type[Bijection]]:
-    """Find every bijection class that the library defines, abstract or final."""
+    """Return every bijection class of the library, abstract or final."""
     return {member for member in _classes() if issubclass(member, Bijection)}
 
 
 def transformer_classes() -> set[type[Transformer]]:
-    """Find every transformer class that the library defines, abstract or final."""
+    """Return every transformer class of the library, abstract or final."""
     return {member for member in _classes() if issubclass(member, Transformer)}
 
 

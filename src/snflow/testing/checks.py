@@ -1,4 +1,4 @@
-"""The contract of a bijection as checks, for the layers of the library and for your own."""
+"""Checks of the contract of a bijection, for the layers of the library and for custom layers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class ContractError(AssertionError):
-    """A layer violates the contract; the message says by how much."""
+    """A layer violates the contract; the message states by how much."""
 
 
 def _close(what: str, got: Tensor, wanted: Tensor, tolerance: float) -> None:
-    """Compare relative to max(1, |wanted|); NaN is never close."""
+    """Compare up to a tolerance relative to max(1, |wanted|); NaN is never close."""
     if got.shape != wanted.shape:
         raise ContractError(f"{what}: shape {tuple(got.shape)} instead of {tuple(wanted.shape)}")
     got, wanted = got.detach(), wanted.detach()
@@ -37,7 +37,7 @@ def _jacobian(direction: Direction, at: Tensor, context: Tensor | None) -> Tenso
 
 
 def check_round_trip(case: Case) -> None:
-    """f⁻¹(f(x)) = x and f(f⁻¹(z)) = z, the log-determinants opposite."""
+    """f⁻¹(f(x)) = x and f(f⁻¹(z)) = z, and the two log-determinants are opposite."""
     layer, x, context = case.layer(), case.data(), case.context()
     z, log_det = layer(x, context)
     back, log_det_back = layer.inverse(z, context)
@@ -47,7 +47,7 @@ def check_round_trip(case: Case) -> None:
 
 
 def check_log_det(case: Case) -> None:
-    """log_det = log|det| of autodiff's Jacobian, in both directions, for each row."""
+    """log_det = log|det| of the Jacobian computed by autograd, in both directions, for each row."""
     layer, x, context = case.layer(), case.data(3), case.context(3)
     z = layer(x, context)[0].detach()
     for what, direction, start in (("log_det", layer, x), ("log_det of the inverse", layer.inverse, z)):
@@ -59,7 +59,7 @@ def check_log_det(case: Case) -> None:
 
 
 def check_shapes(case: Case) -> None:
-    """Batches of 0, 1 and 7; ``latent_shape`` and ``data_shape`` are right; ``decode`` is ``inverse``."""
+    """Batches of 0, 1 and 7 work; ``latent_shape``, ``data_shape`` are correct; ``decode`` agrees with ``inverse``."""
     for batch in (0, 1, 7):
         layer, x, context = case.layer(), case.data(batch), case.context(batch)
         z, log_det = layer(x, context)
@@ -72,7 +72,7 @@ def check_shapes(case: Case) -> None:
 
 
 def check_rows(case: Case) -> None:
-    """The result of a row does not depend on the other rows, even if one of them is NaN."""
+    """The result for a row does not depend on the other rows, even if one of them is NaN."""
     layer, x, context = case.layer(), case.data(), case.context()
     z, log_det = layer(x, context)
     one = layer(x[2:3], None if context is None else context[2:3])
@@ -96,7 +96,7 @@ def check_gradients(case: Case) -> None:
     for direction, start in ((layer, x), (layer.inverse, z)):
 
         def joined(v: Tensor, *_: Tensor, run: Direction = direction) -> Tensor:
-            # one output: gradcheck skips an output that has lost its graph
+            # a single output, since gradcheck skips outputs without a graph
             value, log_det = run(v, context)
             return torch.cat([value.flatten(1), log_det[:, None]], 1)
 
@@ -104,7 +104,7 @@ def check_gradients(case: Case) -> None:
 
 
 def check_single_precision(case: Case) -> None:
-    """Float32 agrees with float64, stays float32, and survives a round trip."""
+    """Results in float32 have dtype float32, agree with float64, and pass a round trip."""
     layer, x, context = case.layer(), case.data(), case.context()
     z, log_det = layer(x, context)
     single = copy.deepcopy(layer).float()
@@ -143,7 +143,7 @@ def check_state(case: Case) -> None:
 
 
 def check_refusals(case: Case) -> None:
-    """A wrong event shape, dtype, device, rank or context raises the right error of the library."""
+    """A wrong event shape, dtype, device, rank or context raises the appropriate error of the library."""
     layer, x, context = case.layer(), case.data(), case.context()
     if layer.event_shape is not None:
         _refuses(ShapeError, lambda: layer(x[..., None], context))
@@ -171,7 +171,7 @@ def check_autocast(case: Case) -> None:
 
 
 def check_transforms(case: Case) -> None:
-    """Under torch.func the gradients of ``forward``, also per row and in forward mode, are those of autograd."""
+    """Gradients of ``forward`` under torch.func, including per-row and forward-mode ones, agree with autograd."""
 
     def objective(layer: Bijection, x: Tensor, context: Tensor | None) -> Tensor:
         z, log_det = layer(x, context)
@@ -229,19 +229,19 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "autocast": check_autocast,
     "transforms": check_transforms,
 }
-"""The properties that every layer has."""
+"""The checks by name; every layer passes all of them."""
 
 
 def check(layer: Bijection, event_shape: int | tuple[int, ...], **options: object) -> dict[str, str]:
-    """Run all checks of the contract on a layer of your own.
+    """Run all checks of the contract on a custom layer.
 
     Args:
-        layer: the layer; it is copied, not changed.
+        layer: the layer, which is copied and not modified.
         event_shape: the shape of one data event; an int D for vectors ``(D,)``.
         options: further fields of :class:`~snflow.testing.Case`, such as ``sample`` and ``round_trip``.
 
     Returns:
-        For each check ``"ok"``, or what is wrong.
+        For each check, ``"ok"`` or a description of the error.
 
     Example:
         >>> import snflow
@@ -255,6 +255,6 @@ def check(layer: Bijection, event_shape: int | tuple[int, ...], **options: objec
         try:
             run(case)
             report[name] = "ok"
-        except Exception as wrong:  # any error of a layer is an entry of the report
+        except Exception as wrong:  # any error raised by the layer is reported
             report[name] = f"{type(wrong).__name__}: {wrong}"
     return report

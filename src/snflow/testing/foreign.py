@@ -1,4 +1,4 @@
-"""A layer of another library as a bijection of this one."""
+"""Wraps a layer of another library as a bijection."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ForeignDirection = Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Te
 
 @final
 class ForeignLayer(Bijection):
-    """z, log|det ∂z/∂x| = forward(module, x, context): any module as a bijection, to check it or to use it in a chain.
+    """z, log|det ∂z/∂x| = forward(module, x, context): any module as a bijection, to be checked or used in a chain.
 
     Args:
         module: the layer.
         forward: a function from (module, x, context) to (z, log-determinant); or the name of a method of the module,
-            called with x, and with the context if the layer takes one.
-        inverse: the same for the inverse.
+            called with x, and with the context if ``context_shape`` is given.
+        inverse: likewise for the inverse.
         event_shape: the shape of one data event, or D for vectors.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
 
