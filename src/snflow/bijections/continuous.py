@@ -49,8 +49,8 @@ def solve(
 ) -> State:
     """y(end) of dy/dt = f(t, y), y(begin) = y₀.
 
-    An adaptive solver bounds the error of each row of x, rather than the mean over the batch: a row is as accurate in a
-    large batch as on its own.
+    An adaptive solver bounds the error of each row of x, rather than the mean over the batch, so that the accuracy of a
+    row does not depend on the size of the batch.
 
     Args:
         derivative: f, from a scalar t and the state to its derivatives.

@@ -298,7 +298,7 @@ class SmoothLeakyReLU(Bijection):
         lowest = z - (1 - self.alpha) * math.log(2)
         lower, upper = (torch.where(bound < 0, bound / self.alpha, bound).detach() for bound in (lowest, z))
         root = invert_increasing(self._value_and_slope, z, lower, upper, start=upper, where=f"{self.label} inverse")
-        # one more Newton step carries the gradient; an infinity is its own root and gets none
+        # an additional Newton step provides the gradient; infinities are returned unchanged, without a gradient
         value, slope = self._value_and_slope(root)
         x = root - torch.where(root.isinf(), 0.0, (value - z) / slope)
         return x, -sum_event(self._value_and_slope(x)[1].log())

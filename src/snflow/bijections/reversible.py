@@ -123,7 +123,7 @@ class Reversible(Bijection):
         return self.chain.decode(z, context, inverse=inverse)
 
     def _run(self, steps: list[_Step], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        # a transform stores what it needs itself, and values of recomputed inputs could not be compared
+        # a transform manages its own storage, and recomputed inputs could not be compared with the original ones
         if not torch.is_grad_enabled() or not steps or under_transform():
             total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
             for step in steps:

@@ -1,4 +1,4 @@
-"""Self-normalization: layers that learn their own inverse, and the gradient rule that uses it."""
+"""Self-normalization: layers with learned inverses, and the gradient rule that uses these inverses."""
 
 import lazy_loader as _lazy
 

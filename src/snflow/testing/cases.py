@@ -390,7 +390,7 @@ CATALOGUE: dict[str, Case] = {
     "Sylvester (Householder)": _case(lambda: Sylvester(4, units=3), 4, scale=0.3),
     "Sylvester (orthogonal)": _case(lambda: Sylvester(4, units=2, basis="orthogonal"), 4, scale=0.3),
     "Sylvester (triangular, context)": _case(lambda: Sylvester(3, basis="triangular", context_shape=2), 3, scale=0.3),
-    # Continuous flows. Adaptive step sizes are not differentiable; tests/bijections/test_continuous.py checks gradients.
+    # Continuous flows. Adaptive steps are not differentiable; tests/bijections/test_continuous.py checks the gradients.
     "ContinuousFlow (adaptive, adjoint)": _case(
         lambda: ContinuousFlow(VelocityNet((2,), width=4), (2,), tolerance=1e-9),
         2,
