@@ -88,7 +88,7 @@ class TestSmoothLeakyReLU:
 
     @pytest.mark.parametrize("alpha", [0.0, 1.5, -1.0, math.nan])
     def test_wrong_slope(self, alpha):
-        with pytest.raises(ConfigError, match="SmoothLeakyReLU: expected 0 < alpha <= 1"):
+        with pytest.raises(ConfigError, match="SmoothLeakyReLU: expected 0 < alpha ≤ 1"):
             SmoothLeakyReLU(alpha)
 
 
@@ -214,7 +214,7 @@ class TestAffine:
 
     @pytest.mark.parametrize("scale", [0.0, math.inf, math.nan])
     def test_wrong_scale(self, scale):
-        with pytest.raises(ConfigError, match=r"expected a finite scale that is not zero, got .* in 1 of 2 places"):
+        with pytest.raises(ConfigError, match=r"expected a finite scale that is not zero, got .* in 1 of 2 elements"):
             Affine(0.0, torch.tensor([1.0, scale]))
 
     def test_wrong_shift_and_shapes(self):

@@ -244,7 +244,7 @@ class TestLayer:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"bins": 0}, "expected bins >= 1, got 0"),
+            ({"bins": 0}, "expected bins ≥ 1, got 0"),
             ({"tail_bound": -1.0}, "expected tail_bound > 0"),
             ({"tail_bound": math.nan}, "expected tail_bound > 0"),
             ({"bins": 10, "min_bin_width": 0.1}, "between 0 and 1/bins = 0.1"),

@@ -50,7 +50,7 @@ def test_the_first_training_batch_fits_a_layer_that_is_not_fitted():
 
 
 def test_gaussianization_refuses_what_cannot_be_fitted():
-    with pytest.raises(ConfigError, match="20 rows or more"):
+    with pytest.raises(ConfigError, match="at least 20 rows"):
         Gaussianization(2).fit(torch.randn(5, 2))
     with pytest.raises(ConfigError, match="bins ≥ 2"):
         Gaussianization(2, bins=1)

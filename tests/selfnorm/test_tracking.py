@@ -426,7 +426,7 @@ def test_rademacher_probes_are_signs_without_a_mean():
         (lambda: SelfNormalizingDense(3, tracking="newton"), "tracking to be a strategy, got 'newton'"),
         (lambda: SelfNormalizingDense(3, tracking=Newton), "tracking to be a strategy"),
         (lambda: Penalty(multiplier="geko"), "Penalty: expected multiplier .* did you mean 'geco'"),
-        (lambda: Penalty(weight=-1), "Penalty: expected weight ≥ 0 and finite, got -1; the paper uses 1"),
+        (lambda: Penalty(weight=-1), "Penalty: expected weight ≥ 0 and finite, got -1; use 1, as in the paper"),
         (lambda: Penalty(neumann_terms=-1), "Penalty: expected neumann_terms ≥ 0"),
         (lambda: Penalty(guard_every=0), "Penalty: expected guard_every ≥ 1"),
         (lambda: Penalty(guard_bound=0), "Penalty: expected guard_bound > 0"),

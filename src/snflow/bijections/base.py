@@ -242,7 +242,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
                 self.label,
                 expected=f"event shape ({wanted})",
                 got=f"{event_shape}",
-                fix="the first dimension is the batch, the others are the event",
+                fix="pass data of shape (batch, *event)",
             )
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:

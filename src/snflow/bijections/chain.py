@@ -47,7 +47,7 @@ class Chain(Bijection):
                     f"Chain, layer {position}",
                     expected="a Bijection",
                     got=type(layer).__name__,
-                    fix="a plain nn.Module has no log-determinant",
+                    fix="implement a Bijection: a plain nn.Module has no log-determinant",
                 )
         self.layers = nn.ModuleList(listed)
         contexts = {layer.context_shape for layer in listed} - {None}

@@ -104,7 +104,7 @@ def solve(
     except AssertionError as error:  # torchdiffeq reports failures by assertions
         raise ConvergenceError(
             where,
-            expected=f"a solution within {_MOST_STEPS} steps of finite size",
+            expected=f"a solution within {_MOST_STEPS} steps of nonzero size",
             got=str(error).splitlines()[0],
             fix="the velocity has become too steep: raise the tolerance, add kinetic_weight or jacobian_weight, "
             "or train with a smaller learning rate",
@@ -198,8 +198,8 @@ class ContinuousFlow(Bijection):
         check_choice("ContinuousFlow", "probe", probe, ProbeName)
         check_count("ContinuousFlow", "steps", steps)
         check_count("ContinuousFlow", "exact_dimensions", exact_dimensions)
-        check_weight("ContinuousFlow", "kinetic_weight", kinetic_weight, fix="0 turns the penalty off")
-        check_weight("ContinuousFlow", "jacobian_weight", jacobian_weight, fix="0 turns the penalty off")
+        check_weight("ContinuousFlow", "kinetic_weight", kinetic_weight, fix="use 0 to turn the penalty off")
+        check_weight("ContinuousFlow", "jacobian_weight", jacobian_weight, fix="use 0 to turn the penalty off")
         if not 0 < tolerance < 1:
             raise ConfigError("ContinuousFlow", expected="0 < tolerance < 1", got=str(tolerance), fix="use 1e-5")
         self.net = net

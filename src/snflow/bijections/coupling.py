@@ -184,7 +184,7 @@ class Coupling(Bijection):
                 "Coupling",
                 expected=f"a conditioner that returns shape {expected}",
                 got=f"{tuple(h.shape)}",
-                fix=f"it must return {count} parameters for each transformed element",
+                fix=f"return {count} parameters for each transformed element",
             )
         by_parameter: Tensor = h.unflatten(1, (count, c.shape[1]))
         return by_parameter.transpose(0, 1)

@@ -196,7 +196,7 @@ class Logit(Bijection):
     def __init__(self, alpha: float = 1e-6) -> None:
         super().__init__()
         if not 0 < alpha < 0.5:
-            raise ConfigError(self.label, expected="0 < alpha < 0.5", got=f"{alpha}", fix="the paper uses 1e-6")
+            raise ConfigError(self.label, expected="0 < alpha < 0.5", got=f"{alpha}", fix="use 1e-6, as in the paper")
         self.alpha = alpha
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -286,7 +286,7 @@ class SmoothLeakyReLU(Bijection):
     def __init__(self, alpha: float = 0.3) -> None:
         super().__init__()
         if not 0 < alpha <= 1:
-            raise ConfigError(self.label, expected="0 < alpha <= 1", got=f"{alpha}", fix="the paper uses 0.3")
+            raise ConfigError(self.label, expected="0 < alpha ≤ 1", got=f"{alpha}", fix="use 0.3, as in the paper")
         self.alpha = alpha
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -369,7 +369,7 @@ class CDF(Bijection):
                 "CDF",
                 expected="a univariate distribution with cdf and icdf, and its parameters",
                 got=f"{distribution.__name__}({', '.join(self.names)}): {str(error) or 'not implemented'}",
-                fix="torch.distributions.Normal, Laplace, Cauchy, Uniform, Exponential and Gumbel have both",
+                fix="use Normal, Laplace, Cauchy, Uniform, Exponential or Gumbel of torch.distributions",
             ) from error
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -105,7 +105,7 @@ class Gaussianization(Bijection):
             ConfigError: there are too few rows.
         """
         if len(x) < _LEAST_ROWS:
-            raise ConfigError("Gaussianization.fit", expected=f"{_LEAST_ROWS} rows or more", got=str(len(x)))
+            raise ConfigError("Gaussianization.fit", expected=f"at least {_LEAST_ROWS} rows", got=str(len(x)))
         rows = x.double()
         std = rows.std(0).clamp_min(1e-6)
         self.mean.copy_(rows.mean(0))
@@ -194,7 +194,7 @@ class GDN(Bijection):
                 "GDN",
                 expected="alpha ≥ 1 and 0 < epsilon ≤ 1/alpha",
                 got=f"{alpha} and {epsilon}",
-                fix="use alpha=2 and epsilon=0.45; the paper uses 0.5",
+                fix="use alpha=2 and epsilon=0.45 (0.5 in the paper)",
             )
         self.event_shape = (channels,) if vectors else (channels, None, None)
         self.alpha, self.epsilon = alpha, epsilon

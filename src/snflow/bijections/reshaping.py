@@ -56,7 +56,7 @@ class Flatten(Bijection):
                 self.label,
                 expected=f"latent shape ({size},)",
                 got=f"{latent_shape}",
-                fix=f"latents are vectors; the data have the event shape {self.event_shape}",
+                fix=f"pass latent vectors; the data have the event shape {self.event_shape}",
             )
         return self.event_shape
 
@@ -223,7 +223,7 @@ class Split(Bijection):
                 "Split",
                 expected=f"a prior that returns shape {wanted}",
                 got=f"{tuple(moments.shape)}",
-                fix="it must return h and μ, each with the shape of the channels that are factored out",
+                fix="return h and μ, each with the shape of the channels that are factored out",
             )
         h, mean = moments.tensor_split(2, 1)
         return 2 * torch.tanh(h / 2), mean

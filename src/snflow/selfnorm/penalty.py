@@ -85,7 +85,7 @@ class Penalty(Tracking):
         multiplier_damping: float = 0.0,
         multiplier_interval: int = 100,
     ) -> None:
-        check_weight("Penalty", "weight", weight, fix="the paper uses 1")
+        check_weight("Penalty", "weight", weight, fix="use 1, as in the paper")
         super().__init__(penalty_weight=weight, probes=probes)
         if samples is not None:
             check_count("Penalty", "samples", samples)
@@ -97,7 +97,7 @@ class Penalty(Tracking):
         self.guard, self.guard_every, self.guard_bound = guard, guard_every, guard_bound
         check_choice("Penalty", "multiplier", multiplier, MultiplierName)
         check_weight("Penalty", "multiplier_rate", multiplier_rate, fix="use 1e-3")
-        check_weight("Penalty", "multiplier_tolerance", multiplier_tolerance, fix="the paper uses 0")
+        check_weight("Penalty", "multiplier_tolerance", multiplier_tolerance, fix="use 0, as in the paper")
         check_weight("Penalty", "multiplier_damping", multiplier_damping, fix="use 0 for no damping")
         check_count("Penalty", "multiplier_interval", multiplier_interval)
         if not 0 <= multiplier_average < 1:

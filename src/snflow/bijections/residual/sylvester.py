@@ -105,7 +105,7 @@ class Sylvester(Bijection):
             check_count("Sylvester", option, count)
         if units > features:
             raise ConfigError(
-                "Sylvester", expected=f"at most {features} units", got=str(units), fix="use units=None for the largest"
+                "Sylvester", expected=f"at most {features} units", got=str(units), fix="use units=None for the maximum"
             )
         self.event_shape = (features,)
         self.features, self.units, self.basis = features, units, basis

@@ -182,14 +182,14 @@ class RationalQuadraticTransformer(Transformer):
                 "RationalQuadraticTransformer",
                 expected=f"min_bin_width and min_bin_height between 0 and 1/bins = {1 / bins:.3g}",
                 got=f"{min_bin_width} and {min_bin_height}",
-                fix="they are fractions of the box",
+                fix="give them as fractions of the box",
             )
         if not 0 < min_derivative < 1:
             raise ConfigError(
                 "RationalQuadraticTransformer",
                 expected="0 < min_derivative < 1",
                 got=str(min_derivative),
-                fix="the paper uses 1e-3",
+                fix="use 1e-3, as in the paper",
             )
         self.bins, self.tail_bound = bins, tail_bound
         self.min_bin_width, self.min_bin_height, self.min_derivative = min_bin_width, min_bin_height, min_derivative
@@ -294,7 +294,7 @@ def _check_bins(where: str, bins: int, tail_bound: float) -> None:
 
 def _check_box(where: str, bins: int, tail_bound: float) -> None:
     if bins < 1:
-        raise ConfigError(where, expected="bins >= 1", got=str(bins), fix="use 8")
+        raise ConfigError(where, expected="bins ≥ 1", got=str(bins), fix="use 8")
     if not 0 < tail_bound < float("inf"):
         raise ConfigError(where, expected="tail_bound > 0", got=str(tail_bound), fix="use 5 for standardized data")
 
