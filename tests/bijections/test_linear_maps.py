@@ -102,7 +102,7 @@ def test_log_det_follows_the_image_size(build, training):
 def test_exact_log_det_is_computed_once_a_weight(layer_and_data, monkeypatch):
     layer, x = layer_and_data
     layer(x)
-    monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorised again"))
+    monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorized again"))
     layer(x)
     layer.inverse(x)
 
@@ -204,7 +204,7 @@ def test_inverse_error_stays_within_the_condition_number(condition):
 def test_a_weight_that_is_nearly_singular_warns():
     layer = Dense(3).eval()
     set_by_copy(layer, torch.diag(torch.tensor([1.0, 1.0, 1e-15])))
-    with pytest.warns(NumericalWarning, match=r"Dense: a weight with a condition number of about 1e\+15"):
+    with pytest.warns(NumericalWarning, match=r"Dense: the condition number of the weight is about 1e\+15"):
         layer(torch.randn(2, 3))
 
 
@@ -233,11 +233,11 @@ def test_learned_inverse_reports_the_log_det_of_the_map_that_it_applies(build):
     torch.testing.assert_close(x, operator.product(layer.inverse_weight, z - layer._bias_like(z)))
 
 
-def test_refined_needs_no_factorisation_to_sample(monkeypatch):
+def test_refined_needs_no_factorization_to_sample(monkeypatch):
     layer = SelfNormalizingDense(50).eval()
     x = torch.randn(3, 50)
     z = layer.operator.product(layer.weight, x)
-    monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorised"))
+    monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorized"))
     with torch.no_grad():
         torch.testing.assert_close(layer.decode(z, inverse="refined"), x, rtol=0, atol=1e-11)
 
@@ -307,7 +307,7 @@ def test_the_inversion_method_reaches_every_layer_that_has_a_choice():
         chain.decode(z, inverse="learnt")
 
 
-def test_copies_do_not_carry_factorisations():
+def test_copies_do_not_carry_factorizations():
     layer = Dense(6).eval()
     layer(torch.randn(1, 6))
     assert layer._factors

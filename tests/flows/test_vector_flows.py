@@ -262,7 +262,7 @@ def test_a_coupling_keeps_the_masked_elements():
 def test_a_mask_or_network_that_cannot_work_is_refused():
     with pytest.raises(ConfigError, match="keeps some elements but not all"):
         Coupling(torch.ones(3, dtype=torch.bool), AffineTransformer(), nets.MLP(3, 2))
-    with pytest.raises(ConfigError, match="of type bool"):
+    with pytest.raises(ConfigError, match="a boolean mask"):
         Coupling(torch.ones(3), AffineTransformer(), nets.MLP(3, 2))
     layer = Coupling(alternating(4), RationalQuadraticTransformer(4), nets.MLP(2, 5))
     with pytest.raises(ShapeError, match=r"returns shape \(3, 22\), got \(3, 5\)"):

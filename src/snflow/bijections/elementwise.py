@@ -23,8 +23,8 @@ from snflow.numerics.transforms import under_transform
 class Affine(Bijection):
     """z = (x − shift) / scale, with log|det| = −Σ log|scale|: a fixed normalization, stored with the weights.
 
-    A number applies to every element of events of any shape. A tensor fixes the event shape, in which a dimension of
-    size one stands for any size: ``(3, 1, 1)`` is one number per channel.
+    A number applies to every element of events of any shape. A tensor determines the event shape, where a dimension of
+    size one matches any size: ``(3, 1, 1)`` means one number per channel.
 
     Args:
         shift: the point that is mapped to zero, a number or a tensor with shape ``event``, in the units of x.
@@ -266,8 +266,9 @@ class LeakyReLU(Bijection):
 class SmoothLeakyReLU(Bijection):
     """z = αx + (1 − α) softplus(x), with log|det| = Σ log(α + (1 − α) sigmoid(x)) (Gresele et al. 2020, §5).
 
-    Accepts events of any shape; z has the shape of x. The slope rises from α to one. The inverse is Newton's method
-    from the right, which converges monotonically because the map is convex; its gradient is 1/f'(x).
+    Accepts events of any shape; z has the shape of x. The slope increases from α to one. The inverse uses Newton's
+    method, started to the right of the root: it converges monotonically because the map is convex. Its gradient is
+    1/f'(x).
 
     Args:
         alpha: α, the slope at −∞, in (0, 1].
