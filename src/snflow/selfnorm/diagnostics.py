@@ -101,7 +101,7 @@ def _layers(module: nn.Module) -> Iterator[tuple[str, SelfNormalizingMap, tuple[
 def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> dict[str, float]:
     """∠(∂L/∂w, ∂L*/∂w) in degrees for each self-normalizing layer, with L as in ``train()`` and L* as in ``eval()``.
 
-    L is the mean negative log-likelihood. The training gradient includes all terms of the gradient rule, including the
+    L is the mean negative log-likelihood. The training gradient contains all terms of the gradient rule, including the
     penalty and random probes. Both gradients use the same dequantization noise. The flow, the random number generators
     and the stored gradients are not changed.
 

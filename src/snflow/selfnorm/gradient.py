@@ -68,7 +68,7 @@ def self_normalized(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """s = A(w) x and a log-determinant whose gradient is self-normalized.
 
-    With c_b = ∂L/∂log_det_b, δ = ∂L/∂s, δx = A(w)ᵀ δ, e = A(r) s − x and the paper's shares of one half::
+    With c_b = ∂L/∂log_det_b, δ = ∂L/∂s, δx = A(w)ᵀ δ, e = A(r) s − x and the default factors of one half::
 
         ∂L/∂w = ½ ∂⟨δ, A(w) x⟩/∂w  + ½ (Σ c_b) ∂tr(A(w) A(r))/∂w + ∂/∂w [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]
         ∂L/∂r = −½ ∂⟨δx, A(r) s⟩/∂r − ½ (Σ c_b) ∂tr(A(w) A(r))/∂r + ∂/∂r [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]

@@ -284,8 +284,8 @@ class SelfNormalizingDense(SelfNormalizingMap):
 class SelfNormalizingConv2d(SelfNormalizingMap):
     """z = w ⋆ x + b, log|det T(w)|, trained with a learned inverse kernel r in place of T(w)⁻¹: no determinant.
 
-    The gradient of log|det T(w)| is flip(r) ⊙ m, where the multiplicity m counts the pixels at which each tap of the
-    zero-padded kernel meets the image; for a 1×1 kernel m = H·W. A training step costs six convolutions.
+    The gradient of log|det T(w)| is flip(r) ⊙ m, where the multiplicity m of a tap is the number of output pixels for
+    which it lies within the image; for a 1×1 kernel m = H·W. A training step costs six convolutions.
 
     Args:
         channels: C, the number of input and output channels.

@@ -98,7 +98,7 @@ class Tracking(nn.Module, metaclass=CheckedConstructor):
     Attributes:
         trains_inverse: whether r is a trainable parameter; otherwise it is a buffer.
         probes: number of random vectors used to estimate the residual.
-        penalty_weight: λ ≥ 0 of the penalty ‖g(f(x)) − x‖², a scalar.
+        penalty_weight: the weight λ ≥ 0 of the penalty ‖g(f(x)) − x‖², a scalar.
         updates: number of times :meth:`update` has replaced r, a scalar.
         floor: the residual after the last least-squares fit; zero if r can represent the exact inverse.
     """

@@ -37,7 +37,7 @@ def _jacobian(direction: Direction, at: Tensor, context: Tensor | None) -> Tenso
 
 
 def check_round_trip(case: Case) -> None:
-    """f⁻¹(f(x)) = x and f(f⁻¹(z)) = z, and the two log-determinants are opposite."""
+    """f⁻¹(f(x)) = x and f(f⁻¹(z)) = z, and the two log-determinants add up to zero."""
     layer, x, context = case.layer(), case.data(), case.context()
     z, log_det = layer(x, context)
     back, log_det_back = layer.inverse(z, context)

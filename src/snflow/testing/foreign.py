@@ -16,7 +16,7 @@ ForeignDirection = Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Te
 
 @final
 class ForeignLayer(Bijection):
-    """z, log|det ∂z/∂x| = forward(module, x, context): any module as a bijection, to be checked or used in a chain.
+    """z, log|det ∂z/∂x| = forward(module, x, context): any module as a bijection, for use in checks or in a chain.
 
     Args:
         module: the layer.
