@@ -12,7 +12,7 @@ from snflow.bijections.reshaping import Flatten
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.dequantization import UniformDequantization
 from snflow.distributions.flow import Flow
-from snflow.distributions.torch_distribution import as_transform
+from snflow.distributions.torch_distribution import FlowDistribution, as_transform
 from snflow.errors import ConfigError, ContextError, ShapeError
 
 
@@ -80,7 +80,8 @@ def test_expand():
 
 def test_integers_are_the_support_of_a_dequantized_flow():
     flow = Flow(Affine(8.0, 4.0), StandardNormal((2,)), UniformDequantization(17))
-    distribution = flow.distribution()
+    # torch.compile, in any test before, turns torch's default validation off
+    distribution = FlowDistribution(flow, validate_args=True)
     x = distribution.sample((9,))
     assert distribution.log_prob(x).shape == (9,)
     assert not distribution.has_rsample

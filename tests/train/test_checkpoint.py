@@ -77,7 +77,7 @@ def test_an_unknown_format_is_refused_with_the_version_that_wrote_it(tmp_path, m
     monkeypatch.setattr(format_module, "FORMAT_VERSION", 99)
     write_checkpoint(tmp_path / "step-00000001", make())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"expected checkpoint format 3, got 99; use the snflow"):
+    with pytest.raises(CheckpointError, match=r"expected checkpoint format 3, got 99; use the version of snflow"):
         read_checkpoint(tmp_path / "step-00000001")
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_newest_good_one_offered(tmp_pat
         store.save(make(step))
     (store.path(2) / "state.pt").write_bytes(b"")
     with pytest.raises(
-        CheckpointError, match=r"got 0 bytes instead of \d+; it is damaged, the newest good .* --checkpoint 1$"
+        CheckpointError, match=r"got 0 bytes instead of \d+; it is damaged; use the newest good .* --checkpoint 1$"
     ):
         store.read("last", pytest.fail)
     assert store.read("1", pytest.fail).step == 1

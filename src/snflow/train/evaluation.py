@@ -26,9 +26,8 @@ def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
         The mean NLL in nats.
 
     Example:
-        >>> from snflow.bijections import Chain
-        >>> from snflow.distributions import StandardNormal
-        >>> flow = Flow(Chain([]), StandardNormal((2,)))
+        >>> import snflow
+        >>> flow = snflow.Flow(snflow.Chain([]), snflow.StandardNormal(2))
         >>> round(exact_nll(flow, torch.zeros(3, 2), 2, 0), 4)
         1.8379
     """
