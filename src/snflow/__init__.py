@@ -1,4 +1,4 @@
-"""Normalizing flows in PyTorch, trained without determinants: each layer learns its own inverse.
+"""Normalizing flows in PyTorch, trained without an expensive determinant: each layer learns its own inverse.
 
 Public names are listed once, in ``__init__.pyi``, and loaded on first use: ``import snflow`` alone loads neither
 torch, matplotlib nor Lightning.

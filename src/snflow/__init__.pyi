@@ -125,7 +125,6 @@ from .bijections.transformers.affine import (
 from .bijections.transformers.affine import (
     TanhTransformer as TanhTransformer,
 )
-from .bijections.transformers.base import Transformer as Transformer
 from .bijections.transformers.monotone import (
     IntegralTransformer as IntegralTransformer,
 )
@@ -153,6 +152,7 @@ from .bijections.transformers.spline import (
 from .bijections.transformers.spline import (
     RationalQuadraticTransformer as RationalQuadraticTransformer,
 )
+from .bijections.transformers.transformer import Transformer as Transformer
 from .distributions.base import (
     BaseDensity as BaseDensity,
 )

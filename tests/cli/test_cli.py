@@ -79,7 +79,7 @@ def test_another_dataset_brings_its_own_options(tmp_path, capsys):
             ["fit", "digits_conv", "--compare", "relative"],
             "flow.log_det_rule: expected one of 'self_norm",
         ),
-        (["fit", "digits_conv", "--compare", "self_normalized"], "expected another rule than the recipe's"),
+        (["fit", "digits_conv", "--compare", "self_normalized"], "expected a rule that differs from the recipe's"),
         (["fit", "digits_conv", "--resume", "runs/a"], "expected a recipe or --resume RUN, got both"),
         (["fit", "--resume", "nowhere"], "nowhere: expected the folder of a run"),
         (["evaluate", "nowhere"], "nowhere: expected the folder of a run"),
@@ -106,7 +106,7 @@ def test_fit_evaluate_sample(tmp_path, capsys):
     assert main(["evaluate", str(run), "--split", "validation"]) == 0
     assert "exact validation NLL of the best checkpoint" in capsys.readouterr().out
     assert "another config" in fails(capsys, 2, "fit", "digits_conv", "--out", str(run))
-    assert "--optimizer.eps: expected the value that the run began with" in fails(
+    assert "--optimizer.eps: expected the value with which the run began" in fails(
         capsys, 2, "fit", "--resume", str(run), "--optimizer.eps", "1e-3"
     )
     assert main(["fit", "--resume", str(run), "--epochs", "2"]) == 0
@@ -218,7 +218,7 @@ def test_every_recipe_runs_one_epoch(name, tmp_path, capsys):
         np.savetxt(tmp_path / "table.csv", np.random.default_rng(0).normal(size=(100, 3)), delimiter=",")
         words += ["--data.path", str(tmp_path / "table.csv"), "--batch_size", "30"]
     else:
-        words += ["--data.train", "60", "--batch_size", "30"]
+        words += ["--data.train", "60", "--data.validation", "20", "--data.test", "20", "--batch_size", "30"]
     if "glow" in name or name == "mnist_residual":
         words += ["--flow.width", "4"]
     assert main(words) == 0

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.bijections.transformers.base import Transformer
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import check_choice, check_context_shape, check_context_vector, check_count
 from snflow.nets.masked import MaskedMLP
 from snflow.nets.mlp import Activation

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.affine import AffineTransformer
-from snflow.bijections.transformers.base import Transformer
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, ShapeError, check_context_shape
 from snflow.nets.convnet import ConvNet
 from snflow.numerics.probes import sum_event

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.spline import RationalQuadraticTransformer
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, DataError, check_event_shape
 from snflow.numerics.probes import sum_event
 from snflow.numerics.root_finding import invert_increasing

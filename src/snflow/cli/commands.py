@@ -1,4 +1,4 @@
-"""The commands: ``fit``, ``evaluate``, ``sample`` and ``recipes``. Their options are their signatures."""
+"""The commands ``fit``, ``evaluate``, ``sample`` and ``recipes``, whose options are their signatures."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _MAY_CHANGE_ON_RESUME = ("device.", "training.epochs", "training.patience", "tra
 
 
 def run(name: str, argv: Sequence[str]) -> int:
-    """Run a command with its words; returns the exit code."""
+    """Run a command with these arguments, and return the exit code."""
     if name == "fit":
         return _fit(argv)
     if name == "recipes" and not argv:
-        _list_recipes()  # without the parser, which takes longer to import than the list takes to print
+        _list_recipes()  # without the parser, whose import takes longer than printing the list
         return 0
     functions: dict[str, Callable[..., None]] = {"evaluate": evaluate, "sample": sample, "recipes": show_recipe}
     function = functions[name]
@@ -69,9 +69,9 @@ def evaluate(
 
     Args:
         run: Folder of the run.
-        split: Part of the data.
+        split: Split of the data.
         checkpoint: "best" by validation, "last", or the step of a checkpoint.
-        batch_size: Rows evaluated at a time; null takes the recipe's eval_batch_size.
+        batch_size: Number of rows evaluated at a time; null for the recipe's eval_batch_size.
         device: Torch device, such as cpu or cuda.
     """
     import math
@@ -106,8 +106,8 @@ def sample(
         run: Folder of the run.
         n: Number of samples.
         inverse: Inversion method of self-normalizing layers: one pass of the learned inverse, a factorization, or an
-            iterative solve.
-        out: File to write, .png for a picture or .npy for an array of shape (n, *event).
+            iterative solver.
+        out: File to write: .png for a picture, .npy for an array of shape (n, *event).
         temperature: Factor on the scale of the latents.
         seed: Seed of the latents.
         checkpoint: "best" by validation, "last", or the step of a checkpoint.
@@ -141,7 +141,7 @@ def sample(
 
 
 def show_recipe(recipe: str) -> None:
-    """Print a recipe, `snflow recipes digits_conv > mine.yaml`; without a name, list those of the library.
+    """Print a recipe, as in `snflow recipes digits_conv > mine.yaml`; without a name, list the library's recipes.
 
     Args:
         recipe: Name of a recipe, or path of a YAML file to check.
@@ -164,13 +164,13 @@ def _fit(argv: Sequence[str]) -> int:
     given = dict(_options(words))
     resumed, reference = given.get("--resume"), _first_positional(words)
     if resumed is not None and reference is not None:
-        raise ConfigError("snflow fit", expected="a recipe or --resume RUN", got="both", fix="leave one of them out")
+        raise ConfigError("snflow fit", expected="a recipe or --resume RUN", got="both", fix="omit one of them")
     base = RunFolder(Path(resumed)).recipe() if resumed else load_recipe(reference) if reference else None
     content = {} if base is None else base.to_dict()
     for section in ("data", "flow"):
         name = given.get(f"--{section}.name")
         if base is not None and name not in (None, content[section]["name"]):
-            content[section] = {"name": name}  # another dataset or flow has other options
+            content[section] = {"name": name}  # a different dataset or flow has different options
     parsed = _parsed(_fit_parser(content), words)
     if base is None:
         raise ConfigError("snflow fit", expected="a recipe", got="none", fix="`snflow recipes` lists them")
@@ -181,7 +181,7 @@ def _fit(argv: Sequence[str]) -> int:
     if resumed is not None:
         for option, value in (("--out", out), ("--compare", compare)):
             if value is not None:
-                raise ConfigError(option, expected="no such option together with --resume", got=repr(value))
+                raise ConfigError(option, expected="no such option with --resume", got=repr(value))
         _check_resumed(base, recipe)
         return _train([("", recipe, Path(resumed))], argv, resume=True)
     folder = Path(out or f"runs/{find_recipe(str(reference)).stem}")
@@ -191,29 +191,29 @@ def _fit(argv: Sequence[str]) -> int:
     if rule is None:
         raise ConfigError("--compare", expected="a flow with a log_det_rule", got=f"the flow {recipe.flow['name']!r}")
     if rule == compare:
-        raise ConfigError("--compare", expected="another rule than the recipe's", got=repr(rule))
+        raise ConfigError("--compare", expected="a rule that differs from the recipe's", got=repr(rule))
     other = recipe.replace({"flow.log_det_rule": compare})
     return _train([(rule, recipe, folder / rule), (compare, other, folder / compare)], argv)
 
 
 def _fit_parser(content: Mapping[str, Any]) -> ArgumentParser:
-    """The options of a recipe with its values as defaults; of an empty one, those that all recipes have."""
+    """The options of a recipe, with its values as defaults; without a recipe, those that all recipes share."""
     parser = parser_of(*names_of(content)) if content else new_parser()
     parser.prog = "snflow fit"
     parser.usage = "snflow fit RECIPE [--key value …]"
     parser.description = content.get("description") or "Train the flow of a recipe into a run folder."
     short = ", ".join(f"{name} for {full}" for name, full in SHORT.items())
-    more = "" if content else "`snflow fit RECIPE --help` lists the options of that recipe's data and flow too. "
+    more = "" if content else "`snflow fit RECIPE --help` also lists the options of that recipe's data and flow. "
     parser.epilog = f"{more}Short forms: {short}."
     parser.add_argument(
         "recipe", type=str, nargs="?", help="Name of a recipe (`snflow recipes`), or path of a YAML file."
     )
-    parser.add_argument("--out", type=str | None, help="Run folder; null is runs/RECIPE.")
+    parser.add_argument("--out", type=str | None, help="Run folder; null for runs/RECIPE.")
     parser.add_argument("--resume", type=str | None, help="Run folder to continue, instead of a recipe.")
     parser.add_argument(
         "--compare",
         type=str | None,
-        help="Train a second time with this flow.log_det_rule, into subfolders of the run folder, and compare.",
+        help="Train again with this flow.log_det_rule, in a subfolder of the run folder, and compare.",
     )
     if content:
         sections = {name: options for name, options in content.items() if isinstance(options, Mapping)}
@@ -227,7 +227,7 @@ def _fit_parser(content: Mapping[str, Any]) -> ArgumentParser:
 
 
 def _check_resumed(before: Recipe, after: Recipe) -> None:
-    """Refuse a change that a run cannot take in the middle."""
+    """Reject changes that are not possible when a run is resumed."""
     old, new = before.to_dict(), after.to_dict()
     for section, options in new.items():
         for option, value in options.items() if isinstance(options, dict) else ():
@@ -235,14 +235,14 @@ def _check_resumed(before: Recipe, after: Recipe) -> None:
             if old[section].get(option) != value and not name.startswith(_MAY_CHANGE_ON_RESUME):
                 raise ConfigError(
                     f"--{name}",
-                    expected="the value that the run began with",
-                    got="another one",
-                    fix="only epochs, patience, checkpoints, threads and device may change; or start another --out",
+                    expected="the value with which the run began",
+                    got="a different one",
+                    fix="only epochs, patience, checkpoints, threads and device may change; or start a new --out",
                 )
 
 
 def _train(runs: list[tuple[str, Recipe, Path]], argv: Sequence[str], *, resume: bool = False) -> int:
-    """Train one after the other and print the results."""
+    """Train one recipe after the other, and print the results."""
     from rich.console import Console
 
     from snflow.train.fit import fit
@@ -254,7 +254,7 @@ def _train(runs: list[tuple[str, Recipe, Path]], argv: Sequence[str], *, resume:
     for name, recipe, out in runs:
         result = fit(recipe, out, resume=resume, command=command, console=console)
         if result.signal is not None:
-            text = f"stopped by a signal; a checkpoint is written: snflow fit --resume {out}"
+            text = f"stopped by a signal after writing a checkpoint; continue with: snflow fit --resume {out}"
             console.print(text, highlight=False, markup=False, soft_wrap=True)
             return 128 + result.signal
         if result.summary is not None:
@@ -265,7 +265,7 @@ def _train(runs: list[tuple[str, Recipe, Path]], argv: Sequence[str], *, resume:
 
 
 def _expanded(argv: Sequence[str]) -> list[str]:
-    """The words with short forms written out."""
+    """The arguments, with short forms written out."""
     words = []
     for word in argv:
         name, equals, value = word.partition("=")
@@ -274,10 +274,10 @@ def _expanded(argv: Sequence[str]) -> list[str]:
 
 
 def _options(words: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """Each option with its value; every option takes exactly one.
+    """Each option with its value; every option takes exactly one value.
 
     Raises:
-        ConfigError: an option comes twice.
+        ConfigError: an option is given twice.
     """
     seen = set()
     for position, word in enumerate(words):
@@ -303,7 +303,7 @@ def _first_positional(words: Sequence[str]) -> str | None:
 
 
 def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    """Parse the words of a command, with errors in this library's words."""
+    """Parse the arguments of a command, and raise this library's errors."""
     from jsonargparse import ArgumentError
 
     dict(_options(words))

@@ -1,4 +1,4 @@
-"""The command line, ``snflow COMMAND``. Torch is imported only when there is work for it."""
+"""The command line, ``snflow COMMAND``. Torch is imported only if it is needed."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the words after ``snflow``; those of the process when ``None``.
+        argv: the arguments after ``snflow``; those of the process if ``None``.
 
     Returns:
-        The exit code: 0 done, 2 wrong usage, 3 training diverged, 4 a bad checkpoint, 130 and 143 a signal.
+        The exit code: 0 for success, 2 for wrong usage or data, 3 for divergence, 4 for a damaged checkpoint, 130 and
+        143 for a signal.
 
     Example:
         >>> main(["fitt"])
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # `snflow recipes | head`: the reader has closed the pipe.
+        # As in `snflow recipes | head`, the reader has closed the pipe.
         sys.stderr.close()
         return 0
     except OSError as error:
@@ -83,9 +84,9 @@ def _help() -> str:
         [
             "usage: snflow COMMAND [--help] …",
             "",
-            "Normalizing flows, trained without determinants: each layer learns its own inverse.",
+            "Normalizing flows, trained without an expensive determinant: each layer learns its own inverse.",
             "",
-            "commands (each has its own --help):",
+            "commands (use --help after each for its options):",
             *lines,
             "",
             "start with: snflow fit digits_conv",
@@ -94,7 +95,7 @@ def _help() -> str:
 
 
 def command() -> int:
-    """Run the words of this process: the console script ``snflow``."""
+    """Run the arguments of this process; the console script ``snflow``."""
     keep_freed_memory()
     return main()
 
@@ -103,10 +104,10 @@ def keep_freed_memory() -> bool:
     """Make GNU's C library keep freed memory for reuse by the next training step.
 
     Each training step allocates and frees the same activations and gradients. By default the C library returns large
-    blocks to the system, which must then map and clear every page again: up to a third of the time of a step of a
-    large flow. With this setting the process keeps its peak size until it ends; results do not change. Only the
-    command line calls it, since a library should not change the allocator of its host process. Settings in the
-    environment (``MALLOC_TRIM_THRESHOLD_`` and others, ``GLIBC_TUNABLES``) take precedence.
+    blocks to the system, which must then map and clear every page again; this takes up to a third of the time of a
+    training step of a large flow. With this setting the process keeps its peak size until it ends; results do not
+    change. Only the command line calls it, because a library should not change the allocator of its host process.
+    Settings in the environment (``MALLOC_TRIM_THRESHOLD_`` and others, ``GLIBC_TUNABLES``) take precedence.
 
     Returns:
         Whether all settings were applied: False with another C library or when the environment sets one of them.

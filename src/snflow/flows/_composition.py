@@ -24,7 +24,7 @@ from snflow.bijections.factored_linear import LULinear
 from snflow.bijections.linear import Permutation
 from snflow.bijections.normalization import ActNorm
 from snflow.bijections.reshaping import Flatten, Squeeze
-from snflow.bijections.transformers.base import Transformer
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.distributions.base import BaseDensity, StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import (

@@ -10,8 +10,8 @@ from snflow.bijections.convolution.conv2d import PLUConv2d
 from snflow.bijections.coupling import Coupling, checkerboard, halves
 from snflow.bijections.normalization import ActNorm
 from snflow.bijections.reshaping import Flatten, Squeeze
-from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.monotone import LogisticMixtureTransformer
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import ShapeError, check_count

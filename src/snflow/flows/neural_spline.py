@@ -9,7 +9,6 @@ from snflow.bijections.autoregressive import Autoregressive
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.coupling import Coupling, alternating
 from snflow.bijections.elementwise import Elementwise
-from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.spline import (
     CircularSplineTransformer,
     CubicSplineTransformer,
@@ -17,6 +16,7 @@ from snflow.bijections.transformers.spline import (
     QuadraticSplineTransformer,
     RationalQuadraticTransformer,
 )
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.distributions.base import Uniform
 from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, check_choice, check_count, check_event_shape

@@ -58,7 +58,6 @@ from snflow.bijections.transformers.affine import (
     GatedTransformer,
     TanhTransformer,
 )
-from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.monotone import (
     IntegralTransformer,
     LogisticMixtureTransformer,
@@ -72,6 +71,7 @@ from snflow.bijections.transformers.spline import (
     QuadraticSplineTransformer,
     RationalQuadraticTransformer,
 )
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.nets.convnet import ConvNet
 from snflow.nets.lipschitz import LipschitzDenseNet, LipschitzNet
 from snflow.nets.mlp import MLP, ResidualMLP

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snflow.bijections.transformers.base import Transformer
 from snflow.bijections.transformers.monotone import bounded
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, check_count
 from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.root_finding import implicit_inverse

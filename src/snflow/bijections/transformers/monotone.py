@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snflow.bijections.transformers.base import Transformer
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, check_count
 from snflow.numerics.monotone import SOFTPLUS_ONE, integral, legendre, sigmoidal, sum_of_squares
 from snflow.numerics.root_finding import implicit_inverse

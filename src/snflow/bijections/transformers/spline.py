@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from snflow.bijections.transformers.base import Transformer
+from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError
 from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.splines import (
