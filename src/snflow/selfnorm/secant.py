@@ -21,17 +21,7 @@ class Secant(DirectTracking):
     it is not below 0.7, R is set to the exact inverse. The inverse of a k×k convolution is not a convolution: in this
     case r is refitted by least squares in every step.
 
-    Args:
-        tolerance: residual ‖I − RW‖_F/√D up to which R is not updated.
-        probes: number of random vectors used to estimate the residual, and number of vectors in N if the residual
-            equals the tolerance.
-        pull: weight of the penalty in the gradient of w; it keeps f among the maps that a learned inverse can invert.
-        neumann_terms: number of terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the gradient of the log-determinant.
-            ``None`` is 1 for a k×k convolution with k > 1, and 0 otherwise.
-        neumann_probes: number of random vectors used to estimate these terms.
-
-    Raises:
-        ConfigError: an option is out of range.
+    The options are those of :class:`~snflow.selfnorm.tracking.DirectTracking`.
 
     References:
         Broyden (1965), A class of methods for solving nonlinear simultaneous equations: the least-change update, here
@@ -46,19 +36,6 @@ class Secant(DirectTracking):
         >>> bool((layer.inverse_matrix @ layer.weight - torch.eye(3)).norm() < 0.1)
         True
     """
-
-    def __init__(
-        self,
-        *,
-        tolerance: float = 0.1,
-        probes: int = 8,
-        pull: float = 0.0,
-        neumann_terms: int | None = None,
-        neumann_probes: int = 8,
-    ) -> None:
-        super().__init__(
-            tolerance=tolerance, probes=probes, pull=pull, neumann_terms=neumann_terms, neumann_probes=neumann_probes
-        )
 
     def update(self, pair: WeightPair) -> Tensor | None:
         """Return r after a secant step, the exact inverse, or a least-squares fit."""

@@ -182,13 +182,31 @@ class Tracking(nn.Module, metaclass=CheckedConstructor):
 class DirectTracking(Tracking):
     """R is a buffer, updated by a numerical method when w has changed; w receives the full likelihood gradient.
 
-    Abstract base class of :class:`~snflow.Newton` and :class:`~snflow.Secant`, which document the arguments.
+    Abstract base class of :class:`~snflow.Newton` and :class:`~snflow.Secant`.
+
+    Args:
+        tolerance: residual ‖I − RW‖_F/√D up to which R is not updated.
+        probes: number of random vectors used to estimate the residual; of :class:`~snflow.Secant` also the
+            number of vectors in N if the residual equals the tolerance.
+        pull: weight of the penalty in the gradient of w; it keeps f among the maps that a learned inverse can invert.
+        neumann_terms: number of terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the gradient of the log-determinant.
+            ``None`` is 1 for a k×k convolution with k > 1, and 0 otherwise.
+        neumann_probes: number of random vectors used to estimate these terms.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     trains_inverse = False
 
     def __init__(
-        self, *, tolerance: float, probes: int, pull: float, neumann_terms: int | None, neumann_probes: int
+        self,
+        *,
+        tolerance: float = 0.1,
+        probes: int = 8,
+        pull: float = 0.0,
+        neumann_terms: int | None = None,
+        neumann_probes: int = 8,
     ) -> None:
         name = type(self).__name__
         check_weight(name, "pull", pull, fix="use 0 for no penalty")
