@@ -41,7 +41,7 @@ class Task:
     drop: tuple[int, ...] = ()
 
     def load(self, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Load the three splits of this seed, standardised by the mean and standard deviation of the training split."""
+        """Load the three splits of this seed, standardized by the mean and standard deviation of the training split."""
         if self.toy is not None:
             data = toy(self.toy, seed=seed)  # type: ignore[arg-type]
         else:
@@ -179,7 +179,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 {LAYERS} layers, networks of two hidden layers of {WIDTH}, splines of 8 pieces on [−5, 5]; Adam at a peak of {PEAK_RATE}
 with cosine decay, batches of {BATCH}, gradient norm clipped at {CLIP:g}; the same batches for all. Test NLL in nats of
-the standardised data, at the best epoch by validation, mean ± standard deviation over seeds, which also choose the
+the standardized data, at the best epoch by validation, mean ± standard deviation over seeds, which also choose the
 splits; then the median seconds per epoch on one thread, the libraries taking turns by epochs. `benchmarks/peers.py`
 lists what could not be made equal. These are **short** runs: they compare libraries, not flows.
 

@@ -40,7 +40,7 @@ flow = Reversible(chain) if kind == "reversible" else chain
 def step(count):
     z, log_det = flow(torch.randn(count, features))
     (0.5 * z.square().sum(1) - log_det).mean().backward()
-step(100)  # initialises the act-norms; two rows would give them arbitrary scales
+step(100)  # initializes the act-norms; two rows would give them arbitrary scales
 before = peak()
 step(rows)
 print(peak() - before)

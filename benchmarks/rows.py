@@ -176,7 +176,7 @@ def _with_restore(timed: Timed) -> Callable[[], object]:
 
 
 def sampling(recipe_row: str) -> dict[str, Callable[[], object]]:
-    """One sample from latents to pixels by each inverse; the exact one is factorised once, in the warm-up."""
+    """One sample from latents to pixels by each inverse; the exact one is factorized once, in the warm-up."""
     row = next(row for row in TARGETS["table3"].rows if row.name == recipe_row)
     flow, _ = build(recipe_of(row, {}), (1, 28, 28), 256, _device())
     flow.eval()
@@ -221,7 +221,7 @@ def conv_log_det(channels: int, side: int, dtype: torch.dtype) -> dict[str, Call
 
 
 def conv_inverse(channels: int, side: int) -> dict[str, Callable[[], object]]:
-    """Invert a 3×3 convolution with new weights on 100 images: factorisation and solve."""
+    """Invert a 3×3 convolution with new weights on 100 images: factorization and solve."""
     operator, event = ConvOperator(3), (channels, side, side)
     kernel = _kernel(channels, 3).double()
     rows = torch.randn(BATCH, channels * side * side, dtype=torch.float64)
@@ -405,7 +405,7 @@ ROWS = (
     ),
     Row(
         "conv_inverse",
-        "exact inverse of a zero-padded 3×3 convolution, 3×32×32, 100 images, float64, factorisation included",
+        "exact inverse of a zero-padded 3×3 convolution, 3×32×32, 100 images, float64, factorization included",
         lambda: conv_inverse(3, 32),
         (Demand(("dense solve",), "by rows", 10.0),),
     ),

@@ -66,7 +66,7 @@ def run_command(words: list[str], folder: Path) -> None:
 
 def machine(busy: bool) -> dict[str, Any]:
     """The machine and the commit."""
-    load = "with other jobs running, so that the seconds mean little" if busy else "otherwise idle"
+    load = "with other jobs running, so that the times are unreliable" if busy else "otherwise idle"
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""Pages of results, with the paper's numbers alongside. Every page is derived from its folder's jsonl file alone."""
+"""Pages of results, with the paper's numbers. Every page is derived from the jsonl file in its folder alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXACT_HEAD = (
 )
 _ANGLES = {
     "likelihood_angle": "Angle of the likelihood gradient",
-    "angle": "Angle of the whole training gradient, penalty included",
+    "angle": "Angle of the full training gradient, including the penalty",
 }
 """Columns of ``layers.csv`` and their headings; the first is what the learned inverse approximates."""
 _SAMPLE_TIMES = ("learned_1_ms", "exact_1_ms", "learned_100_ms", "exact_100_ms")
@@ -63,7 +63,7 @@ def write_page(folder: Path, name: str, target: Target) -> None:
 
 
 def write_overview(page: Path, results: Path) -> None:
-    """Write every target's page anew, and one page with the tables of all of them.
+    """Rewrite the page of every target, and one page with all tables.
 
     Args:
         page: the overview's file.
@@ -72,10 +72,10 @@ def write_overview(page: Path, results: Path) -> None:
     lines = [
         "# The paper and this library",
         "",
-        "Every table and figure of Keller et al. (2021), Self Normalizing Flows, that was run here, with the",
-        f"paper's numbers. Written by `{COMMAND} overview` from the results;",
-        "each title links to the runs, their commands, commits and machines. A run of fewer epochs than the paper's",
-        "is marked as short.",
+        "The tables and figures of Keller et al. (2021), Self Normalizing Flows, that were reproduced here, with the",
+        f"paper's numbers. `{COMMAND} overview` writes this page from the results;",
+        "each title links to the runs, their commands, commits and machines. A run with fewer epochs than in the",
+        "paper is marked as short.",
         "",
     ]
     for name, target in TARGETS.items():
@@ -144,7 +144,7 @@ def mean_and_spread(values: Sequence[float], digits: int) -> str:
 
 
 def against_exact(target: Target, records: Sequence[Record]) -> list[str]:
-    """100 (NLL − NLL*) / |NLL*| per cent: each row compared with its exact row, seed by seed.
+    """100 (NLL − NLL*) / |NLL*| percent: each row compared with its exact row, seed by seed.
 
     Args:
         target: gives, for each row, the row with the exact gradient.
@@ -226,7 +226,7 @@ def _run(name: str, target: Target, records: Sequence[Record]) -> list[str]:
     return [
         f"Run on {'; '.join(sorted({r.machine.replace(BUSY, 'busy') for r in records})) or '–'}, at commit "
         f"{_listed({_commit(r) for r in records})}. "
-        f"`{COMMAND} {name}` repeats the runs or continues them. NLL is exact, at the best epoch by validation"
+        f"`{COMMAND} {name}` repeats or continues the runs. NLL is exact, at the best epoch by validation"
         f"{unit if target.unit == 'nats' else '.'}",
         "",
     ]
@@ -235,8 +235,8 @@ def _run(name: str, target: Target, records: Sequence[Record]) -> list[str]:
 def _measured(name: str, target: Target, facts: Mapping[str, Any]) -> list[str]:
     method = {
         "time": "A training batch of 100 is objective, gradient, gradient norm and Adam's step: medians of steps, "
-        "taken in turns of ten. A sample goes from latents to pixels; an exact inverse is factorised once, beforehand. "
-        "The ratio is the time of the exact row of the same model, divided by this row's.",
+        "interleaved in turns of ten. A sample goes from latents to pixels; an exact inverse is factorized once, "
+        "beforehand. The ratio is the time of the exact row of the same model, divided by this row's.",
         "dimension": "Two dense layers and a training batch of 100, as in Table 3; medians of steps, taken in turns of "
         "ten, in milliseconds.",
     }[target.kind]
@@ -272,7 +272,7 @@ def _line(row: Row, group: Sequence[Record], unit: str) -> str:
 
 
 def _circumstances(group: Sequence[Record]) -> str:
-    """What a time depends on, in brackets: an accelerator, or a machine that had other work."""
+    """The accelerator, or that the machine was busy, in parentheses: times depend on it."""
     used = {r.machine.split(",")[0] for r in group if r.summary and str(r.summary["device"]).startswith("cuda")}
     used |= {"busy machine" for r in group if BUSY in r.machine}
     return f" ({_listed(used)})" if used else ""
@@ -340,7 +340,12 @@ def _missing(target: Target, records: Sequence[Record]) -> list[str]:
 
 
 def _commands(records: Sequence[Record]) -> list[str]:
-    lines = ["## Commands", "", "As they were run, at the commits above; CHANGELOG.md lists options renamed since.", ""]
+    lines = [
+        "## Commands",
+        "",
+        "As they were run, at the commits above; CHANGELOG.md lists options renamed since.",
+        "",
+    ]
     for record in records:
         lines.append(f"- {record.row}, seed {record.seed}: `{record.command}`")
         if record.diverged is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 BUSY = "other work beside"
-"""Appended by hand to the machine of a run that shared it with other jobs: its times say little."""
+"""Appended by hand to the machine of a run that shared it with other jobs, so that its times are unreliable."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Record:
         diverged: the error that ended it.
         metrics: rows of metrics.csv, thinned out.
         layers: rows of layers.csv, thinned out.
-        changes: values by dotted name that the command line put over those of the row.
+        changes: values by dotted name with which the command line overrode those of the row.
     """
 
     row: str

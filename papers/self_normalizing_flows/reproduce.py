@@ -54,9 +54,9 @@ def reproduce(
     out: str = "results",
     page: str = "docs/paper.md",
 ) -> int:
-    """Run the rows of a table or a figure of the paper, and write them with the paper's numbers alongside.
+    """Run the rows of a table or a figure of the paper, and write them next to the paper's numbers.
 
-    A command that was stopped continues where it left off; runs that are finished are read.
+    After an interruption the same command continues where it stopped; finished runs are not repeated.
 
     Args:
         target: table1 … table5 or figure2 … figure5; overview rewrites every page from the results.
@@ -88,7 +88,7 @@ def reproduce(
         try:
             _train(target, found, chosen, changes, folder, seeds, Path(runs), data)
         except Stopped as stop:
-            print("stopped by a signal; the same command continues")
+            print("stopped by a signal; run the same command to continue")
             return 128 + stop.number
     write_page(folder, target, found)
     print(f"wrote {folder / 'README.md'}")

@@ -109,9 +109,9 @@ def _tracking(name: str, **options: Any) -> dict[str, Any]:
 _TRACKED = _tracking("Newton")
 _PENALTY = _tracking("Penalty")
 _MILD = {**_tracking("Penalty", weight=0.1), "optimizer.learning_rate": 5e-4}
-"""Of what was tried, the fastest training that the penalty alone can follow."""
+"""The fastest of the schedules tried at which the penalty alone keeps the inverse accurate."""
 _GUARDED = _tracking("Penalty", weight=0.001)
-"""A penalty too weak to follow the weights, so that the guard repairs the inverse from time to time."""
+"""A penalty too weak to keep the inverse accurate, so that the guard repairs it from time to time."""
 _EXACT = {"flow.log_det_rule": "exact"}
 _ANGLE = {"training.measure_angle": True}
 

@@ -1,4 +1,4 @@
-"""Times of training steps and of samples, measured in turns."""
+"""Times of training steps and of samples, from interleaved measurements."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVENTS: dict[str, tuple[tuple[int, ...], int]] = {
     "cifar10": ((3, 32, 32), 256),
     "imagenet32": ((3, 32, 32), 256),
 }
-"""Event shape and number of values by dataset: times do not depend on what the images show."""
+"""Event shape and number of values by dataset: times do not depend on the content of the images."""
 FIRST_DIMENSION, DIMENSION_STEP = 32, 96
 """Figure 4 has the dimensions 32 + 96 k."""
 
@@ -81,7 +81,7 @@ class Timed:
 
 
 def interleaved(timed: Sequence[Timed], seconds: float, device: str) -> None:
-    """Measure all of them in turns of a few steps, so that a slow minute of the machine slows all of them.
+    """Measure all of them in turns of a few steps, so that a slow period of the machine affects all of them.
 
     Args:
         timed: the actions.
@@ -172,7 +172,7 @@ def timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
     steps = 0
 
     def restore() -> None:
-        # Some layers initialise themselves from the first batch: the weights to restore are those after that step.
+        # Some layers are initialized from the first batch: the weights to restore are those after that step.
         nonlocal steps
         if steps == 1:
             start.update({name: value.clone() for name, value in flow.state_dict().items()})
@@ -185,7 +185,7 @@ def timed_training(recipe: Recipe, flow: Flow, batch: Tensor) -> Timed:
 
 
 def _sampling(flow: Flow, seconds: float, device: str) -> dict[str, float]:
-    """Milliseconds per sample by each inverse; an exact inverse is factorised once, in the warm-up."""
+    """Milliseconds per sample by each inverse; an exact inverse is factorized once, in the warm-up."""
     found = {}
     methods: tuple[InverseMethod, ...] = ("learned", "exact") if flow.bijection.has_inversion_methods else ("exact",)
     for method in methods:
