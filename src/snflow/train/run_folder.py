@@ -62,10 +62,10 @@ class RunFolder:
                 str(self.path),
                 expected="a new folder, or a run of the same recipe",
                 got="a run with another config",
-                fix=f"continue that run with `snflow fit --resume {self.path}`, or give another --out",
+                fix=f"continue that run with `snflow fit --resume {self.path}`, or choose another --out",
             )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ConfigError(str(self.path), expected="a new folder", got="other files", fix="give another --out")
+            raise ConfigError(str(self.path), expected="a new folder", got="other files", fix="choose another --out")
         return False
 
     def write_config(self, recipe: Recipe) -> None:
@@ -84,7 +84,7 @@ class RunFolder:
                 str(self.path),
                 expected="a writable folder",
                 got=(error.strerror or str(error)).lower(),
-                fix="give another --out",
+                fix="choose another --out",
             ) from error
 
     def read_summary(self) -> dict[str, Any] | None:
