@@ -257,7 +257,7 @@ STUDIES = {
         "The flows for vectors: three tables of the UCI repository",
         """The recipes `table_*` with fewer epochs: 40 on CCPP, 15 on MAGIC (without its class), 6 on CASP. **Short
         runs**, one seed, which also chooses the split. NLL is that of the data in their own units. CASP has a column of
-        whole numbers, for which the density is unbounded: its NLL shows how sharp a flow becomes.""",
+        integers, for which the density is unbounded: its NLL shows how sharp a flow becomes.""",
         tuple(
             Run(f"{data}_{flow}", f"table_{flow}", options) for data, options in TABLES.items() for flow in VECTOR_FLOWS
         ),

@@ -147,7 +147,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if type(self.jitter) is not int or self.jitter < 0:
-            raise ConfigError("Augmentation", expected="jitter ≥ 0", got=repr(self.jitter), fix="give a whole number")
+            raise ConfigError("Augmentation", expected="jitter ≥ 0", got=repr(self.jitter), fix="give an integer")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Flip and shift each image independently.

@@ -198,7 +198,7 @@ def check_sampling(where: str, n: int, temperature: float = 1.0) -> None:
         ConfigError: ``n`` is not a non-negative integer, or the temperature is negative, infinite or not a number.
     """
     if type(n) is not int or n < 0:
-        raise ConfigError(where, expected="n ≥ 0, a number of samples", got=repr(n), fix="give a whole number")
+        raise ConfigError(where, expected="n ≥ 0, a number of samples", got=repr(n), fix="give an integer")
     check_weight(where, "temperature", temperature, fix="use 1 to sample from the density itself")
 
 

@@ -100,12 +100,12 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         require = partial(check_option, "training", self)
         for field in ("epochs", "batch_size", "eval_batch_size", "validate_every", "max_skips"):
-            require(field, getattr(self, field) >= 1, "a whole number of at least 1")
+            require(field, getattr(self, field) >= 1, "an integer of at least 1")
         for field in ("seed", "jitter", "checkpoint_every_epochs", "checkpoint_every_steps"):
-            require(field, 0 <= getattr(self, field) < 2**63, "a whole number of at least 0")
+            require(field, 0 <= getattr(self, field) < 2**63, "an integer of at least 0")
         for field in ("patience", "threads"):
             value = getattr(self, field)
-            require(field, value is None or value >= 1, "a whole number of at least 1, or null")
+            require(field, value is None or value >= 1, "an integer of at least 1, or null")
         rise = self.divergence_rise
         check_option("training", self, "divergence_rise", rise is None or rise >= 0, "a number of at least 0, or null")
         require("checkpoint_minutes", self.checkpoint_minutes >= 0, "a number of at least 0")
@@ -139,6 +139,6 @@ class DeviceOptions:
 
     def __post_init__(self) -> None:
         require = partial(check_option, "device", self)
-        require("devices", self.devices >= 1, "a whole number of at least 1")
-        require("read_every", self.read_every >= 1, "a whole number of at least 1")
+        require("devices", self.devices >= 1, "an integer of at least 1")
+        require("read_every", self.read_every >= 1, "an integer of at least 1")
         require("cuda_graph", not self.cuda_graph or self.devices == 1, "false with several devices")

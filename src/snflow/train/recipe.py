@@ -290,8 +290,8 @@ def _types(parser: ArgumentParser) -> dict[str, Any]:
 
 
 def _in_words(hint: Any) -> str:
-    """A type in words: ``a whole number or null``."""
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    """A type in words: ``an integer or null``."""
+    words = {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     arguments = [a for a in get_args(hint) if a is not Ellipsis]
     if hint in words:
         return words[hint]
