@@ -24,7 +24,7 @@ def test_the_moving_average_is_the_written_out_one():
         assert layer.weight.item() == pytest.approx(expected)
     assert layer.weight.item() == 3.0
     other = MovingAverage(nn.Linear(2, 1), 0.5)
-    with pytest.raises(CheckpointError, match="another"):
+    with pytest.raises(CheckpointError, match="a different flow"):
         other.load_state_dict(average.state_dict())
 
 
