@@ -208,7 +208,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", available_recipes())
 def test_every_recipe_runs_one_epoch(name, tmp_path, capsys):
-    """At full size, but for wide networks on images, 144 of width 512 in Glow: they would test patience only."""
+    """At full size, except for wide networks, deep stacks and tight tolerances on images, which would take minutes."""
     dataset = name.split("_")[0]
     words = ["fit", name, "--out", str(tmp_path / "run"), "--epochs", "1", "--device", "cpu", "--training.threads", "1"]
     if dataset in FILES:
@@ -221,5 +221,9 @@ def test_every_recipe_runs_one_epoch(name, tmp_path, capsys):
         words += ["--data.train", "60", "--data.validation", "20", "--data.test", "20", "--batch_size", "30"]
     if "glow" in name or name == "mnist_residual":
         words += ["--flow.width", "4"]
+    if name == "mnist_mintnet":
+        words += ["--flow.layers", "2"]
+    if name in ("digits_ffjord", "mnist_ffjord"):
+        words += ["--flow.tolerance", "1e-2"]
     assert main(words) == 0
     assert "exact test negative log-likelihood" in capsys.readouterr().out
