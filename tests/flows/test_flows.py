@@ -240,3 +240,20 @@ def test_an_int_or_a_shape_for_vectors(shape):
     for flow in (flows.dense(shape), flows.maf(shape, layers=1, width=4), flows.realnvp(shape, layers=2, width=4)):
         assert flow.event_shape == (4,)
         assert flow.sample(3).shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "default"),
+    [
+        ("neural_spline", "mixing", "lu"),
+        ("nice", "layers", 4),
+        ("glow", "kernel_size", 1),
+        ("conv", "kernel_size", 3),
+        ("ffjord", "act_norm", False),
+        ("maf", "mixing", "reverse"),
+    ],
+)
+def test_a_flow_keeps_its_own_defaults_and_inherits_the_others(name, option, default):
+    function = flows.ready_flows()[name]
+    assert inspect.signature(function).parameters[option].default == default
+    assert f"        {option}: " in function.__doc__

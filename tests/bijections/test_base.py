@@ -1,0 +1,78 @@
+"""The base class of bijections: it checks what a layer returns, and what its constructor is given."""
+
+import pytest
+import torch
+
+import snflow
+from snflow.errors import ArgumentError, ConfigError, DtypeError, ShapeError
+
+
+class Returns(snflow.Bijection):
+    """A layer that returns whatever it was given."""
+
+    event_shape = (3,)
+
+    def __init__(self, forward=None, inverse=None):
+        super().__init__()
+        self.result, self.inverse_result = forward, inverse
+
+    def _forward(self, x, context):
+        return self.result(x)
+
+    def _inverse(self, z, context):
+        return self.inverse_result(z)
+
+
+def log_det(x):
+    return x.new_zeros(len(x))
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (lambda x: x, DtypeError, r"return two tensors, the event and the log-determinant, got a Tensor"),
+        (lambda x: (x, log_det(x), x), DtypeError, r"got a tuple of 3"),
+        (lambda x: (x, 0.0), DtypeError, r"a log-determinant of a floating dtype, got float"),
+        (lambda x: (x, log_det(x).long()), DtypeError, r"a floating dtype, got torch\.int64"),
+        (lambda x: (x, x.sum()), ShapeError, r"a log-determinant of shape \(2,\), one per sample, got \(\)"),
+        (lambda x: (x, x.new_zeros(2, 1)), ShapeError, r"shape \(2,\), one per sample, got \(2, 1\)"),
+        (lambda x: (x[:, :2], log_det(x)), ShapeError, r"events of shape \(2, 3\), got \(2, 2\)"),
+        (lambda x: (None, log_det(x)), DtypeError, r"a tensor of events, got NoneType"),
+    ],
+)
+def test_what_a_layer_returns_is_checked_in_both_directions(result, error, message):
+    x = torch.randn(2, 3)
+    with pytest.raises(error, match=rf"Returns: expected _forward to .*{message}"):
+        Returns(forward=result)(x)
+    with pytest.raises(error, match=rf"Returns: expected _inverse to .*{message}"):
+        Returns(inverse=result).inverse(x)
+
+
+def test_a_batch_of_two_is_not_unpacked_as_a_pair():
+    with pytest.raises(DtypeError, match="two tensors"):
+        Returns(forward=lambda x: x)(torch.randn(2, 3))
+
+
+def test_decode_is_checked_too():
+    class Decodes(Returns):
+        def _decode(self, z, context):
+            return z[:, :1]
+
+    with pytest.raises(ShapeError, match=r"_decode to return events of shape \(2, 3\), got \(2, 1\)"):
+        Decodes(inverse=lambda z: (z, log_det(z))).decode(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: snflow.SelfNormalizingDense(64, 32), ArgumentError, "too many positional arguments"),
+        (lambda: snflow.SelfNormalizingConv2d(3, 5, 3), ArgumentError, "too many positional arguments"),
+        (lambda: snflow.SelfNormalizingDense(3, biass=True), ArgumentError, "did you mean 'bias'"),
+        (lambda: snflow.Chain(snflow.LeakyReLU(), snflow.LeakyReLU()), ConfigError, r"write Chain\(\[LeakyReLU, L"),
+        (lambda: snflow.Chain(snflow.LeakyReLU()), ConfigError, r"write Chain\(\[LeakyReLU\]\)"),
+        (lambda: snflow.Penalty(weight=-1), ConfigError, "Penalty: expected weight ≥ 0 and finite, got -1"),
+    ],
+)
+def test_wrong_constructor_arguments_are_refused_with_advice(build, error, message):
+    with pytest.raises(error, match=message):
+        build()
