@@ -54,7 +54,8 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
     Optional methods:
         _latent_shape, _data_shape: for a layer that changes the event shape.
-        _decode: the inverse without its log-determinant, if computing the latter is expensive.
+        _encode, _decode: the map and its inverse without the log-determinant, if computing the latter is expensive or
+            can fail.
 
     Layers never run under autocast: a log-determinant summed in bfloat16 has an error of several nats.
     """
@@ -72,6 +73,10 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
     @abstractmethod
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Map latent z ``(batch, *latent)`` to data x and log|det ∂x/∂z| ``(batch,)``."""
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Map data x to latent z, without the log-determinant."""
+        return self._forward(x, context)[0]
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         """Map latent z to data x, without the log-determinant."""
@@ -137,6 +142,28 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         if not torch.compiler.is_compiling():
             self._check_pair(result, z, data_shape, "_inverse")
         return result
+
+    @final
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """z = f(x), without the log-determinant: defined even where the map is singular.
+
+        Args:
+            x: data, with shape ``(batch, *event)``.
+            context: the context on which the map is conditioned, with shape ``(batch, *context_shape)``.
+
+        Returns:
+            z with shape ``(batch, *latent)``.
+
+        Raises:
+            ShapeError, DtypeError, DeviceError, ContextError: as in :meth:`forward`.
+        """
+        self._check(x, context)
+        latent_shape = self.latent_shape(tuple(x.shape[1:]))
+        with _without_autocast(x):
+            z = self._encode(x, context)
+        if not torch.compiler.is_compiling():
+            self._check_event_of_result(z, x, latent_shape, "_encode")
+        return z
 
     @final
     def decode(self, z: Tensor, context: Tensor | None = None, *, inverse: InverseMethod | None = None) -> Tensor:

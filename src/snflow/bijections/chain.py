@@ -78,6 +78,11 @@ class Chain(Bijection):
             total = log_det if total is None else total + log_det
         return z, torch.zeros(z.shape[0], dtype=z.dtype, device=z.device) if total is None else total
 
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        for layer in self:
+            x = layer.encode(x, context if layer.context_shape is not None else None)
+        return x
+
     def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
         for layer in reversed(list(self)):
             z = layer.decode(z, context if layer.context_shape is not None else None, inverse=inverse)

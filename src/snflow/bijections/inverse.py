@@ -51,6 +51,12 @@ class Inverse(Bijection):
         z_and_log_det: tuple[Tensor, Tensor] = self.bijection(z, context)
         return z_and_log_det
 
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.bijection.decode(x, context)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        return self.bijection.encode(z, context)
+
     def _latent_shape(self, event_shape: Shape) -> Shape:
         return self.bijection.data_shape(event_shape)
 

@@ -205,6 +205,12 @@ class Split(Bijection):
         log_sigma, mean = self._moments(a, noise.shape)
         return torch.cat([a, noise * log_sigma.exp() + mean], 1), log_det + sum_event(log_sigma)
 
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        a, c = x.tensor_split((self.kept,), 1)
+        log_sigma, mean = self._moments(a, c.shape)
+        noise = (c - mean) * (-log_sigma).exp()
+        return torch.cat([self.rest.encode(a, context).flatten(1), noise.flatten(1)], 1)
+
     def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
         kept, noise = self._latents(z)
         a = self.rest.decode(kept, context, inverse=inverse)

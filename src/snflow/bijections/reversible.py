@@ -112,10 +112,13 @@ class Reversible(Bijection):
 
     def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
         steps = [
-            _Step.of(layer, partial(layer.inverse, inverse=inverse), _encoder(layer))
+            _Step.of(layer, partial(layer.inverse, inverse=inverse), layer.encode)
             for layer in reversed(list(self.chain))
         ]
         return self._run(steps, z, context)
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._forward(x, context)[0] if torch.is_grad_enabled() else self.chain.encode(x, context)
 
     def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
         if torch.is_grad_enabled():
@@ -149,14 +152,6 @@ class Reversible(Bijection):
                 got=f"{float(error):.2g}",
                 fix="use a Chain, float64, or layers whose two directions are inverses of each other in train() too",
             )
-
-
-def _encoder(layer: Bijection) -> Undo:
-    def encode(x: Tensor, context: Tensor | None) -> Tensor:
-        z: Tensor = layer(x, context)[0]
-        return z
-
-    return encode
 
 
 class _Recomputed(torch.autograd.Function):

@@ -100,8 +100,7 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
         Raises:
             ShapeError, DtypeError, DeviceError, ContextError, DataError: as :meth:`log_prob`.
         """
-        z: Tensor = self.bijection(self._continuous(x, generator)[0], context)[0]
-        return z
+        return self.bijection.encode(self._continuous(x, generator)[0], context)
 
     def decode(self, z: Tensor, context: Tensor | None = None, *, inverse: InverseMethod | None = None) -> Tensor:
         """x = f⁻¹(z), rounded down to integers if the flow has a dequantization: ``decode(encode(x))`` is x.

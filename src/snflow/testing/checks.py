@@ -59,7 +59,7 @@ def check_log_det(case: Case) -> None:
 
 
 def check_shapes(case: Case) -> None:
-    """Batches of 0, 1 and 7 work; ``latent_shape``, ``data_shape`` are correct; ``decode`` agrees with ``inverse``."""
+    """Batches of 0, 1 and 7 work; the shape methods are correct; ``encode`` and ``decode`` agree with the rest."""
     for batch in (0, 1, 7):
         layer, x, context = case.layer(), case.data(batch), case.context(batch)
         z, log_det = layer(x, context)
@@ -68,6 +68,7 @@ def check_shapes(case: Case) -> None:
             raise ContractError(f"batch of {batch}: z {tuple(z.shape)}, log_det {tuple(log_det.shape)}")
         if layer.data_shape(wanted) != case.event_shape:
             raise ContractError(f"data_shape({wanted}) is not {case.event_shape}")
+        _close("encode(x)", layer.encode(x, context), z, 0.0)
         _close("decode(z)", layer.decode(z, context), layer.inverse(z, context)[0], 0.0)
 
 
