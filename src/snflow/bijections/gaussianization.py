@@ -80,7 +80,7 @@ class Gaussianization(Bijection):
             min_derivative=_LEAST_SLOPE,
         )
         turn = torch.linalg.qr(torch.randn(features, features))[0] if rotation == "random" else torch.eye(features)
-        self.register_buffer("turn", turn)
+        self.register_buffer("turn", turn.contiguous())  # safetensors refuses the layout of qr
         self.register_buffer("initialized", torch.tensor(False))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
