@@ -1,6 +1,11 @@
 """What every test and every docstring example starts from: one thread, one seed, and float64 except for whole runs."""
 
+import os
 from collections.abc import Iterator
+
+# One thread also for the commands that tests start and for fixtures of whole modules: two workers with two threads each
+# would spend most of their time at OpenMP's barriers. Set before torch is imported, which reads it once.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

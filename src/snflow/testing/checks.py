@@ -107,7 +107,7 @@ def check_gradients(case: Case) -> None:
         torch.autograd.gradcheck(joined, inputs, atol=1e-6, check_undefined_grad=False, fast_mode=fast)
 
 
-_MOST_INPUTS = 100
+_MOST_INPUTS = 30
 """Number of elements of data and parameters up to which a gradient is checked entry by entry."""
 
 
