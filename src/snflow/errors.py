@@ -68,6 +68,10 @@ class ConvergenceError(NotInvertibleError):
     """An iterative inverse did not reach its tolerance."""
 
 
+class GradientError(SnflowError, RuntimeError):
+    """A derivative was requested that is not defined or not available, such as that of a self-normalized gradient."""
+
+
 class DivergenceError(SnflowError, ArithmeticError):
     """Training produced a non-finite value."""
 

@@ -34,3 +34,6 @@ from . import (
 from . import (
     transforms as transforms,
 )
+from . import (
+    undifferentiable as undifferentiable,
+)
