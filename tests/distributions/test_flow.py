@@ -9,6 +9,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from context_layer import ContextScale
+from snflow import flows
 from snflow.bijections.base import Bijection
 from snflow.bijections.chain import Chain
 from snflow.bijections.elementwise import Affine
@@ -16,7 +17,7 @@ from snflow.bijections.linear import Dense
 from snflow.bijections.reshaping import Flatten
 from snflow.distributions.base import BaseDensity, DiagonalNormal, StandardNormal, Uniform
 from snflow.distributions.dequantization import Dequantization, UniformDequantization
-from snflow.distributions.flow import Flow, bits_per_dim, mean_nll
+from snflow.distributions.flow import Flow, bits_per_dim, mean_nll, mean_nll_with_error
 from snflow.errors import ConfigError, ContextError, DataError, DtypeError, NotInvertibleError, ShapeError
 from snflow.selfnorm.layers import SelfNormalizingDense
 
@@ -335,6 +336,28 @@ def test_mean_nll_with_a_seeded_generator_repeats():
     flow, images = digits_flow(), torch.randint(17, (20, 1, 2, 2), dtype=torch.uint8)
     first, second = (mean_nll(flow, images, batch_size=6, generator=torch.Generator().manual_seed(4)) for _ in range(2))
     assert first == second
+
+
+def test_the_standard_error_of_a_mean_nll_is_that_of_its_rows():
+    flow, x = dense_flow(), torch.randn(30, 3)
+    mean, error = mean_nll_with_error(flow, x, batch_size=7)
+    assert mean == mean_nll(flow, x, batch_size=7)
+    assert error == pytest.approx(flow.eval().log_prob(x).std().item() / math.sqrt(30), rel=1e-12)
+    assert math.isnan(mean_nll_with_error(flow, x[:1])[1])
+
+
+def test_the_standard_error_includes_that_of_estimated_log_determinants():
+    flow = flows.residual(6, layers=2, width=16, exact_dimensions=1, act_norm=False)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    assert flow.bijection.log_det_kind == "estimate"
+    same = torch.randn(1, 6).expand(200, 6)
+    mean, error = mean_nll_with_error(flow, same)
+    assert error > 0
+    exact = flows.residual(6, layers=2, width=16, act_norm=False)
+    exact.load_state_dict(flow.state_dict())
+    assert abs(mean - mean_nll(exact, same)) < 4 * error
 
 
 def test_bits_per_dim_of_tensors():

@@ -288,8 +288,9 @@ def bits_per_dim(nats: _Nats, dimensions: int) -> _Nats:
 def mean_nll(flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Generator | None = None) -> float:
     """−1/N Σₙ log p(xₙ): the mean negative log-likelihood in nats, for reports.
 
-    Log-determinants are exact (eval mode), gradients and autocast are off, and the sum is in float64 for every dtype.
-    The mode of every module is restored afterwards.
+    Log-determinants are those of eval mode: exact, or unbiased estimates where ``flow.bijection.log_det_kind`` is
+    ``"estimate"``. Gradients and autocast are off, and the sum is in float64 for every dtype. The mode of every module
+    is restored afterwards.
 
     Args:
         flow: the flow to evaluate.
@@ -312,17 +313,53 @@ def mean_nll(flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Gene
         >>> round(mean_nll(flow, torch.zeros(7, 1), batch_size=2), 4)
         0.9189
     """
-    check_tensor("mean_nll", data)
-    check_count("mean_nll", "batch_size", batch_size)
+    return -_log_probs("mean_nll", flow, data, batch_size, generator).mean().item()
+
+
+def mean_nll_with_error(
+    flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Generator | None = None
+) -> tuple[float, float]:
+    """−1/N Σₙ log p(xₙ) and its standard error s/√N, s the standard deviation of log p(xₙ) over the rows.
+
+    The random vectors of estimated log-determinants and the noise of a dequantization are drawn for each row, so the
+    error is that over data, random vectors and noise together.
+
+    Args:
+        flow: as in :func:`mean_nll`, like the other arguments.
+        data: all rows, with shape ``(N, *event)``.
+        batch_size: the number of rows per batch.
+        generator: the random number generator of the dequantization noise.
+
+    Returns:
+        The mean, equal to that of :func:`mean_nll`, and its standard error, both in nats per sample; the error of a
+        single row is unknown, NaN.
+
+    Raises:
+        DataError, ConfigError, DtypeError: as in :func:`mean_nll`.
+
+    Example:
+        >>> import torch, snflow
+        >>> flow = Flow(snflow.Chain([]), snflow.StandardNormal(1))
+        >>> mean, error = mean_nll_with_error(flow, torch.tensor([[1.0], [2.0]]))
+        >>> round(mean, 4), round(error, 4)
+        (2.1689, 0.75)
+    """
+    log_probs = _log_probs("mean_nll_with_error", flow, data, batch_size, generator)
+    if len(log_probs) == 1:
+        return -log_probs.item(), math.nan
+    return -log_probs.mean().item(), (log_probs.std() / math.sqrt(len(log_probs))).item()
+
+
+def _log_probs(where: str, flow: Flow, data: Tensor, batch_size: int, generator: Generator | None) -> Tensor:
+    """log p of every row in eval mode, in float64 on the CPU."""
+    check_tensor(where, data)
+    check_count(where, "batch_size", batch_size)
     if data.dim() == 0 or data.shape[0] == 0:
-        raise DataError("mean_nll", expected="at least one row", got="none")
-    total = torch.zeros((), dtype=torch.float64)
+        raise DataError(where, expected="at least one row", got="none")
     device = flow.base.device
     with _evaluating(flow), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        for batch in data.split(batch_size):
-            log_prob = flow(batch.to(device), generator=generator)
-            total -= log_prob.to("cpu", torch.float64).sum()
-    return total.item() / data.shape[0]
+        batches = [flow(batch.to(device), generator=generator) for batch in data.split(batch_size)]
+    return torch.cat(batches).to("cpu", torch.float64)
 
 
 @contextmanager
