@@ -71,3 +71,18 @@ def test_a_wrong_context_shape(context_shape):
 def test_a_network_of_vectors_takes_no_images_as_context():
     with pytest.raises(ConfigError, match="MLP: expected a context vector"):
         snflow.nets.MLP(2, 3, context_shape=(1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: snflow.flows.maf(2, layers=10**9), r"layers ≤ 1000000, got 1000000000; use a smaller number"),
+        (lambda: snflow.nets.MLP(2, 3, width=10**5000), r"width ≤ 1000000, got an integer of 16610 bits"),
+        (lambda: snflow.data.toy(train=10**9), r"data\.toy: expected train ≤ 10000000, got 1000000000"),
+        (lambda: snflow.data.toy(seed=-1), r"data\.toy: expected seed from 0 to 2\*\*63 - 1, got -1"),
+        (lambda: snflow.data.digits(seed=2**64), r"data\.digits: expected seed from 0 to 2\*\*63 - 1"),
+    ],
+)
+def test_a_number_larger_than_can_be_meant_is_refused_at_once(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()

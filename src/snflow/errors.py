@@ -232,8 +232,18 @@ def check_choice(where: str, option: str, value: str, choices: object) -> None:
         raise ConfigError(where, expected=expected, got=repr(value), fix=nearest(str(value), known))
 
 
-def check_count(where: str, option: str, value: int) -> None:
-    """Raise an error if a count is not a positive integer.
+MAX_INT = 2**63 - 1
+"""The largest 64-bit integer: the largest number of rows, and the largest seed."""
+
+
+def check_count(where: str, option: str, value: int, *, most: int = 10**6) -> None:
+    """Raise an error if a count is not a positive integer, or is larger than can be meant.
+
+    Args:
+        where: the name of the caller, for error messages.
+        option: the name of the argument.
+        value: the count.
+        most: the largest count; by default that of layers, units or features of a network.
 
     Raises:
         ConfigError: the count is below one, or not an integer.
@@ -253,6 +263,29 @@ def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, .
         The shape, as a tuple of Python integers.
 
     Raises:
+    if value > most:
+        raise ConfigError(where, expected=f"{option} ≤ {most}", got=in_digits(value), fix="use a smaller number")
+
+
+def check_seed(where: str, option: str, value: int) -> None:
+    """Raise an error if a seed is not an integer from 0 to 2⁶³ − 1, which every generator accepts.
+
+    Raises:
+        ConfigError: the seed is negative, too large, or not an integer.
+    """
+    if not _is_whole(value) or not 0 <= value <= MAX_INT:
+        raise ConfigError(where, expected=f"{option} from 0 to 2**63 - 1", got=in_digits(value))
+
+
+def in_digits(value: object) -> str:
+    """The text of a value; of a huge integer only its size, because Python refuses to write more than 4,300 digits.
+
+    Example:
+        >>> in_digits(12), in_digits(10**5000)
+        ('12', 'an integer of 16610 bits')
+    """
+    huge = isinstance(value, int) and value.bit_length() > 200
+    return f"an integer of {value.bit_length()} bits" if huge else repr(value)
         ConfigError: the argument is neither a positive integer nor a sequence of positive integers.
 
     Example:
@@ -388,7 +421,7 @@ def check_option(section: str, options: object, field: str, holds: bool, expecte
         ConfigError: the option is out of range.
     """
     if not holds:
-        raise ConfigError(f"{section}.{field}", expected=expected, got=repr(getattr(options, field)))
+        raise ConfigError(f"{section}.{field}", expected=expected, got=in_digits(getattr(options, field)))
 
 
 def _is_real(value: object) -> bool:

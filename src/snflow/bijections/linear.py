@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from snflow.bijections.base import Bijection, Shape, ShapePattern
-from snflow.errors import ConfigError, check_choice, check_count
+from snflow.errors import MAX_INT, ConfigError, check_choice, check_count
 from snflow.numerics.factorization import Factor
 from snflow.numerics.implicit import implicit_solution, known_value
 from snflow.numerics.operators.dense import DenseOperator, Operator, relative_gradient
@@ -334,13 +334,13 @@ class Permutation(Bijection):
             >>> Permutation.reversed(3).order.tolist()
             [2, 1, 0]
         """
-        check_count("Permutation", "features", features)
+        check_count("Permutation", "features", features, most=MAX_INT)
         return cls(list(range(features))[::-1], image=image)
 
     @classmethod
     def random(cls, features: int, *, image: bool = False) -> Self:
         """A random permutation, drawn from the global generator of torch and saved in the state."""
-        check_count("Permutation", "features", features)
+        check_count("Permutation", "features", features, most=MAX_INT)
         return cls(torch.randperm(features), image=image)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from snflow.errors import ConfigError, ShapeError, check_count
+from snflow.errors import MAX_INT, ConfigError, ShapeError, check_count
 
 
 @final
@@ -42,7 +42,7 @@ class Batches:
     def __init__(
         self, data: Tensor, batch_size: int, *, seed: int = 0, augmentation: Augmentation | None = None
     ) -> None:
-        check_count("Batches", "batch_size", batch_size)
+        check_count("Batches", "batch_size", batch_size, most=MAX_INT)
         if batch_size > data.shape[0]:
             raise ConfigError(
                 "Batches",
@@ -106,7 +106,7 @@ def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:
         >>> [len(batch) for batch in in_order(torch.arange(5), 2)]
         [2, 2, 1]
     """
-    check_count("in_order", "batch_size", batch_size)
+    check_count("in_order", "batch_size", batch_size, most=MAX_INT)
     return iter(data.split(batch_size)) if data.shape[0] else iter(())
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snflow.data.dataset import Dataset, split_rows
-from snflow.errors import ConfigError, DataError, check_count, checked_arguments
+from snflow.errors import MAX_INT, ConfigError, DataError, check_count, check_seed, checked_arguments
 
 _CORRUPT = "copy or download the file again"
 
@@ -51,6 +51,7 @@ def digits(*, train: int = 1197, validation: int = 300, test: int = 300, seed: i
 
     for split, size in (("train", train), ("validation", validation), ("test", test)):
         check_count("data.digits", split, size)
+    check_seed("data.digits", "seed", seed)
     sizes = (train, validation, test)
     images = torch.from_numpy(datasets.load_digits().images).to(torch.uint8).unsqueeze(1)
     if sum(sizes) > len(images):
@@ -180,7 +181,7 @@ def imagenet32(
 def _check_limits(name: str, **limits: int | None) -> None:
     for option, limit in limits.items():
         if limit is not None:
-            check_count(f"data.{name}", option, limit)
+            check_count(f"data.{name}", option, limit, most=MAX_INT)
 
 
 def _limited(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from snflow.data.dataset import Dataset, check_values, split_rows
-from snflow.errors import ConfigError, DataError, checked_arguments, nearest
+from snflow.errors import ConfigError, DataError, check_seed, checked_arguments, nearest
 
 
 @checked_arguments("data.table")
@@ -69,6 +69,7 @@ def table(
             got=f"{validation_fraction + test_fraction}",
             fix="leave rows to train on",
         )
+    check_seed("data.table", "seed", seed)
     if columns is not None and drop_columns is not None:
         raise ConfigError("data.table", expected="either columns or drop_columns", got="both", fix="leave one out")
     file = _find(Path(path))

@@ -14,7 +14,10 @@ import torch
 from torch import Generator, Tensor
 
 from snflow.data.dataset import Dataset
-from snflow.errors import check_choice, check_count, checked_arguments
+from snflow.errors import check_choice, check_count, check_seed, checked_arguments
+
+_MOST_POINTS = 10**7
+"""A larger sample shows no more of these densities, and would take tens of gigabytes."""
 
 ToyShape = Literal["two_moons", "rings", "pinwheel", "checkerboard", "eight_gaussians", "two_spirals"]
 
@@ -36,7 +39,7 @@ def toy(
         Points with shape ``(N, 2)``, float32; equal seeds give equal points.
 
     Raises:
-        ConfigError: the shape is unknown, or a number of points is below 1.
+        ConfigError: the shape is unknown, a number of points is not from 1 to 10⁷, or the seed is negative.
 
     Example:
         >>> toy("pinwheel", train=50).train.shape
@@ -45,7 +48,8 @@ def toy(
     check_choice("data.toy", "shape", shape, ToyShape)
     sizes = {"train": train, "validation": validation, "test": test}
     for split, size in sizes.items():
-        check_count("data.toy", split, size)
+        check_count("data.toy", split, size, most=_MOST_POINTS)
+    check_seed("data.toy", "seed", seed)
     points = _SHAPES[shape](sum(sizes.values()), Generator().manual_seed(seed))
     return Dataset(shape, *points.to(torch.float32).split(list(sizes.values())))
 

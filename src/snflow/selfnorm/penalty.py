@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from snflow.errors import ConfigError, check_choice, check_count, check_weight
+from snflow.errors import MAX_INT, ConfigError, check_choice, check_count, check_weight
 from snflow.selfnorm.gradient import GradientRule
 from snflow.selfnorm.multiplier import Multiplier, MultiplierName
 from snflow.selfnorm.newton import newton_schulz
@@ -90,7 +90,7 @@ class Penalty(Tracking):
         if samples is not None:
             check_count("Penalty", "samples", samples)
         check_neumann("Penalty", neumann_terms, neumann_probes)
-        check_count("Penalty", "guard_every", guard_every)
+        check_count("Penalty", "guard_every", guard_every, most=MAX_INT)
         check_positive("Penalty", "guard_bound", guard_bound)
         self.samples, self.on_inverse_only, self.symmetric = samples, on_inverse_only, symmetric
         self.neumann_terms, self.neumann_probes = neumann_terms, neumann_probes
@@ -99,7 +99,7 @@ class Penalty(Tracking):
         check_weight("Penalty", "multiplier_rate", multiplier_rate, fix="use 1e-3")
         check_weight("Penalty", "multiplier_tolerance", multiplier_tolerance, fix="use 0, as in the paper")
         check_weight("Penalty", "multiplier_damping", multiplier_damping, fix="use 0 for no damping")
-        check_count("Penalty", "multiplier_interval", multiplier_interval)
+        check_count("Penalty", "multiplier_interval", multiplier_interval, most=MAX_INT)
         if not 0 <= multiplier_average < 1:
             raise ConfigError("Penalty", expected="multiplier_average in [0, 1)", got=repr(multiplier_average))
         if multiplier_damping > 0 and multiplier != "differential":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.residual.sylvester import ConditionedParameters
-from snflow.errors import check_count
+from snflow.errors import MAX_INT, check_count
 from snflow.numerics.root_finding import implicit_inverse
 
 
@@ -46,7 +46,7 @@ class Planar(Bijection):
 
     def __init__(self, features: int, *, context_shape: int | Shape | None = None) -> None:
         super().__init__()
-        check_count("Planar", "features", features)
+        check_count("Planar", "features", features, most=MAX_INT)
         self.event_shape = (features,)
         self.features = features
         self.conditioned = ConditionedParameters("Planar", 2 * features + 1, context_shape=context_shape)
@@ -109,7 +109,7 @@ class Radial(Bijection):
 
     def __init__(self, features: int, *, context_shape: int | Shape | None = None) -> None:
         super().__init__()
-        check_count("Radial", "features", features)
+        check_count("Radial", "features", features, most=MAX_INT)
         self.event_shape = (features,)
         self.features = features
         self.conditioned = ConditionedParameters("Radial", features + 2, context_shape=context_shape)
