@@ -13,7 +13,7 @@ import snflow
 
 PACKAGE = Path(snflow.__file__).parent
 LAYERS = ["errors", "numerics", "nets", "data", "bijections", "selfnorm", "distributions", "variational", "flows"]
-ORDER = {name: position for position, name in enumerate([*LAYERS, "testing", "train", "cli", "__main__"])}
+ORDER = {name: position for position, name in enumerate([*LAYERS, "testing", "plot", "train", "cli", "__main__"])}
 
 
 def run(code):

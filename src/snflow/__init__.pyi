@@ -25,6 +25,9 @@ from . import (
     numerics as numerics,
 )
 from . import (
+    plot as plot,
+)
+from . import (
     selfnorm as selfnorm,
 )
 from . import (
@@ -184,6 +187,8 @@ from .distributions.flow import Flow as Flow
 from .distributions.flow import bits_per_dim as bits_per_dim
 from .distributions.flow import mean_nll as mean_nll
 from .distributions.flow import mean_nll_with_error as mean_nll_with_error
+from .distributions.storage import load as load
+from .distributions.storage import save as save
 from .distributions.torch_distribution import FlowDistribution as FlowDistribution
 from .distributions.torch_distribution import as_transform as as_transform
 from .flows.preprocessing import dequantized as dequantized

@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 from abc import ABCMeta
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar, get_args
 
@@ -91,9 +91,15 @@ class ArgumentError(ConfigError, TypeError):
 
 
 class CheckpointError(SnflowError, RuntimeError):
-    """A checkpoint is missing, damaged or belongs to another model."""
+    """A checkpoint is missing, damaged or belongs to another run."""
 
     exit_code = 4
+
+
+class ProcessError(SnflowError, RuntimeError):
+    """A process of a run on several devices was lost, or does not answer."""
+
+    exit_code = 5
 
 
 class NumericalWarning(UserWarning):
@@ -170,17 +176,24 @@ did you mean 'bias'?
 _KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+CONSTRUCTED_WITH = "_constructed_with"
+"""Name of the entry of an instance's ``__dict__`` that holds its constructor's arguments."""
+
+
 class CheckedConstructor(ABCMeta):
-    """Metaclass that checks constructor arguments by :func:`check_arguments`."""
+    """Metaclass that checks constructor arguments by :func:`check_arguments`, and records them for saving."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Build an instance."""
+        """Build an instance; its arguments are recorded in ``vars(instance)[CONSTRUCTED_WITH]``."""
+        args = tuple(list(value) if isinstance(value, Iterator) else value for value in args)  # to be read twice
         try:
-            return super().__call__(*args, **kwargs)
+            built = super().__call__(*args, **kwargs)
         except TypeError as error:
             if not isinstance(error, SnflowError):
                 check_arguments(cls.__name__, cls.__signature__, args, kwargs)
             raise
+        vars(built)[CONSTRUCTED_WITH] = args, kwargs
+        return built
 
     @property
     def __signature__(cls) -> inspect.Signature:
@@ -246,23 +259,10 @@ def check_count(where: str, option: str, value: int, *, most: int = 10**6) -> No
         most: the largest count; by default that of layers, units or features of a network.
 
     Raises:
-        ConfigError: the count is below one, or not an integer.
+        ConfigError: the count is below one, too large, or not an integer.
     """
     if not _is_whole(value) or value < 1:
         raise ConfigError(where, expected=f"{option} ≥ 1", got=repr(value), fix="use a positive integer")
-
-
-def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, ...]:
-    """The shape of one event, given as D or as a shape.
-
-    Args:
-        where: the name of the caller, for error messages.
-        features: D for vectors ``(D,)``, or the shape itself.
-
-    Returns:
-        The shape, as a tuple of Python integers.
-
-    Raises:
     if value > most:
         raise ConfigError(where, expected=f"{option} ≤ {most}", got=in_digits(value), fix="use a smaller number")
 
@@ -286,6 +286,19 @@ def in_digits(value: object) -> str:
     """
     huge = isinstance(value, int) and value.bit_length() > 200
     return f"an integer of {value.bit_length()} bits" if huge else repr(value)
+
+
+def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of one event, given as D or as a shape.
+
+    Args:
+        where: the name of the caller, for error messages.
+        features: D for vectors ``(D,)``, or the shape itself.
+
+    Returns:
+        The shape, as a tuple of Python integers.
+
+    Raises:
         ConfigError: the argument is neither a positive integer nor a sequence of positive integers.
 
     Example:

@@ -72,6 +72,7 @@ from snflow.bijections.transformers.spline import (
     RationalQuadraticTransformer,
 )
 from snflow.bijections.transformers.transformer import Transformer
+from snflow.errors import CheckedConstructor
 from snflow.nets.convnet import ConvNet
 from snflow.nets.lipschitz import LipschitzDenseNet, LipschitzNet
 from snflow.nets.mlp import MLP, ResidualMLP
@@ -184,7 +185,7 @@ def _pair(features: int) -> Bijection:
     return SelfNormalizing(forward, inverse, (features,))
 
 
-class _Bend(nn.Module):
+class _Bend(nn.Module, metaclass=CheckedConstructor):
     """x + 0.3 tanh x, with slopes between 1 and 1.3."""
 
     def forward(self, x: Tensor) -> Tensor:
