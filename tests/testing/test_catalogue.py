@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributions import constraints
 
 from context_layer import ContextScale
 from snflow.bijections.base import Bijection
@@ -51,6 +52,10 @@ class Broken(Bijection):
         super().__init__()
         self.fault = fault
         self.scale = torch.nn.Parameter(torch.tensor([0.5, 2.0, 3.0]))
+
+    @property
+    def domain(self):
+        return constraints.unit_interval if self.fault == "domain" else constraints.real
 
     def _forward(self, x, context):
         z = x * self.scale

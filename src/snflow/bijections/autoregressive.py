@@ -9,6 +9,7 @@ from typing import Literal, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.transformer import Transformer
@@ -103,6 +104,16 @@ class Autoregressive(Bijection):
             input_bound=input_bound,
             zero_start=zero_start,
         )
+
+    @property
+    def domain(self) -> Constraint:
+        """The domain of the transformer, for every element."""
+        return self.transformer.domain
+
+    @property
+    def codomain(self) -> Constraint:
+        """The domain of the transformer, for every element."""
+        return self.transformer.domain
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_slope = self.transformer(x, self._conditioned(x, context))

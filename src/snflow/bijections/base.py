@@ -9,7 +9,10 @@ from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
+from snflow.bijections.domain import Preimage, contains, has_equal_bounds
 from snflow.errors import (
     CheckedConstructor,
     ContextError,
@@ -51,11 +54,17 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             Only then is the method passed to ``_inverse(z, context, inverse)`` and ``_decode(z, context, inverse)``.
             A wrapper takes the value from the bijection that it wraps, and passes the method on.
         log_det_kind: ``"exact"``, or ``"estimate"`` for an unbiased estimate.
+        rearranges: whether the layer only moves elements to other places.
+        domain, codomain: the sets in which data and latents lie, usually intervals of every element, as constraints of
+            ``torch.distributions``; all real numbers by default. A class attribute or a property. A wrapper derives
+            them from the bijections that it wraps. Layers don't check them; distributions with validation do.
 
     Optional methods:
         _latent_shape, _data_shape: for a layer that changes the event shape.
         _encode, _decode: the map and its inverse without the log-determinant, if computing the latter is expensive or
             can fail.
+        _preimage, _image: the set of data whose latents lie in a given set, and conversely, where it is known to be an
+            interval of every element.
 
     Layers never run under autocast: a log-determinant summed in bfloat16 has an error of several nats.
     """
@@ -65,6 +74,17 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
     has_inverse: bool = True
     has_inversion_methods: bool = False
     log_det_kind: LogDetKind = "exact"
+    rearranges: bool = False
+
+    @property
+    def domain(self) -> Constraint:
+        """The set in which data lie."""
+        return constraints.real
+
+    @property
+    def codomain(self) -> Constraint:
+        """The set in which latents lie."""
+        return constraints.real
 
     @abstractmethod
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -89,6 +109,16 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
     def _data_shape(self, latent_shape: Shape) -> Shape:
         """Return the event shape of x for latents of ``latent_shape``."""
         return latent_shape
+
+    def _preimage(self, latents: Constraint) -> Constraint:
+        """{x ∈ domain : f(x) ∈ latents}."""
+        return latents if self.rearranges and has_equal_bounds(latents) else Preimage(self, latents)
+
+    def _image(self, data: Constraint) -> Constraint:
+        """{f(x) : x ∈ domain ∩ data}; the codomain, which is larger, of a layer without an inverse."""
+        if self.rearranges and has_equal_bounds(data):
+            return data
+        return Preimage(self, data, backwards=True) if self.has_inverse else self.codomain
 
     @final  # type: ignore[misc]  # torch declares forward as a writable attribute
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -200,6 +230,23 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         event_shape = self._data_shape(latent_shape)
         self._check_event(event_shape)
         return event_shape
+
+    @final
+    def preimage(self, latents: Constraint) -> Constraint:
+        """{x ∈ domain : f(x) ∈ latents}: the support of a flow, for the support of its base density.
+
+        Args:
+            latents: a set of elements or events of z.
+
+        Returns:
+            A set of elements where it is an interval, otherwise one of events, checked by evaluating f.
+        """
+        return self.domain if contains(latents, self.codomain) else self._preimage(latents)
+
+    @final
+    def image(self, data: Constraint) -> Constraint:
+        """{f(x) : x ∈ domain ∩ data}, as :meth:`preimage`."""
+        return self.codomain if contains(data, self.domain) else self._image(data)
 
     @property
     def label(self) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import final
+from typing import final, overload
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.errors import ConfigError
@@ -64,6 +66,26 @@ class Chain(Bijection):
         self.log_det_kind = "exact" if all(layer.log_det_kind == "exact" for layer in listed) else "estimate"
         self.event_shape = listed[0].event_shape if listed else None
 
+    @property
+    def domain(self) -> Constraint:
+        """The data that every layer can map."""
+        return self._preimage(constraints.real)
+
+    @property
+    def codomain(self) -> Constraint:
+        """The latents of such data."""
+        return self._image(constraints.real)
+
+    def _preimage(self, latents: Constraint) -> Constraint:
+        for layer in reversed(list(self)):
+            latents = layer.preimage(latents)
+        return latents
+
+    def _image(self, data: Constraint) -> Constraint:
+        for layer in self:
+            data = layer.image(data)
+        return data
+
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         total: Tensor | None = None
         for layer in self:
@@ -106,6 +128,16 @@ class Chain(Bijection):
         """Iterate from data to latent."""
         return iter(self.layers)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> Bijection:
-        """Return one layer, counting from the data."""
-        return self.layers[index]  # type: ignore[return-value]
+    @overload
+    def __getitem__(self, index: int) -> Bijection: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Chain: ...
+
+    def __getitem__(self, index: int | slice) -> Bijection:
+        """Return one layer, counting from the data, or a chain of several, which are shared and not copied."""
+        if not isinstance(index, slice):
+            return self.layers[index]  # type: ignore[return-value]
+        part = Chain(list(self)[index])
+        part.training = self.training
+        return part

@@ -6,6 +6,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.affine import AffineTransformer
@@ -141,6 +142,16 @@ class Coupling(Bijection):
             self.event_shape = (len(mask), None, None) if image else (len(mask),)
         self.context_shape = check_context_shape("Coupling", context_shape)
         self.transformer, self.conditioner = transformer, conditioner
+
+    @property
+    def domain(self) -> Constraint:
+        """The domain of the transformer, for every element."""
+        return self.transformer.domain
+
+    @property
+    def codomain(self) -> Constraint:
+        """The domain of the transformer, for every element."""
+        return self.transformer.domain
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._map(x, context, backwards=False)

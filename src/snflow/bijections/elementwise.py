@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Self, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
+from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.domain import Bound, bounds, interval
 from snflow.bijections.transformers.spline import RationalQuadraticTransformer
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, DataError, check_event_shape
@@ -121,6 +124,14 @@ class Affine(Bijection):
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         return z * self.scale + self.shift
 
+    def _preimage(self, latents: Constraint) -> Constraint:
+        ends = bounds(latents)
+        return super()._preimage(latents) if ends is None else _mapped(*ends, lambda z: z * self.scale + self.shift)
+
+    def _image(self, data: Constraint) -> Constraint:
+        ends = bounds(data)
+        return super()._image(data) if ends is None else _mapped(*ends, lambda x: (x - self.shift) / self.scale)
+
     def _log_scale(self, x: Tensor) -> Tensor:
         total = sum_event(self.scale.abs().log().expand(1, *x.shape[1:]))
         return total.expand(x.shape[0])
@@ -137,6 +148,13 @@ class Affine(Bijection):
     def extra_repr(self) -> str:
         """Show the shape."""
         return f"shape={tuple(self.scale.shape)}"
+
+
+def _mapped(lower: Bound, upper: Bound, monotone: Callable[[Tensor], Tensor]) -> Constraint:
+    """The image of an interval under a monotone map of each element."""
+    first, second = monotone(torch.as_tensor(lower)), monotone(torch.as_tensor(upper))
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    return interval(low, high) if low.dim() else interval(low.item(), high.item())
 
 
 def _as_float(value: Tensor | float) -> Tensor:
@@ -193,11 +211,19 @@ class Logit(Bijection):
         (tensor([[0.0000], [1.0986]]), tensor([0.6931, -inf]))
     """
 
+    domain = constraints.unit_interval
+
     def __init__(self, alpha: float = 1e-6) -> None:
         super().__init__()
         if not 0 < alpha < 0.5:
             raise ConfigError(self.label, expected="0 < alpha < 0.5", got=f"{alpha}", fix="use 1e-6, as in the paper")
         self.alpha = alpha
+
+    @property
+    def codomain(self) -> Constraint:
+        """±logit(1 − α)."""
+        end = math.log1p(-self.alpha) - math.log(self.alpha)
+        return interval(-end, end)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         inner = x.clamp(0, 1)
@@ -344,6 +370,8 @@ class CDF(Bijection):
         CDF(Laplace(loc, scale))
     """
 
+    codomain = constraints.unit_interval
+
     def __init__(self, distribution: Distribution | type[Distribution], **parameters: Tensor | float) -> None:
         super().__init__()
         if isinstance(distribution, Distribution) and not parameters:
@@ -372,6 +400,12 @@ class CDF(Bijection):
                 got=f"{distribution.__name__}({', '.join(self.names)}): {str(error) or 'not implemented'}",
                 fix="use Normal, Laplace, Cauchy, Uniform, Exponential or Gumbel of torch.distributions",
             ) from error
+
+    @property
+    def domain(self) -> Constraint:
+        """The support of the distribution."""
+        support: Constraint = self._distribution().support
+        return support
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         distribution = self._distribution()
@@ -428,6 +462,16 @@ class Elementwise(Bijection):
             raise ConfigError("Elementwise", expected=f"initial of shape {shape}", got=f"{tuple(initial.shape)}")
         self.parameters_of_elements = nn.Parameter(torch.zeros(shape) if initial is None else initial.detach().clone())
         self._kept: tuple[Tensor, Any] | None = None
+
+    @property
+    def domain(self) -> Constraint:
+        """The domain of the transformer."""
+        return self.transformer.domain
+
+    @property
+    def codomain(self) -> Constraint:
+        """The domain of the transformer."""
+        return self.transformer.domain
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_slope = self.transformer(x, self._prepared())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import final
 
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Bijection, Shape, ShapePattern
 from snflow.errors import NotInvertibleError
 
 
@@ -41,8 +42,25 @@ class Inverse(Bijection):
                 fix="use its forward direction only",
             )
         self.bijection = bijection
+        self.event_shape = _latent_pattern(bijection)
         self.context_shape = bijection.context_shape
         self.log_det_kind = bijection.log_det_kind
+
+    @property
+    def domain(self) -> Constraint:
+        """The latents of b."""
+        return self.bijection.codomain
+
+    @property
+    def codomain(self) -> Constraint:
+        """The data of b."""
+        return self.bijection.domain
+
+    def _preimage(self, latents: Constraint) -> Constraint:
+        return self.bijection.image(latents)
+
+    def _image(self, data: Constraint) -> Constraint:
+        return self.bijection.preimage(data)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(x, context)
@@ -62,3 +80,12 @@ class Inverse(Bijection):
 
     def _data_shape(self, latent_shape: Shape) -> Shape:
         return self.bijection.latent_shape(latent_shape)
+
+
+def _latent_pattern(bijection: Bijection) -> ShapePattern | None:
+    """The event shape of the latents; ``None`` for any, or where it depends on that of the data."""
+    pattern = bijection.event_shape
+    if pattern is None or type(bijection)._latent_shape is Bijection._latent_shape:
+        return pattern
+    known = tuple(size for size in pattern if size is not None)
+    return bijection.latent_shape(known) if len(known) == len(pattern) else None

@@ -7,8 +7,10 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
+from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape
+from snflow.bijections.domain import beside
 from snflow.errors import ConfigError, ShapeError, check_event_shape
 from snflow.nets.convnet import ConvNet
 from snflow.numerics.probes import sum_event
@@ -33,6 +35,7 @@ class Flatten(Bijection):
         (torch.Size([5, 784]), torch.Size([5, 1, 28, 28]))
     """
 
+    rearranges = True
     event_shape: Shape
 
     def __init__(self, event_shape: int | Shape) -> None:
@@ -88,6 +91,8 @@ class Squeeze(Bijection):
         >>> z.shape, z.flatten().tolist()
         (torch.Size([1, 4, 1, 1]), [0.0, 1.0, 2.0, 3.0])
     """
+
+    rearranges = True
 
     def __init__(self, factor: int = 2) -> None:
         super().__init__()
@@ -191,6 +196,16 @@ class Split(Bijection):
         self.has_inverse = rest.has_inverse
         self.has_inversion_methods = rest.has_inversion_methods
         self.log_det_kind = rest.log_det_kind
+
+    @property
+    def domain(self) -> Constraint:
+        """The domain of ``rest`` for its channels, real numbers for the others."""
+        return beside(self.rest.domain, -3, [self.kept, self._gone_shape[0]])
+
+    @property
+    def codomain(self) -> Constraint:
+        """The codomain of ``rest`` for its latents, real numbers for the others."""
+        return beside(self.rest.codomain, -1, [math.prod(self._rest_shape), math.prod(self._gone_shape)])
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         a, c = x.tensor_split((self.kept,), 1)

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.bijections.chain import Chain
@@ -105,6 +106,22 @@ class Reversible(Bijection):
         self.undoing: InverseMethod = inverse
         self.tolerance = tolerance if tolerance is not None else (torch.inf if inverse == "learned" else _TOLERANCE)
         self.register_buffer("reconstruction_error", torch.tensor(0.0), persistent=False)
+
+    @property
+    def domain(self) -> Constraint:
+        """The domain of the chain."""
+        return self.chain.domain
+
+    @property
+    def codomain(self) -> Constraint:
+        """The codomain of the chain."""
+        return self.chain.codomain
+
+    def _preimage(self, latents: Constraint) -> Constraint:
+        return self.chain.preimage(latents)
+
+    def _image(self, data: Constraint) -> Constraint:
+        return self.chain.image(data)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         steps = [_Step.of(layer, layer, partial(layer.decode, inverse=self.undoing)) for layer in self.chain]

@@ -10,9 +10,12 @@ from typing import final
 import torch
 import torch.nn.functional as F
 from torch import Generator, Size, Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
 from snflow.bijections.base import Shape, check_tensor
+from snflow.bijections.domain import Mapped
 from snflow.errors import (
     CheckedConstructor,
     ConfigError,
@@ -33,7 +36,7 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
     """log p(z) and z ~ p(z): the density to which a flow maps its data.
 
     **To write one**, implement :meth:`_log_prob` and :meth:`_sample` without any checks: this class checks the
-    arguments. A class is abstract or final.
+    arguments. A class is abstract or final. Override :attr:`support` where it is not all real numbers.
 
     Args:
         event_shape: D for vectors, or the shape of one latent, all dimensions after the batch; ``()`` for a scalar.
@@ -106,6 +109,11 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
     def sample(self, n: int, *, temperature: float = 1.0, generator: Generator | None = None) -> Tensor:
         """z ~ p, as :meth:`rsample`, without gradients."""
         return self.rsample(n, temperature=temperature, generator=generator)
+
+    @property
+    def support(self) -> Constraint:
+        """The set of elements in which the density is positive, as a constraint of ``torch.distributions``."""
+        return constraints.real
 
     def forward(self, z: Tensor) -> Tensor:
         """log p(z), as :meth:`log_prob`."""
@@ -409,6 +417,11 @@ class Uniform(BaseDensity):
             raise ConfigError(self.label, expected="finite low < high", got=f"low={low!r}, high={high!r}")
         self.low, self.high = low, high
 
+    @property
+    def support(self) -> Constraint:
+        """[low, high]."""
+        return constraints.interval(self.low, self.high)
+
     def _log_prob(self, z: Tensor) -> Tensor:
         density = torch.where(z.isnan(), z, -math.log(self.high - self.low))
         return sum_event(torch.where((z < self.low) | (z > self.high), -math.inf, density))
@@ -471,10 +484,16 @@ class FoldedDensity(BaseDensity):
         self.raw_fold = nn.Parameter(torch.full((features,), SOFTPLUS_ONE))
         self.gate = MLP(features, _BRANCHES * features, width=width, depth=depth)
 
+    @property
+    def support(self) -> Constraint:
+        """The points that are folded into the support of the base density."""
+        of_base = self.base.support
+        real = isinstance(of_base, type(constraints.real))
+        return of_base if real else Mapped(lambda x: self._fold(x, F.softplus(self.raw_fold))[0], of_base)
+
     def _log_prob(self, z: Tensor) -> Tensor:
-        x, a = z, F.softplus(self.raw_fold)
-        branch = (x > -a).long() + (x > a).long()
-        folded = torch.where(branch == 1, -x, x + 2 * a * (1 - branch))
+        a = F.softplus(self.raw_fold)
+        folded, branch = self._fold(z, a)
         log_gate = self._log_gate(folded, a).gather(1, branch.unsqueeze(1)).squeeze(1)
         return self.base.log_prob(folded) + sum_event(log_gate)
 
@@ -484,6 +503,12 @@ class FoldedDensity(BaseDensity):
         weights = self._log_gate(z, a).exp().transpose(1, 2).reshape(-1, _BRANCHES).detach()
         branch = torch.multinomial(weights, 1, generator=generator).view(z.shape) if n else z.long()
         return torch.where(branch == 1, -z, z - 2 * a * (1 - branch))
+
+    @staticmethod
+    def _fold(x: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """fold(x) and the branch of each element, 0 to 2."""
+        branch = (x > -a).long() + (x > a).long()
+        return torch.where(branch == 1, -x, x + 2 * a * (1 - branch)), branch
 
     def _log_gate(self, z: Tensor, a: Tensor) -> Tensor:
         """log g ``(batch, 3, D)``; −∞ for a branch whose range does not contain z."""

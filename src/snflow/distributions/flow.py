@@ -9,12 +9,15 @@ from typing import TypeVar, final
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape, check_tensor
+from snflow.bijections.domain import of_events
 from snflow.distributions.base import BaseDensity, check_batch, check_kind, check_sampling, leading_shape
 from snflow.distributions.dequantization import Dequantization
 from snflow.distributions.torch_distribution import FlowDistribution
-from snflow.errors import CheckedConstructor, ContextError, DataError, ShapeError, check_count
+from snflow.errors import MAX_INT, CheckedConstructor, ContextError, DataError, ShapeError, check_count
 
 
 @final
@@ -60,6 +63,29 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
     def event_shape(self) -> Shape:
         """The shape of one sample of data."""
         return self._event_shape
+
+    @property
+    def support(self) -> Constraint:
+        """The set of events whose density is positive, as a constraint of ``torch.distributions``.
+
+        It follows from the domains of the layers and the support of the base density; with a dequantization, it is the
+        integers from 0 to L − 1. Where it is an interval of every element, ``torch.distributions.biject_to`` accepts
+        it. Otherwise it is checked by mapping the data to latents; where these depend on a context, ask
+        ``flow.distribution(context).support``.
+
+        Example:
+            >>> import torch, snflow
+            >>> snflow.flows.circular_spline(2).support.check(torch.tensor([[3.0, -3.0], [4.0, 0.0]]))
+            tensor([ True, False])
+        """
+        return of_events(self._elements, len(self.event_shape))
+
+    @property
+    def _elements(self) -> Constraint:
+        """The support, as a set of elements where it is one."""
+        if self.dequantization is not None:
+            return constraints.integer_interval(0, self.dequantization.num_values - 1)
+        return self.bijection.preimage(self.base.support)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """log p(x | context), in nats.
@@ -281,7 +307,7 @@ def bits_per_dim(nats: _Nats, dimensions: int) -> _Nats:
         >>> round(bits_per_dim(784 * math.log(256), 784), 12)
         8.0
     """
-    check_count("bits_per_dim", "dimensions", dimensions)
+    check_count("bits_per_dim", "dimensions", dimensions, most=MAX_INT)
     return nats / (dimensions * math.log(2))
 
 
@@ -353,7 +379,7 @@ def mean_nll_with_error(
 def _log_probs(where: str, flow: Flow, data: Tensor, batch_size: int, generator: Generator | None) -> Tensor:
     """log p of every row in eval mode, in float64 on the CPU."""
     check_tensor(where, data)
-    check_count(where, "batch_size", batch_size)
+    check_count(where, "batch_size", batch_size, most=MAX_INT)
     if data.dim() == 0 or data.shape[0] == 0:
         raise DataError(where, expected="at least one row", got="none")
     device = flow.base.device

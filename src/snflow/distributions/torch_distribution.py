@@ -9,6 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, Transform, constraints
 
 from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.domain import of_events
 from snflow.distributions.base import leading_shape
 from snflow.errors import CheckedConstructor, ConfigError, ContextError, ShapeError, check_event_shape
 
@@ -55,14 +56,9 @@ class FlowDistribution(Distribution, metaclass=CheckedConstructor):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Real numbers, or the integers 0 … L − 1 of a flow with a dequantization."""
-        dequantization = self.flow.dequantization
-        element = (
-            constraints.real
-            if dequantization is None
-            else constraints.integer_interval(0, dequantization.num_values - 1)
-        )
-        return constraints.independent(element, len(self.event_shape))
+        """The support of the flow, given the context."""
+        context, batch_shape = self.context, Size() if self.context is None else self.batch_shape
+        return of_events(self.flow._elements, len(self.event_shape), context, batch_shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
         """Return the same distribution with a larger batch shape.
@@ -199,11 +195,11 @@ class _BijectionTransform(Transform):
 
     @property
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
-        return constraints.independent(constraints.real, len(self.latent_shape))
+        return of_events(self.bijection.codomain, len(self.latent_shape), self.context, self.batch_shape)
 
     @property
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]
-        return constraints.independent(constraints.real, len(self.data_shape))
+        return of_events(self.bijection.domain, len(self.data_shape), self.context, self.batch_shape)
 
     def with_cache(self, cache_size: int = 1) -> Transform:
         return _BijectionTransform(self.bijection, self.data_shape, self.context, cache_size)

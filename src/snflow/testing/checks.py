@@ -8,9 +8,13 @@ import pickle
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from snflow.bijections.base import Bijection
+from snflow.bijections.domain import bounds, of_events
+from snflow.distributions.base import StandardNormal
+from snflow.distributions.flow import Flow
+from snflow.distributions.torch_distribution import FlowDistribution
 from snflow.errors import ConfigError, ContextError, DeviceError, DtypeError, ShapeError, check_event_shape
 from snflow.testing.cases import Case
 
@@ -85,6 +89,24 @@ def check_rows(case: Case) -> None:
     others = torch.arange(len(x)) != 2
     _close("z of the other rows of a batch with NaN", z_damaged[others], z[others], case.rows)
     _close("log_det of the other rows of a batch with NaN", log_det_damaged[others], log_det[others], case.rows)
+
+
+def check_domain(case: Case) -> None:
+    """Data lie in ``domain``, latents in ``codomain``; a distribution with validation refuses all other data."""
+    layer, x, context = case.layer(), case.data(), case.context()
+    z = layer.encode(x, context)
+    for what, points, own in (("data", x, layer.domain), ("latents", z, layer.codomain)):
+        inside = of_events(own, points.dim() - 1, context, x.shape[:1] if context is not None else Size()).check(points)
+        if not bool(inside.all()):
+            raise ContractError(f"{int((~inside).sum())} of {len(points)} {what} outside {own}")
+    flow = Flow(layer, StandardNormal(tuple(z.shape[1:])).double())
+    distribution = FlowDistribution(flow, context, validate_args=True)
+    distribution.log_prob(x)
+    ends = bounds(layer.domain) or ()
+    for beyond in (torch.nan, *(end + side for end, side in zip(ends, (-1, 1), strict=False) if abs(end) < torch.inf)):
+        outside = x.clone()
+        outside[0].view(-1)[0] = beyond
+        _refuses(ValueError, lambda given=outside: distribution.log_prob(given))  # type: ignore[misc]
 
 
 def check_gradients(case: Case) -> None:
@@ -230,6 +252,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "log_det": check_log_det,
     "shapes": check_shapes,
     "rows": check_rows,
+    "domain": check_domain,
     "gradients": check_gradients,
     "single_precision": check_single_precision,
     "state": check_state,

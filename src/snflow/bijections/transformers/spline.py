@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError
@@ -255,6 +256,8 @@ class CircularSplineTransformer(Transformer):
         >>> torch.allclose(transformer(x, h)[0], transformer(x + 2 * torch.pi, h)[0], atol=1e-4)
         True
     """
+
+    domain = constraints.interval(-math.pi, math.pi)
 
     def __init__(self, bins: int = 8) -> None:
         super().__init__()

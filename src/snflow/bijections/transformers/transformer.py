@@ -6,6 +6,8 @@ from abc import abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
 from snflow.errors import CheckedConstructor
 
@@ -21,6 +23,7 @@ class Transformer(nn.Module, metaclass=CheckedConstructor):
 
     Attributes:
         parameters_per_element: P, the number of parameters hᵢ.
+        domain: the interval of x, which τ maps to itself; all real numbers by default.
 
     References:
         Papamakarios et al. (2021), Normalizing flows for probabilistic modeling and inference, section 3.1, for the
@@ -28,6 +31,7 @@ class Transformer(nn.Module, metaclass=CheckedConstructor):
     """
 
     parameters_per_element: int
+    domain: Constraint = constraints.real
 
     @abstractmethod
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
