@@ -1,5 +1,6 @@
 """Recipes: strict YAML, typed options, the way there and back."""
 
+import datetime
 import os
 import random
 
@@ -56,6 +57,10 @@ def test_broken_yaml_is_refused_with_its_line(text, message):
         read_yaml(text, "here")
 
 
+ENDLESS = [0]
+ENDLESS.append(ENDLESS)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -73,11 +78,19 @@ def test_broken_yaml_is_refused_with_its_line(text, message):
         ({"training": {"ema_decay": 1}}, r"training\.ema_decay: expected a number in \(0, 1\), or null"),
         ({"training": {"on_nonfinite": "no"}}, r"expected one of 'stop', 'skip', got 'no'"),
         ({"training": 3}, r"training: expected a mapping of options, got 3"),
-        (
-            {"optimizer": {"learning_rate": float("nan")}},
-            r"optimizer\.learning_rate: expected a finite number above 0, got nan",
-        ),
-        ({"optimizer": {"learning_rate": float("inf")}}, r"expected a finite number above 0"),
+        ({"optimizer": {"learning_rate": float("nan")}}, r"\.learning_rate: expected a finite number, got nan"),
+        ({"optimizer": {"learning_rate": float("inf")}}, r"\.learning_rate: expected a finite number, got inf"),
+        ({"optimizer": {"learning_rate": 0}}, r"optimizer\.learning_rate: expected a finite number above 0, got 0"),
+        ({"optimizer": {"learning_rate": 10**400}}, r"learning_rate: expected an integer of 64 bits, got an int"),
+        ({"optimizer": {"eps": float("inf")}}, r"optimizer\.eps: expected a finite number, got inf"),
+        ({"optimizer": {"weight_decay": float("inf")}}, r"optimizer\.weight_decay: expected a finite number, got inf"),
+        ({"flow": {"name": "conv", "layers": 10**5000}}, r"flow\.layers: expected an integer of 64 bits"),
+        ({"data": {"name": "digits", "seed": 2**64}}, r"data\.seed: expected an integer of 64 bits, got 18446744"),
+        ({"flow": {"name": "conv", "layers": datetime.date(2026, 1, 2)}}, r"flow\.layers: expected a number, text"),
+        ({"flow": {"name": "conv", 3: 4}}, r"flow: expected names of options, got 3"),
+        ({"flow": {"name": "conv", "tracking": ENDLESS}}, r"flow\.tracking: expected at most 8 levels of options"),
+        ({"training": {"threads": 100_000}}, r"training\.threads: expected an integer from 1 to 10000, or null"),
+        ({"device": {"devices": 10**5}}, r"device\.devices: expected an integer from 1 to 10000"),
         ({"optimizer": {"betas": [0.9]}}, r"expected a list of a number, a number, got '\[0\.9\]'"),
         ({"optimizer": {"betas": [0.9, 1.0]}}, r"expected two numbers in \[0, 1\)"),
         ({"schedule": {"warmup_epochs": -1}}, r"schedule\.warmup_epochs: expected a finite number of at least 0"),

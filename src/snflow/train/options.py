@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from snflow.errors import check_option
+from snflow.errors import MAX_INT, check_option
+
+_MOST_PROCESSES = 10**4
+"""More threads or devices exist on no machine; a run also compares them with those of its own."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,12 @@ class OptimizerOptions:
 
     def __post_init__(self) -> None:
         require = partial(check_option, "optimizer", self)
-        check_option(
-            "optimizer", self, "learning_rate", 0 < self.learning_rate < float("inf"), "a finite number above 0"
-        )
+        require("learning_rate", 0 < self.learning_rate < math.inf, "a finite number above 0")
         require("betas", all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-        require("eps", self.eps > 0, "a number above 0")
-        require("weight_decay", self.weight_decay >= 0, "a number of at least 0")
-        check_option(
-            "optimizer", self, "clip_norm", self.clip_norm is None or self.clip_norm > 0, "a number above 0, or null"
-        )
+        require("eps", 0 < self.eps < math.inf, "a finite number above 0")
+        require("weight_decay", 0 <= self.weight_decay < math.inf, "a finite number of at least 0")
+        clip = self.clip_norm
+        require("clip_norm", clip is None or 0 < clip < math.inf, "a finite number above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class ScheduleOptions:
 
     def __post_init__(self) -> None:
         require = partial(check_option, "schedule", self)
-        check_option(
-            "schedule", self, "warmup_epochs", 0 <= self.warmup_epochs < float("inf"), "a finite number of at least 0"
-        )
+        require("warmup_epochs", 0 <= self.warmup_epochs < math.inf, "a finite number of at least 0")
         require("final_fraction", 0 <= self.final_fraction <= 1, "a number in [0, 1]")
 
 
@@ -100,22 +99,19 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         require = partial(check_option, "training", self)
         for field in ("epochs", "batch_size", "eval_batch_size", "validate_every", "max_skips"):
-            require(field, getattr(self, field) >= 1, "an integer of at least 1")
+            require(field, 1 <= getattr(self, field) <= MAX_INT, "an integer of at least 1")
         for field in ("seed", "jitter", "checkpoint_every_epochs", "checkpoint_every_steps"):
-            require(field, 0 <= getattr(self, field) < 2**63, "an integer of at least 0")
-        for field in ("patience", "threads"):
-            value = getattr(self, field)
-            require(field, value is None or value >= 1, "an integer of at least 1, or null")
-        rise = self.divergence_rise
-        check_option("training", self, "divergence_rise", rise is None or rise >= 0, "a number of at least 0, or null")
-        require("checkpoint_minutes", self.checkpoint_minutes >= 0, "a number of at least 0")
-        check_option(
-            "training",
-            self,
-            "ema_decay",
-            self.ema_decay is None or 0 < self.ema_decay < 1,
-            "a number in (0, 1), or null",
+            require(field, 0 <= getattr(self, field) <= MAX_INT, "an integer of at least 0")
+        threads, patience, rise, decay = self.threads, self.patience, self.divergence_rise, self.ema_decay
+        require(
+            "threads",
+            threads is None or 1 <= threads <= _MOST_PROCESSES,
+            f"an integer from 1 to {_MOST_PROCESSES}, or null",
         )
+        require("patience", patience is None or 1 <= patience <= MAX_INT, "an integer of at least 1, or null")
+        require("divergence_rise", rise is None or 0 <= rise < math.inf, "a finite number of at least 0, or null")
+        require("checkpoint_minutes", 0 <= self.checkpoint_minutes < math.inf, "a finite number of at least 0")
+        require("ema_decay", decay is None or 0 < decay < 1, "a number in (0, 1), or null")
 
 
 @dataclass(frozen=True)
@@ -128,6 +124,8 @@ class DeviceOptions:
     """Number of devices; each processes a share of every batch."""
     strategy: Literal["auto", "ddp"] = "auto"
     """Lightning Fabric's strategy for several devices; auto is ddp."""
+    timeout: float = 300.0
+    """Seconds for which a process waits for the others before it ends the run with an error."""
     compile: Literal["off", "inductor", "aot_eager"] = "off"
     """Backend of torch.compile for the objective: inductor generates code, aot_eager only traces."""
     cuda_graph: bool = False
@@ -139,6 +137,7 @@ class DeviceOptions:
 
     def __post_init__(self) -> None:
         require = partial(check_option, "device", self)
-        require("devices", self.devices >= 1, "an integer of at least 1")
-        require("read_every", self.read_every >= 1, "an integer of at least 1")
+        require("devices", 1 <= self.devices <= _MOST_PROCESSES, f"an integer from 1 to {_MOST_PROCESSES}")
+        require("timeout", 1 <= self.timeout <= 86400, "a number of seconds from 1 to 86400")
+        require("read_every", 1 <= self.read_every <= MAX_INT, "an integer of at least 1")
         require("cuda_graph", not self.cuda_graph or self.devices == 1, "false with several devices")

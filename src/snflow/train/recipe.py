@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from snflow.errors import ConfigError, nearest
+from snflow.errors import MAX_INT, ConfigError, in_digits, nearest
 from snflow.train.options import DeviceOptions, OptimizerOptions, ScheduleOptions, TrainingOptions
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ OPTION_SECTIONS: dict[str, type[Any]] = {
     "device": DeviceOptions,
 }
 SECTIONS = ("data", "flow", "preprocessing", *OPTION_SECTIONS)
+
+MAY_CHANGE_ON_RESUME = ("device.", "training.epochs", "training.patience", "training.checkpoint_", "training.threads")
+"""Beginnings of the names of options that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Recipe:
     def from_namespace(cls, parsed: Namespace) -> Recipe:
         """Make a recipe from the options that its parser has read."""
         plain = parsed.as_dict()
+        for section in SECTIONS:
+            _check_plain(section, plain[section])
         options: dict[str, Any] = {name: kind(**plain[name]) for name, kind in OPTION_SECTIONS.items()}
         sections: dict[str, Any] = {name: plain[name] for name in SECTIONS[:3]}
         return cls(description=plain["description"], **sections, **options, _parsed=parsed)
@@ -139,6 +145,17 @@ class Recipe:
     def digest(self) -> str:
         """Return the SHA-256, in hexadecimal, of the recipe without description and device, as canonical JSON."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("description", "device")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256, in hexadecimal, of the options that define a run: all that cannot change on resume."""
+        content = {
+            f"{section}.{option}": value
+            for section, options in self.to_dict().items()
+            if section != "description"
+            for option, value in options.items()
+            if not f"{section}.{option}".startswith(MAY_CHANGE_ON_RESUME)
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def load_dataset(self) -> Dataset:
@@ -246,8 +263,35 @@ def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
         if key not in known:
             raise ConfigError(str(key), expected="a section of a recipe", got="an unknown key", fix=nearest(key, known))
         if key != "description" and not isinstance(value, Mapping):
-            raise ConfigError(key, expected="a mapping of options", got=repr(value), fix=f"write `{key}:` above it")
+            raise ConfigError(
+                key, expected="a mapping of options", got=in_digits(value), fix=f"write `{key}:` above it"
+            )
+        _check_plain(key, value)
     return {key: value for key, value in content.items() if value != {}}
+
+
+def _check_plain(key: str, value: Any, depth: int = 0) -> None:
+    """Reject what no option means: numbers that are not finite or exceed 64 bits, dates, and values without end."""
+    if depth > _DEEPEST:
+        raise ConfigError(key, expected=f"at most {_DEEPEST} levels of options", got="more", fix="remove its anchors")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise ConfigError(key, expected="names of options", got=in_digits(name), fix="write names as text")
+            _check_plain(f"{key}.{name}", inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_plain(key, inner, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(key, expected="a finite number", got=repr(value))
+    elif isinstance(value, int) and abs(value) > MAX_INT:
+        raise ConfigError(key, expected="an integer of 64 bits", got=in_digits(value))
+    elif not isinstance(value, int | float | str | None):
+        raise ConfigError(key, expected="a number, text, true, false or null", got=repr(value), fix="put it in quotes")
+
+
+_DEEPEST = 8
+"""Levels of nesting of an option; the deepest one is an argument of a tracking strategy in the section of the flow."""
 
 
 def _refuse_nulls(content: Mapping[str, Any], parser: ArgumentParser) -> None:
