@@ -76,3 +76,30 @@ def test_decode_is_checked_too():
 def test_wrong_constructor_arguments_are_refused_with_advice(build, error, message):
     with pytest.raises(error, match=message):
         build()
+
+
+def test_a_part_of_a_chain_is_a_chain_of_the_same_layers():
+    chain = snflow.Chain([snflow.Dense(3), snflow.LeakyReLU(), snflow.Dense(3)]).eval()
+    part = chain[1:]
+    assert isinstance(part, snflow.Chain)
+    assert list(part) == list(chain)[1:]
+    assert not part.training
+    x = torch.randn(2, 3)
+    assert torch.equal(part.encode(chain[:1].encode(x)), chain.encode(x))
+    assert len(chain[:0]) == 0
+    assert chain[-1] is chain.layers[2]
+
+
+@pytest.mark.parametrize(
+    ("bijection", "event_shape"),
+    [
+        (snflow.Dense(3), (3,)),
+        (snflow.Flatten((1, 2)), (2,)),
+        (snflow.Chain([snflow.Flatten((1, 2)), snflow.Dense(2)]), (2,)),
+        (snflow.ActNorm(3), (3, None, None)),
+        (snflow.Squeeze(), None),
+        (snflow.LeakyReLU(), None),
+    ],
+)
+def test_an_inverse_takes_events_of_the_shape_of_the_latents(bijection, event_shape):
+    assert snflow.Inverse(bijection).event_shape == event_shape

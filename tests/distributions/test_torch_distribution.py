@@ -1,12 +1,17 @@
 """Flows and bijections as objects of torch.distributions: our numbers, torch's shapes."""
 
+import copy
+
 import pytest
 import torch
-from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
+from torch.distributions import Distribution, Independent, Normal, TransformedDistribution, biject_to, kl_divergence
 
 from context_layer import ContextScale
+from snflow import flows
+from snflow.bijections.base import Bijection
 from snflow.bijections.chain import Chain
-from snflow.bijections.elementwise import Affine, LeakyReLU
+from snflow.bijections.elementwise import Affine, LeakyReLU, Logit
+from snflow.bijections.inverse import Inverse
 from snflow.bijections.linear import Dense
 from snflow.bijections.reshaping import Flatten
 from snflow.distributions.base import StandardNormal
@@ -156,3 +161,103 @@ def test_transform_with_context():
 def test_misuse(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_support_of_a_distribution_is_that_of_the_flow():
+    flow = Flow(Chain([Affine(0.0, 10.0), Logit()]), StandardNormal(2))
+    distribution = FlowDistribution(flow, validate_args=True)
+    x = distribution.sample((5,))
+    assert bool(distribution.support.check(x).all())
+    assert bool(distribution.support.check(biject_to(distribution.support)(50 * torch.randn(9, 2))).all())
+    with pytest.raises(ValueError, match="support"):
+        distribution.log_prob(torch.tensor([5.0, 10.5]))
+    transform = as_transform(flow.bijection, 2)
+    assert bool(transform.codomain.check(transform(torch.randn(9, 2))).all())
+    assert not bool(transform.codomain.check(torch.tensor([5.0, 10.5])))
+    assert not bool(transform.domain.check(torch.tensor([0.0, 20.0])))
+    assert transform.inv.domain.check(x).all()
+
+
+def test_angles_stay_on_the_circle():
+    distribution = flows.circular_spline(3).distribution()
+    angles = biject_to(distribution.support)(50 * torch.randn(20, 3))
+    assert bool((angles.abs() <= torch.pi).all())
+
+
+def test_a_wrong_shape_is_our_error_with_validation_too():
+    distribution = FlowDistribution(Flow(Dense(3), StandardNormal(3)), validate_args=True)
+    with pytest.raises(ShapeError, match=r"\(\*batch, 3\), got \(2, 4\)"):
+        distribution.log_prob(torch.zeros(2, 4))
+
+
+def test_expand_fills_in_the_object_it_is_given():
+    class Wrapped(FlowDistribution):
+        def expand(self, batch_shape, _instance=None):
+            return super().expand(batch_shape, self._get_checked_instance(Wrapped, _instance))
+
+    context = torch.randn(5, 2)
+    wrapped = Wrapped(Flow(ContextScale(), StandardNormal(3)), context, validate_args=True)
+    wide = wrapped.expand((4, 5))
+    assert type(wide) is Wrapped
+    assert wide._validate_args
+    x = torch.randn(4, 5, 3)
+    torch.testing.assert_close(wide.log_prob(x), wrapped.log_prob(x))
+    plain = FlowDistribution(Flow(Dense(3), StandardNormal(3)))
+    plain.has_rsample = False  # as Pyro's has_rsample_ does
+    assert not plain.expand((2,)).has_rsample
+    # a subclass that does not say how its own attributes are expanded
+    with pytest.raises(NotImplementedError, match="must also define a custom"):
+        type("Other", (FlowDistribution,), {"__init__": lambda self, f: FlowDistribution.__init__(self, f)})(
+            plain.flow
+        ).expand((2,))
+
+
+def test_transforms_of_the_same_bijection_and_context_are_equal():
+    bijection, context = ContextScale(), torch.randn(5, 2)
+    one, two = as_transform(bijection, context=context), as_transform(bijection, context=context.clone())
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one == one.with_cache()
+    assert one != as_transform(bijection, context=context + 1)
+    assert one != as_transform(ContextScale(), context=context)
+    assert as_transform(LeakyReLU(), 2) != as_transform(LeakyReLU(), 3)
+    assert one != Normal(0.0, 1.0)
+    dense = Dense(3)
+    assert as_transform(dense) == as_transform(dense)
+    assert as_transform(dense) != as_transform(Dense(3))
+
+
+def test_the_divergence_of_two_densities_under_one_transform():
+    bijection = image_bijection()
+    shifted = Independent(Normal(torch.ones(4), torch.ones(4)), 1)
+    one, two = (TransformedDistribution(base, as_transform(bijection, (1, 2, 2))) for base in (standard(4), shifted))
+    torch.testing.assert_close(kl_divergence(one, two), torch.tensor(2.0))
+
+
+def test_a_transform_shows_its_parameters():
+    bijection = Dense(3)
+    transform = as_transform(bijection)
+    assert dict(transform.named_parameters()).keys() == {"bijection.weight", "bijection.bias"}
+    twin = copy.deepcopy(transform)
+    x = torch.randn(2, 3)
+    assert torch.equal(twin(x), transform(x))
+    assert twin != transform
+    assert transform.inv.inv is transform
+
+
+def test_the_shape_of_an_inverse_is_known():
+    assert as_transform(Inverse(Dense(3)))(torch.zeros(2, 3)).shape == (2, 3)
+
+
+def test_a_transform_inverts_without_a_determinant():
+    class Doubles(Bijection):
+        def _forward(self, x, context):
+            raise AssertionError
+
+        def _encode(self, x, context):
+            return 2 * x
+
+        def _inverse(self, z, context):
+            raise AssertionError
+
+    assert as_transform(Doubles(), 2).inv(torch.ones(2)).tolist() == [2.0, 2.0]

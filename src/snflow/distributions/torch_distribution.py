@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, final
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 
 from snflow.bijections.base import Bijection, Shape
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @final
 class FlowDistribution(Distribution, metaclass=CheckedConstructor):
-    """p(x | context) of a flow, as a ``torch.distributions.Distribution``.
+    """p(x | context) of a flow, as a ``torch.distributions.Distribution``, and one of Pyro's where Pyro is imported.
 
     Args:
         flow: the flow; it is not copied, and gradients reach its parameters.
@@ -49,6 +50,7 @@ class FlowDistribution(Distribution, metaclass=CheckedConstructor):
         batch_shape: Shape = (),
         validate_args: bool | None = None,
     ) -> None:
+        _join_pyro()
         self.flow, self.context = flow, context
         self.has_rsample = flow.dequantization is None
         shape = _batch_shape(flow.bijection, context)
@@ -65,13 +67,15 @@ class FlowDistribution(Distribution, metaclass=CheckedConstructor):
 
         Args:
             batch_shape: a shape to which the current batch shape broadcasts.
-            _instance: unused; part of torch's signature.
+            _instance: the object to fill in; a new one by default.
         """
-        context = self.context
-        if context is None:
-            return FlowDistribution(self.flow, batch_shape=tuple(batch_shape), validate_args=self._validate_args)
-        rows = context.expand(*batch_shape, *context.shape[len(self.batch_shape) :])
-        return FlowDistribution(self.flow, rows, validate_args=self._validate_args)
+        new: FlowDistribution = self._get_checked_instance(FlowDistribution, _instance)
+        new.flow, new.has_rsample = self.flow, self.has_rsample
+        own = () if self.context is None else self.context.shape[len(self.batch_shape) :]
+        new.context = None if self.context is None else self.context.expand(*batch_shape, *own)
+        Distribution.__init__(new, Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(value | context), in nats.
@@ -86,9 +90,9 @@ class FlowDistribution(Distribution, metaclass=CheckedConstructor):
             ValueError: with validation, a value outside the support.
             ShapeError, DtypeError, DeviceError: as :meth:`Flow.log_prob`.
         """
+        x, context, lead = _rows(value, self.event_shape, self.context, self.batch_shape)
         if self._validate_args:
             self._validate_sample(value)
-        x, context, lead = _rows(value, self.event_shape, self.context, self.batch_shape)
         return self.flow.log_prob(x, context).reshape(lead)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -155,7 +159,9 @@ def as_transform(
             broadcasts with the dimensions before the event.
 
     Returns:
-        A transform for ``TransformedDistribution`` and for Pyro.
+        A transform for ``TransformedDistribution`` and for Pyro. It is also a module, so that Pyro finds its
+        parameters; its ``inv`` is not: train ``as_transform(Inverse(bijection))`` instead. Two transforms of the same
+        bijection and context are equal.
 
     Raises:
         ConfigError: the bijection accepts events of any shape and ``event_shape`` is missing.
@@ -184,7 +190,7 @@ def as_transform(
 
 
 @final
-class _BijectionTransform(Transform):
+class _BijectionTransform(Transform, nn.Module):
     bijective = True
 
     def __init__(self, bijection: Bijection, event_shape: Shape, context: Tensor | None, cache_size: int = 0) -> None:
@@ -204,6 +210,17 @@ class _BijectionTransform(Transform):
     def with_cache(self, cache_size: int = 1) -> Transform:
         return _BijectionTransform(self.bijection, self.data_shape, self.context, cache_size)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _BijectionTransform):
+            return False
+        if self.bijection is not other.bijection or self.data_shape != other.data_shape:
+            return False
+        one, two = self.context, other.context
+        return one is two or (one is not None and two is not None and torch.equal(one, two))
+
+    def __hash__(self) -> int:
+        return hash((id(self.bijection), self.data_shape))
+
     def forward_shape(self, shape: Any) -> Size:
         return _replace(shape, self.latent_shape, self.data_shape)
 
@@ -221,8 +238,24 @@ class _BijectionTransform(Transform):
 
     def _inverse(self, y: Tensor) -> Tensor:
         data, context, lead = _rows(y, self.data_shape, self.context, self.batch_shape)
-        latents: Tensor = self.bijection(data, context)[0]
-        return latents.reshape(*lead, *self.latent_shape)
+        return self.bijection.encode(data, context).reshape(*lead, *self.latent_shape)
+
+
+def _join_pyro() -> None:
+    """Where Pyro is imported, make the flow's distribution one of its own.
+
+    Pyro handles only instances of its mixin, and calls the methods that it adds, such as ``expand_by`` and ``mask``.
+    The class becomes a virtual subclass with these methods. Pyro is not a dependency, and never imported from here.
+    """
+    mixin = getattr(sys.modules.get("pyro.distributions.torch_distribution"), "TorchDistributionMixin", None)
+    if mixin is None or issubclass(FlowDistribution, mixin):
+        return
+    for parent in mixin.__mro__:
+        if parent.__module__.startswith("pyro."):
+            for name, member in vars(parent).items():
+                if name == "__call__" or not (name.startswith("_") or hasattr(FlowDistribution, name)):
+                    setattr(FlowDistribution, name, member)
+    mixin.register(FlowDistribution)
 
 
 def _batch_shape(bijection: Bijection, context: Tensor | None) -> Size:
