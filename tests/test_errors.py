@@ -2,13 +2,22 @@
 
 import copy
 import inspect
+import multiprocessing
 import pickle
 
 import pytest
 
 import snflow
 from snflow.bijections.transformers.affine import AffineTransformer
-from snflow.errors import ArgumentError, CheckedConstructor, ConfigError, ShapeError, SnflowError, check_arguments
+from snflow.errors import (
+    ArgumentError,
+    CheckedConstructor,
+    ConfigError,
+    ShapeError,
+    SnflowError,
+    check_arguments,
+    check_count,
+)
 
 PARTS = ("where", "expected", "got", "fix")
 
@@ -86,3 +95,27 @@ def test_a_network_of_vectors_takes_no_images_as_context():
 def test_a_number_larger_than_can_be_meant_is_refused_at_once(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def _kinds_of(kind):
+    for further in kind.__subclasses__():
+        yield further
+        yield from _kinds_of(further)
+
+
+def test_an_error_keeps_its_parts_between_processes():
+    # a fresh interpreter, as on systems without fork; the function is one of the library, which imports no torch
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(ConfigError) as caught:
+        pool.apply(check_count, ("Dense", "features", 0))
+    assert str(caught.value) == "Dense: expected features ≥ 1, got 0; use a positive integer"
+    assert [getattr(caught.value, part) for part in PARTS] == ["Dense", "features ≥ 1", "0", "use a positive integer"]
+
+
+@pytest.mark.parametrize("kind", [SnflowError, *_kinds_of(SnflowError)])
+def test_every_error_can_be_built_anew_from_its_message(kind):
+    """As Pyro does: ``raise type(error)(f"{error}\\n{shapes}")``."""
+    error = kind("Squeeze", expected="an even height", got="7")
+    again = type(error)(f"{error}\nTrace Shapes:")
+    assert type(again) is kind
+    assert str(again) == "Squeeze: expected an even height, got 7\nTrace Shapes:"
+    assert str(pickle.loads(pickle.dumps(again))) == str(again)

@@ -1,5 +1,6 @@
 """The base class of bijections: it checks what a layer returns, and what its constructor is given."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,3 +104,61 @@ def test_a_part_of_a_chain_is_a_chain_of_the_same_layers():
 )
 def test_an_inverse_takes_events_of_the_shape_of_the_latents(bijection, event_shape):
     assert snflow.Inverse(bijection).event_shape == event_shape
+
+
+def nested(dtype=torch.float64):
+    return torch.nested.nested_tensor([torch.zeros(3, dtype=dtype), torch.zeros(3, dtype=dtype)])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: snflow.LeakyReLU()(nested()),
+        lambda: snflow.Dense(3).decode(nested()),
+        lambda: snflow.flows.maf(3).log_prob(nested()),
+        lambda: snflow.flows.maf(3, context_shape=3).log_prob(torch.zeros(2, 3), nested()),
+        lambda: snflow.StandardNormal(3).log_prob(nested()),
+        lambda: snflow.UniformDequantization(3)(nested().long()),
+        lambda: snflow.Flow(snflow.Dense(3), snflow.StandardNormal(3)).distribution().log_prob(nested()),
+    ],
+)
+def test_nested_tensors_are_refused(call):
+    with pytest.raises(DtypeError, match="expected a tensor of one shape, got a nested tensor; stack its parts"):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: snflow.Dense(3)(x),
+        lambda x: snflow.Dense(3).encode(x),
+        lambda x: snflow.flows.maf(3).log_prob(x),
+        lambda x: snflow.flows.maf(3).base.log_prob(x),
+        lambda x: snflow.flows.maf(3).distribution().log_prob(x),
+        lambda x: snflow.Affine.standardizing(x),
+        lambda x: snflow.standardized(snflow.flows.maf(3), x),
+    ],
+)
+def test_arrays_are_refused(call):
+    with pytest.raises(DtypeError, match=r"expected a torch\.Tensor, got ndarray; use torch\.as_tensor"):
+        call(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: snflow.flows.maf(3).to(x.dtype).log_prob(x),
+        lambda x: snflow.flows.maf(3).to(x.dtype).log_prob(x.float()),
+        lambda x: snflow.flows.maf(3).to(x.dtype).sample(2),
+        lambda x: snflow.Dense(3).to(x.dtype).decode(x),
+        lambda x: snflow.LeakyReLU()(x),
+        lambda x: snflow.StandardNormal(3).to(x.dtype).log_prob(x),
+        lambda x: snflow.StandardNormal(3).to(x.dtype).sample(2),
+    ],
+)
+def test_sixteen_bits_are_refused(dtype, call):
+    """The log-density of a flow in bfloat16 was off by up to 6.4 nats."""
+    with pytest.raises(DtypeError, match=rf"expected torch\.float32 or torch\.float64.*got {dtype}; call flow\.to"):
+        call(torch.zeros(2, 3, dtype=dtype))

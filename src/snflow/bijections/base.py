@@ -133,7 +133,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
         Raises:
             ShapeError: the event or the context has the wrong shape.
-            DtypeError: the dtype of the data differs from that of the parameters.
+            DtypeError: the dtype of the data differs from that of the parameters, or is neither float32 nor float64.
             DeviceError: the data and the parameters are on different devices.
             ContextError: a context is missing, or was given to an unconditional layer.
         """
@@ -333,6 +333,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             own = next((t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point()), None)
         if own is not None:
             dtype, device = own.dtype, own.device
+            check_precision(self.label, dtype)
             if x.device != device:
                 raise DeviceError(
                     self.label,
@@ -355,6 +356,8 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
                 got=f"{x.dtype}",
                 fix="dequantize integer data, or call x.float()",
             )
+        else:
+            check_precision(self.label, x.dtype)
         if context is not None or self.context_shape is not None:
             self._check_context(x, context)
 
@@ -395,20 +398,40 @@ def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
+def check_precision(where: str, dtype: torch.dtype) -> None:
+    """Raise an error for a dtype in which a log-density would be off by nats.
+
+    Raises:
+        DtypeError: the dtype is neither float32 nor float64.
+
+    Example:
+        >>> check_precision("Flow", torch.float32)
+    """
+    if dtype not in (torch.float32, torch.float64):
+        raise DtypeError(
+            where,
+            expected="torch.float32 or torch.float64, since log-densities in 16 bits are off by nats",
+            got=f"{dtype}",
+            fix="call flow.to(torch.float32)",
+        )
+
+
 def check_tensor(where: str, value: object) -> None:
-    """Raise an error unless the value is a dense tensor.
+    """Raise an error unless the value is a dense tensor of one shape.
 
     Args:
         where: the name with which the message begins.
         value: the value to check.
 
     Raises:
-        DtypeError: the value is an array, a list, a sparse tensor, ….
+        DtypeError: the value is an array, a list, a nested or sparse tensor, ….
 
     Example:
         >>> check_tensor("Flow", torch.zeros(2))
     """
     if not isinstance(value, Tensor):
         raise DtypeError(where, expected="a torch.Tensor", got=type(value).__name__, fix="use torch.as_tensor")
+    if value.is_nested:
+        raise DtypeError(where, expected="a tensor of one shape", got="a nested tensor", fix="stack its parts")
     if value.layout != torch.strided:
         raise DtypeError(where, expected="a dense tensor", got=f"one of {value.layout}", fix="call x.to_dense()")

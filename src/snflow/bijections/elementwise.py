@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Bijection, Shape, check_tensor
 from snflow.bijections.domain import Bound, bounds, interval
 from snflow.bijections.transformers.spline import RationalQuadraticTransformer
 from snflow.bijections.transformers.transformer import Transformer
@@ -82,6 +82,7 @@ class Affine(Bijection):
 
         Raises:
             DataError: the data have no rows, or contain non-finite values.
+            DtypeError: the data are not a tensor.
 
         Example:
             >>> import torch, snflow
@@ -90,6 +91,7 @@ class Affine(Bijection):
             ([3.0, 7.0], [2.0, 1.0])
         """
         name = f"{cls.__name__}.standardizing"
+        check_tensor(name, data)
         if data.dim() == 0 or data.shape[0] == 0:
             raise DataError(
                 name,

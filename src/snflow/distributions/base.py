@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.nn.functional import logsigmoid
 
-from snflow.bijections.base import Shape, check_tensor
+from snflow.bijections.base import Shape, check_precision, check_tensor
 from snflow.bijections.domain import Mapped
 from snflow.errors import (
     CheckedConstructor,
@@ -73,10 +73,11 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
 
         Raises:
             ShapeError: the latents have the wrong event shape, or no batch dimension.
-            DtypeError: the dtype of the latents is not that of the density.
+            DtypeError: the dtype of the latents is not that of the density, or neither float32 nor float64.
             DeviceError: the latents are on another device than the density.
         """
         check_batch(self.label, "latents", z, self.event_shape, self.device)
+        check_precision(self.label, self.dtype)
         if z.dtype != self.dtype:
             raise DtypeError(
                 self.label,
@@ -100,8 +101,10 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
 
         Raises:
             ConfigError: the number or the temperature is out of range.
+            DtypeError: the dtype of the density is neither float32 nor float64.
         """
         check_sampling(self.label, n, temperature)
+        check_precision(self.label, self.dtype)
         return self._sample(n, temperature, generator)
 
     @final
