@@ -1,6 +1,9 @@
 """Exact log-determinants that are never stale, singular weights, and the three inversion methods."""
 
 import copy
+import math
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -17,8 +20,10 @@ from snflow import (
     layer_diagnostics,
 )
 from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError, NumericalWarning
+from snflow.numerics.factorization import LUFactor
 from snflow.numerics.krylov import gmres, refine
 from snflow.numerics.operators.conv import ConvOperator
+from snflow.numerics.operators.conv_rows import RowFactor
 
 LAYERS = {
     "SelfNormalizingDense": (lambda: SelfNormalizingDense(6), (6,)),
@@ -201,11 +206,67 @@ def test_inverse_error_stays_within_the_condition_number(condition):
     assert error <= 5 * condition * torch.finfo(torch.float64).eps * x.abs().max()
 
 
-def test_a_weight_that_is_nearly_singular_warns():
-    layer = Dense(3).eval()
-    set_by_copy(layer, torch.diag(torch.tensor([1.0, 1.0, 1e-15])))
-    with pytest.warns(NumericalWarning, match=r"Dense: the condition number of the weight is about 1e\+15"):
-        layer(torch.randn(2, 3))
+def with_condition(condition, size=20):
+    u, v = (torch.linalg.qr(torch.randn(size, size, dtype=torch.float64))[0] for _ in range(2))
+    return u @ torch.diag(torch.logspace(0, -math.log10(condition), size, dtype=torch.float64)) @ v
+
+
+def warnings_of(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = call()
+    return result, [str(w.message) for w in caught if issubclass(w.category, NumericalWarning)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ["exact", "refined"])
+def test_an_inverse_is_accurate_or_warns(dtype, method):
+    inaccurate = 0
+    for exponent in range(1, 17):
+        torch.manual_seed(exponent)
+        weight = with_condition(10.0**exponent)
+        layer = SelfNormalizingDense(20).to(dtype).eval()
+        set_by_copy(layer, weight)
+        if method == "refined":
+            layer.inverse_weight.data.copy_(torch.linalg.inv(weight).T)
+        x = torch.randn(5, 20, dtype=dtype)
+        z = layer.encode(x)
+        try:
+            back, said = warnings_of(lambda layer=layer, z=z: layer.decode(z, inverse=method))
+        except ConvergenceError:
+            continue
+        error = ((back - x).norm(dim=1) / x.norm(dim=1)).max()
+        assert error <= 1e-2 or said, f"condition 1e{exponent}: off by {error:.1e} without a word"
+        assert not said or exponent > (3 if dtype == torch.float32 else 12)
+        assert warnings_of(lambda layer=layer, z=z: layer.decode(z, inverse=method))[1] == []  # once
+        inaccurate += bool(error > 1e-2)
+    assert inaccurate
+
+
+def test_the_condition_number_is_estimated_within_a_factor_of_three():
+    for condition in (1e0, 1e1, 1e4, 1e8, 1e12):
+        found = LUFactor.of(with_condition(condition, 40), "test").accuracy.condition
+        assert condition / 3 < found < 1.01 * condition
+
+
+def test_a_weight_that_is_singular_up_to_rounding_warns():
+    thin = torch.randn(10, 9)
+    for dtype in (torch.float32, torch.float64):
+        layer = Dense(10).to(dtype).eval()
+        set_by_copy(layer, thin @ torch.randn(9, 10))
+        with pytest.warns(NumericalWarning, match=r"Dense: the condition number .* singular up to rounding"):
+            layer(torch.randn(2, 10, dtype=dtype))
+
+
+def test_a_convolution_that_is_ill_conditioned_warns_by_rows_too():
+    layer = Conv2d(1).float().eval()
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[0, 0, 1] = torch.tensor([-2.6, 1.0, 0.0])  # each row of the image: condition 2.6¹⁵ and more
+    layer(torch.randn(1, 1, 16, 16, dtype=torch.float32))
+    assert isinstance(layer._factor.of(layer.weight, (1, 16, 16)), RowFactor)
+    with pytest.warns(NumericalWarning, match=r"Conv2d: the condition number .* fewer than two correct digits"):
+        layer.decode(torch.randn(1, 1, 16, 16, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("method", ["exact", "refined"])
@@ -310,8 +371,59 @@ def test_the_inversion_method_reaches_every_layer_that_has_a_choice():
 def test_copies_do_not_carry_factorizations():
     layer = Dense(6).eval()
     layer(torch.randn(1, 6))
-    assert layer._factors
-    assert not copy.deepcopy(layer)._factors
+    twin = copy.deepcopy(layer)
+    assert layer._factor._kept._entry is not None
+    assert twin._factor._kept._entry is None
+    set_by_copy(twin, 2 * twin.weight)
+    assert layer(torch.randn(1, 6))[1] != twin(torch.randn(1, 6))[1]
+    assert twin.log_det_value != layer.log_det_value
+
+
+@pytest.mark.parametrize("build", [lambda: Conv2d(2), lambda: Dense(4), lambda: SelfNormalizingConv2d(2)])
+def test_a_singular_map_encodes_and_has_no_density(build):
+    layer = build().eval()
+    torch.nn.init.zeros_(layer.weight)
+    x = torch.randn(3, *((4,) if isinstance(layer, Dense) else (2, 4, 4)))
+    torch.testing.assert_close(layer.encode(x), layer._bias_like(x).expand_as(x))
+    for mode in (True, False):
+        with pytest.raises(NotInvertibleError, match="a singular one"):
+            layer.train(mode)(x)
+
+
+def test_an_encoding_factorizes_nothing(layer_and_data, monkeypatch):
+    layer, x = layer_and_data
+    z = layer(x)[0]
+    set_by_copy(layer, layer.weight.clone())
+    monkeypatch.setattr(torch.linalg, "lu_factor_ex", lambda *_: pytest.fail("factorized"))
+    monkeypatch.setattr(torch.linalg, "slogdet", lambda *_: pytest.fail("determinant computed"))
+    for mode in (True, False):
+        assert torch.equal(copy.deepcopy(layer).train(mode).encode(x), z)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_threads_with_images_of_different_sizes_get_their_own_log_dets(training):
+    layer = SelfNormalizingConv2d(1).train(training)
+    set_by_copy(layer, layer.weight + 0.2 * torch.randn_like(layer.weight))
+    images = [torch.randn(1, 1, size, size) for size in range(2, 10)]
+    wanted = [true_log_det(layer, x).item() for x in images]
+
+    def run(x):
+        with torch.no_grad():
+            return [layer(x)[1].item() for _ in range(20)]
+
+    with ThreadPoolExecutor(len(images)) as pool:
+        for found, value in zip(pool.map(run, images), wanted, strict=True):
+            assert found == pytest.approx([value] * len(found), abs=1e-9)
+
+
+def test_a_value_computed_in_inference_mode_serves_training():
+    layer = SelfNormalizingConv2d(2).eval()
+    x = torch.randn(2, 2, 3, 3)
+    with torch.inference_mode():
+        z = layer(x)[0]
+    layer(x)[1].sum().backward()
+    layer.decode(z.clone()).sum().backward()
+    layer.train()(x)[1].sum().backward()
 
 
 @pytest.mark.parametrize(

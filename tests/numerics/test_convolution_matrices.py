@@ -93,7 +93,7 @@ def test_layers_evaluate_by_rows(kind):
     layer = kind(2).eval()
     x = torch.randn(4, 2, 9, 5)
     z, log_det = layer(x)
-    assert isinstance(layer._factors["weight"][2], RowFactor)
+    assert isinstance(layer._factor.of(layer.weight, (2, 9, 5)), RowFactor)
     matrix = layer.operator.block(layer.weight, (2, 9, 5))
     torch.testing.assert_close(log_det, torch.linalg.slogdet(matrix)[1].expand(4))
     torch.testing.assert_close(layer.inverse(z)[0], x)

@@ -11,10 +11,10 @@ from torch.autograd.function import once_differentiable
 
 from snflow.bijections.base import Bijection, Shape, ShapePattern
 from snflow.errors import MAX_INT, ConfigError, check_choice, check_count
-from snflow.numerics.factorization import Factor
-from snflow.numerics.implicit import implicit_solution, known_value
+from snflow.numerics.factorization import check_invertible
+from snflow.numerics.kept_factor import KeptFactor
 from snflow.numerics.operators.dense import DenseOperator, Operator, relative_gradient
-from snflow.numerics.transforms import add_scaled, is_traced, outside_transforms
+from snflow.numerics.transforms import add_scaled, is_recorded, is_traced
 
 Initialization = Literal["identity", "orthogonal"]
 
@@ -75,17 +75,16 @@ LogDetRule = Literal["exact", "exact_by_rows", "self_normalized", "relative"]
 class LinearMap(Bijection):
     """z = A(w) x + b, log|det A(w)|: abstract base class of the layers with an unconstrained square linear operator.
 
-    In ``eval()`` the log-determinant and its gradient are exact, from a float64 factorization that is cached until the
-    weight changes. Changes are detected by comparing values, since neither a fused optimizer step nor an assignment to
-    ``.data`` increments the version counter.
+    In ``eval()`` the log-determinant and its gradient are exact, from a float64 factorization that is kept until the
+    weight changes: see :class:`~snflow.numerics.kept_factor.KeptFactor`, also for what differs under the transforms of
+    ``torch.func``, ``torch.compile`` and ``torch.export``.
 
     In ``train()`` the gradient depends on the layer's rule. A rule that does not compute the determinant returns the
     last exact value, stored in a persistent buffer that is updated by each evaluation, with the gradient defined by the
     rule.
 
-    Under a transform of ``torch.func`` over the weight itself, as for an ensemble, nothing is cached and no value is
-    inspected: the log-determinant is computed from the whole matrix, and that of a singular matrix is −∞ without an
-    error.
+    A singular or non-finite weight raises a NotInvertibleError in both modes; ``encode`` needs no inverse. An
+    ill-conditioned weight gives a NumericalWarning, once for each value of the weight.
 
     Attributes:
         weight: w.
@@ -107,25 +106,29 @@ class LinearMap(Bijection):
         self.bias = nn.Parameter(torch.zeros(weight.shape[0])) if bias else None
         self.register_buffer("log_det_value", torch.zeros(()))
         self.register_buffer("log_det_shape", torch.zeros(len(event_shape), dtype=torch.long))
-        self._known_shape: Shape | None = None
-        self._factors: dict[str, tuple[Shape, Tensor, Factor]] = {}
-        self.register_load_state_dict_post_hook(_forget_known_shape)
+        self._known: tuple[Shape, Tensor] | None = None
+        self._factor = KeptFactor(operator, self.label, self._remember)
+        self.register_load_state_dict_post_hook(_forget)
 
     def exact_log_det(self, event_shape: Shape) -> Tensor:
         """log|det A(w)| in nats for data events of ``event_shape``, a scalar, exact in value and gradient."""
-        return self._exact_log_det("weight", event_shape)
+        return self._factor.log_abs_det(self.weight, event_shape)
 
     def _exact_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z and the exact log-determinant, from the cached factorization."""
-        s = self.operator.product(self.weight, x)
-        log_det = self.exact_log_det(tuple(x.shape[1:])).expand(x.shape[0])
-        return (s if self.bias is None else s + self._bias_like(x)), log_det
+        """Return z and the exact log-determinant, from the kept factorization."""
+        return self._encode(x, None), self.exact_log_det(tuple(x.shape[1:])).expand(x.shape[0])
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._solve(self._unbiased(z)), -self.exact_log_det(tuple(z.shape[1:])).expand(z.shape[0])
+        return self._decode(z, context), -self.exact_log_det(tuple(z.shape[1:])).expand(z.shape[0])
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._biased(self.operator.product(self.weight, x))
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        return self._solve(self._unbiased(z))
+        return self._factor.solve(self.weight, self._unbiased(z))
+
+    def _biased(self, s: Tensor) -> Tensor:
+        return s if self.bias is None else s + self._bias_like(s)
 
     def _unbiased(self, z: Tensor) -> Tensor:
         return z if self.bias is None else z - self._bias_like(z)
@@ -136,71 +139,26 @@ class LinearMap(Bijection):
             return x.new_zeros(())
         return self.bias.reshape(-1, *[1] * (x.dim() - 2))
 
-    def _solve(self, y: Tensor) -> Tensor:
-        """A(w)⁻¹ y by the exact factorization, differentiable in y and w."""
-        event_shape = tuple(y.shape[1:])
-        if is_traced(self.weight):
-            block, rows = self.operator.block(self.weight.double(), event_shape), self.operator.to_rows(y).double()
-            solved = torch.linalg.solve(block, rows.mT).mT.to(y.dtype)
-            return self.operator.from_rows(solved, event_shape)
-        factor = self._factor("weight", event_shape)
-        solution = self.operator.from_rows(factor.solve(self.operator.to_rows(y.detach())), event_shape)
-        if not torch.is_grad_enabled():
-            return solution
-        residual = y - self.operator.product(self.weight, solution)
-        return implicit_solution(
-            solution,
-            residual,
-            lambda v: self.operator.from_rows(factor.solve_transposed(self.operator.to_rows(v)), event_shape),
-        )
-
     def _last_log_det(self, event_shape: Shape) -> Tensor:
         """The last exact value; computed now if there is none for this event shape."""
-        if self._known_shape is None and not is_traced(self.log_det_shape):
-            self._known_shape = tuple(self.log_det_shape.tolist())
-        if self._known_shape != event_shape:
-            if is_traced(self.weight):
-                return self._exact_log_det("weight", event_shape).detach()
-            self._factor("weight", event_shape)
-        return self.log_det_value
+        known = self._known  # read once: another thread may replace it
+        if known is None and not (is_traced(self.log_det_shape) or torch.compiler.is_compiling()):
+            known = self._known = tuple(self.log_det_shape.tolist()), self.log_det_value.clone()
+        if known is None or known[0] != event_shape:
+            return self.exact_log_det(event_shape).detach()
+        # recorded code reads the buffer, whose memory stays
+        return self.log_det_value if is_recorded() else known[1].to(self.log_det_value)
 
-    def _exact_log_det(self, name: str, event_shape: Shape) -> Tensor:
-        weight: Tensor = getattr(self, name)
-        if is_traced(weight):
-            return self.operator.log_abs_det(weight.double(), event_shape).to(weight.dtype)
-        copies = self.operator.copies(event_shape)
-        value = (copies * self._factor(name, event_shape).log_abs_det).to(weight.dtype)
-        return known_value(weight, value, lambda w: self.operator.log_abs_det(w, event_shape))
-
-    def _factor(self, name: str, event_shape: Shape) -> Factor:
-        """The factorization of one block of A, recomputed if the weight or the event shape has changed."""
-        with outside_transforms():
-            return self._kept_factor(name, event_shape)
-
-    def _kept_factor(self, name: str, event_shape: Shape) -> Factor:
-        weight: Tensor = getattr(self, name).detach()
-        kept = self._factors.get(name)
-        if kept is not None:
-            shape, seen, factor = kept
-            comparable = seen.dtype == weight.dtype and seen.device == weight.device
-            if shape == event_shape and comparable and torch.equal(seen, weight):
-                return factor
-        factor = self.operator.factor(weight, event_shape, self.label)
-        self._factors[name] = event_shape, weight.clone(), factor
-        if name == "weight":
-            self.log_det_value.copy_(self.operator.copies(event_shape) * factor.log_abs_det)
-            self.log_det_shape.copy_(torch.tensor(event_shape))
-            self._known_shape = event_shape
-        return factor
-
-    def __getstate__(self) -> dict[str, object]:
-        """Exclude the factorizations from copies and pickles: they are recomputed on demand."""
-        return {**self.__dict__, "_factors": {}}
+    def _remember(self, log_abs_det: Tensor, event_shape: Shape) -> None:
+        """Store a new exact value, with its event shape."""
+        self.log_det_value.copy_(log_abs_det)
+        self.log_det_shape.copy_(torch.tensor(event_shape))
+        self._known = event_shape, log_abs_det.to(self.log_det_value)
 
 
-def _forget_known_shape(layer: nn.Module, _: object) -> None:
+def _forget(layer: nn.Module, _: object) -> None:
     if isinstance(layer, LinearMap):
-        layer._known_shape = None
+        layer._known = None
 
 
 DenseRule = Literal["exact", "relative"]
@@ -225,6 +183,7 @@ class Dense(LinearMap):
 
     Raises:
         ConfigError: fewer than one feature, or an unknown rule.
+        NotInvertibleError: W is singular or not finite, except in ``encode``.
 
     References:
         Gresele et al. (2020), Relative gradient optimization of the Jacobian term, for ``relative``.
@@ -255,12 +214,12 @@ class Dense(LinearMap):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if not self.training:
             return self._exact_forward(x)
-        if self.log_det_rule == "exact":
-            s = self.operator.product(self.weight, x)
-            log_det = torch.linalg.slogdet(self.weight)[1].expand(x.shape[0])
-        else:
+        if self.log_det_rule == "relative":
             s, log_det = _RelativeGradient.apply(x, self.weight, self._last_log_det(tuple(x.shape[1:])))
-        return (s if self.bias is None else s + self.bias), log_det
+            return self._biased(s), log_det
+        log_abs_det = torch.linalg.slogdet(self.weight)[1]
+        check_invertible(log_abs_det, self.label, self.weight)
+        return self._encode(x, context), log_abs_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
         """Return the text shown by ``print(layer)``."""
@@ -308,6 +267,7 @@ class Permutation(Bijection):
         tensor([[12., 10., 11.]])
     """
 
+    rearranges = True
     order: Tensor
     back: Tensor
 

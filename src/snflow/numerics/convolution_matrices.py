@@ -13,6 +13,7 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from snflow.errors import NotInvertibleError
+from snflow.numerics.factorization import Accuracy, condition_number
 
 _SETTLED = 4
 """Convergence threshold of the recursion: the change of a Schur complement, in machine epsilons."""
@@ -78,6 +79,10 @@ class BlockToeplitz:
         terms = [count * torch.linalg.slogdet(s)[1] for s, count in self.complements()]
         return torch.stack(terms).sum()
 
+    def transpose(self) -> BlockToeplitz:
+        """Aᵀ = tridiag(Uᵀ, Dᵀ, Lᵀ)."""
+        return BlockToeplitz(self.upper.mT, self.diagonal.mT, self.lower.mT, self.size)
+
     def product(self, rows: Tensor) -> Tensor:
         """A x for each row x of ``rows`` ``(m, size)``."""
         blocks = rows.split(len(self.diagonal), 1)
@@ -140,9 +145,9 @@ class BlockToeplitzFactor:
         return factor if small else None
 
     def condition(self) -> float:
-        """The ratio of the largest to the smallest pivot: a rough lower bound on the condition number."""
-        sizes = torch.cat([lu.diagonal().abs() for lu, _ in self.factors])
-        return float(sizes.amax() / sizes.amin())
+        """‖A‖₂ ‖A⁻¹‖₂, estimated from below."""
+        maps = self.matrix.product, self.matrix.transpose().product, self.solve, self.solve_transposed
+        return condition_number(*maps, self.matrix.diagonal.new_empty(1, self.matrix.size))
 
     def solve(self, rows: Tensor) -> Tensor:
         """Solve A x = y for each row y of ``rows`` ``(m, size)``; the result has the dtype of ``rows``."""
@@ -220,6 +225,8 @@ class SparseTriangular:
 
     Attributes:
         factor: SuperLU's factorization.
+        log_abs_det: log|det T| in nats, a scalar.
+        accuracy: the condition number.
 
     Example:
         >>> kernel = torch.full((1, 1, 1, 1), 2.0)
@@ -228,6 +235,8 @@ class SparseTriangular:
     """
 
     factor: Any
+    log_abs_det: Tensor
+    accuracy: Accuracy
 
     @classmethod
     def of(cls, matrix: Any, owner: str) -> SparseTriangular:
@@ -235,13 +244,26 @@ class SparseTriangular:
 
         Raises:
             NotInvertibleError: the matrix is singular or has a non-finite entry.
+
+        Warns:
+            NumericalWarning: later, in a solve with rows of a dtype in which the solution has fewer than two correct
+                digits; once per factorization.
         """
         if not (np.isfinite(matrix.data).all() and (np.abs(matrix.diagonal()) > 0).all()):
             raise NotInvertibleError(
                 owner, expected="an invertible weight", got="one with a zero on the diagonal or a non-finite entry"
             )
         options = {"SymmetricMode": True, "Equil": False}
-        return cls(splu(matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options=options))
+        factor = splu(matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options=options)
+        condition = condition_number(
+            lambda x: torch.from_numpy(x.numpy() @ matrix.T),
+            lambda v: torch.from_numpy(v.numpy() @ matrix),
+            lambda y: torch.from_numpy(factor.solve(y.numpy().T).T),
+            lambda v: torch.from_numpy(factor.solve(v.numpy().T, "T").T),
+            torch.empty(1, matrix.shape[0], dtype=torch.float64),
+        )
+        log_abs_det = torch.from_numpy(np.abs(matrix.diagonal())).log().sum()
+        return cls(factor, log_abs_det, Accuracy(condition, owner))
 
     def solve(self, rows: Tensor) -> Tensor:
         """Solve T x = y for each row y of ``rows`` ``(m, n)``; the result has the dtype and device of ``rows``."""
@@ -252,6 +274,7 @@ class SparseTriangular:
         return self._solve(rows, "T")
 
     def _solve(self, rows: Tensor, transposed: str) -> Tensor:
+        self.accuracy.of_solve(rows.dtype)
         if not len(rows):
             return torch.empty_like(rows)
         columns = rows.detach().to("cpu", torch.float64).numpy().T

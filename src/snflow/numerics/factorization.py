@@ -1,7 +1,8 @@
-"""Factorizations of matrices, and Householder reflections."""
+"""Factorizations of matrices, their condition numbers, and Householder reflections."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,9 +11,16 @@ import torch
 from torch import Tensor
 
 from snflow.errors import NotInvertibleError, NumericalWarning
+from snflow.numerics.krylov import Linear
+from snflow.numerics.transforms import is_recorded, is_traced, stands_for_many, value_of
 
 LEAST_ACCURACY = 1e-2
 """The relative error of a solve, condition number × machine epsilon, above which a warning is issued."""
+
+_POWER_STEPS, _POWER_VECTORS = 3, 4
+"""Number of steps and of vectors of the power iterations from which a condition number is estimated."""
+
+_FIX = "return to an earlier checkpoint, or train with a smaller learning rate or a larger penalty weight"
 
 
 class Factor(Protocol):
@@ -32,6 +40,106 @@ class Factor(Protocol):
         ...
 
 
+def check_invertible(log_abs_det: Tensor, owner: str, *weights: Tensor) -> None:
+    """Raise an error if log|det A| is not finite.
+
+    Nothing is checked where no value can be read: under a transform of the weight, and in compiled or recorded code.
+
+    Args:
+        log_abs_det: log|det A|, or any scalar that is finite if and only if A has an inverse.
+        owner: the name of the layer, for the error message.
+        weights: the parameters of A.
+
+    Raises:
+        NotInvertibleError: A is singular or has a non-finite entry.
+
+    Example:
+        >>> check_invertible(torch.tensor(0.5), "an example", torch.ones(1))
+    """
+    if is_recorded() or stands_for_many(log_abs_det) or any(map(is_traced, weights)):
+        return
+    if math.isfinite(value_of(log_abs_det).item()):
+        return
+    finite = all(bool(weight.isfinite().all()) for weight in weights)
+    raise NotInvertibleError(
+        owner, expected="an invertible weight", got=f"a {'singular' if finite else 'non-finite'} one", fix=_FIX
+    )
+
+
+@torch.no_grad()
+def condition_number(
+    product: Linear, transposed: Linear, solve: Linear, solve_transposed: Linear, like: Tensor
+) -> float:
+    """‖A‖₂ ‖A⁻¹‖₂, estimated from below, usually within a factor of two: power iterations for AᵀA and A⁻ᵀA⁻¹.
+
+    Args:
+        product: x ↦ A x, linear, for events with shape ``(batch, *event)``.
+        transposed: v ↦ Aᵀ v.
+        solve: y ↦ A⁻¹ y.
+        solve_transposed: v ↦ A⁻ᵀ v.
+        like: one event ``(1, *event)``, which provides the shape, the dtype and the device.
+
+    Returns:
+        The estimate; NaN or infinity if the products or the solves are not finite.
+
+    References:
+        Golub & Van Loan (2013), Matrix computations, section 8.2.
+
+    Example:
+        >>> a = torch.tensor([1.0, 10.0, 1000.0])
+        >>> round(condition_number(lambda x: a * x, lambda x: a * x, lambda x: x / a, lambda x: x / a, a[None]))
+        1000
+    """
+    shape, generator = (_POWER_VECTORS, *like.shape[1:]), torch.Generator().manual_seed(0)
+    start = torch.randn(shape, generator=generator, dtype=like.dtype).to(like.device)
+    norm = _norm(product, transposed, start)
+    # scaled by ‖A‖, so that A⁻ᵀA⁻¹ does not overflow
+    return float(_norm(lambda y: norm * solve(y), lambda v: norm * solve_transposed(v), start))
+
+
+def _norm(product: Linear, transposed: Linear, rows: Tensor) -> Tensor:
+    """‖A‖₂ from the rows, one power iteration each."""
+    event = tuple(range(1, rows.dim()))
+    for _ in range(_POWER_STEPS):
+        rows = transposed(product(rows))
+        rows = rows / torch.linalg.vector_norm(rows, dim=event, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(product(rows), dim=event)
+    return norms.amax()
+
+
+class Accuracy:
+    """The condition number κ of a matrix, and a warning, given once, if what is computed from it is inaccurate.
+
+    Args:
+        condition: κ.
+        owner: the name of the layer, for the warning.
+
+    Example:
+        >>> Accuracy(1e3, "an example").of_solve(torch.float32)
+    """
+
+    def __init__(self, condition: float, owner: str) -> None:
+        self.condition, self.owner = condition, owner
+        self._warned = False
+
+    def of_solve(self, dtype: torch.dtype) -> None:
+        """Warn if a right-hand side that is rounded to this dtype leaves fewer than two correct digits: κ ε > 10⁻²."""
+        self._check(dtype, LEAST_ACCURACY, "its inverse has fewer than two correct digits")
+
+    def of_log_det(self, dtype: torch.dtype) -> None:
+        """Warn if a weight in this dtype is singular up to its own rounding: κ ε > 1."""
+        self._check(dtype, 1.0, "it is singular up to rounding, and its log-determinant is that of the rounding errors")
+
+    def _check(self, dtype: torch.dtype, limit: float, consequence: str) -> None:
+        if self._warned or self.condition * torch.finfo(dtype).eps <= limit:
+            return
+        self._warned = True
+        name = str(dtype).removeprefix("torch.")
+        size = f"about {self.condition:.0e}" if math.isfinite(self.condition) else "too large to be estimated"
+        message = f"{self.owner}: the condition number of the weight is {size}"
+        warnings.warn(f"{message}: in {name} {consequence}", NumericalWarning, stacklevel=3)
+
+
 @dataclass(frozen=True)
 class LUFactor:
     """P A = L U of a square matrix in float64: log|det A| in nats, and solves in O(n²) each.
@@ -40,6 +148,7 @@ class LUFactor:
         factors: L below the diagonal and U above it, with shape ``(n, n)``.
         pivots: the row exchanges, with shape ``(n,)``.
         log_abs_det: log|det A| in nats, a scalar.
+        accuracy: the condition number.
 
     Example:
         >>> import torch
@@ -51,6 +160,7 @@ class LUFactor:
     factors: Tensor
     pivots: Tensor
     log_abs_det: Tensor
+    accuracy: Accuracy
 
     @classmethod
     def of(cls, matrix: Tensor, owner: str) -> LUFactor:
@@ -64,22 +174,23 @@ class LUFactor:
             NotInvertibleError: A is singular or has a non-finite entry.
 
         Warns:
-            NumericalWarning: a solve has fewer than two correct digits, judging by the ratio of the pivots, a rough
-                lower bound on the condition number.
+            NumericalWarning: A is singular up to the rounding of its entries; or later, in a solve with rows of a
+                dtype in which the solution has fewer than two correct digits. One warning is given per factorization.
         """
-        factors, pivots, _ = torch.linalg.lu_factor_ex(matrix.detach().double())
-        sizes = factors.diagonal().abs()
-        log_abs_det = sizes.log().sum()
-        if not torch.isfinite(log_abs_det):
-            finite = bool(torch.isfinite(matrix).all())
-            raise NotInvertibleError(
-                owner,
-                expected="an invertible weight",
-                got=f"a {'singular' if finite else 'non-finite'} {len(matrix)}×{len(matrix)} matrix",
-                fix="return to an earlier checkpoint, or train with a smaller learning rate or a larger penalty weight",
-            )
-        warn_of_condition(float(sizes.amax() / sizes.amin()), owner)
-        return cls(factors, pivots, log_abs_det)
+        a = matrix.detach().double()
+        factors, pivots, _ = torch.linalg.lu_factor_ex(a)
+        log_abs_det = factors.diagonal().abs().log().sum()
+        check_invertible(log_abs_det, owner, matrix.detach())
+        condition = condition_number(
+            lambda x: x @ a.mT,
+            lambda v: v @ a,
+            lambda y: torch.linalg.lu_solve(factors, pivots, y.mT).mT,
+            lambda v: torch.linalg.lu_solve(factors, pivots, v.mT, adjoint=True).mT,
+            a[:1],
+        )
+        accuracy = Accuracy(condition, owner)
+        accuracy.of_log_det(matrix.dtype)
+        return cls(factors, pivots, log_abs_det, accuracy)
 
     def solve(self, rows: Tensor) -> Tensor:
         """Solve A x = y for each row y of ``rows`` ``(m, n)``; the result has the dtype of ``rows``."""
@@ -90,15 +201,9 @@ class LUFactor:
         return self._solve(rows, adjoint=True)
 
     def _solve(self, rows: Tensor, *, adjoint: bool) -> Tensor:
+        self.accuracy.of_solve(rows.dtype)
         solution: Tensor = torch.linalg.lu_solve(self.factors, self.pivots, rows.double().mT, adjoint=adjoint)
         return solution.mT.to(rows.dtype)
-
-
-def warn_of_condition(condition: float, owner: str) -> None:
-    """Warn if, with this condition number, a float64 solve has fewer than two correct digits."""
-    if condition * torch.finfo(torch.float64).eps > LEAST_ACCURACY:
-        message = f"{owner}: the condition number of the weight is about {condition:.0e}: its inverse is inaccurate"
-        warnings.warn(message, NumericalWarning, stacklevel=3)
 
 
 def reflect(x: Tensor, vectors: Tensor, *, transposed: bool = False) -> Tensor:

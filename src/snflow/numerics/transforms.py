@@ -62,6 +62,18 @@ def is_traced(tensor: Tensor) -> bool:
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
+def is_recorded() -> bool:
+    """Whether this code is compiled, or recorded as a CUDA graph: no value can be read, and memory is bound for good.
+
+    Example:
+        >>> is_recorded()
+        False
+    """
+    if torch.compiler.is_compiling():
+        return True
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
 def stands_for_many(tensor: Tensor) -> bool:
     """Whether this tensor is batched by ``vmap``, so that control flow cannot depend on its values.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 from typing import final
 
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from snflow.bijections.base import Bijection, InverseMethod, Shape, ShapePattern
 from snflow.bijections.linear import Initialization, LinearMap, initial_kernel, initial_matrix
 from snflow.bijections.reshaping import Squeeze
-from snflow.errors import ConfigError, check_choice, check_count, check_kernel
+from snflow.errors import ConfigError, ConvergenceError, check_choice, check_count, check_kernel
+from snflow.numerics.factorization import condition_number
 from snflow.numerics.implicit import implicit_solution
-from snflow.numerics.krylov import refine
+from snflow.numerics.kept_factor import KeptAccuracy, KeptFactor
+from snflow.numerics.krylov import Linear, refine
 from snflow.numerics.operators.conv import ConvOperator, resized
 from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
 from snflow.numerics.probes import rademacher, sum_event
@@ -25,6 +28,9 @@ from snflow.selfnorm.tracking import Tracking, WeightPair
 
 ERROR_ROWS = 8
 """Number of rows used to measure the reconstruction error of a layer without a penalty."""
+
+ROUGHLY = 0.1
+"""Relative residual of the solves from which the condition number of a refined inverse is estimated."""
 
 
 class SelfNormalizingMap(LinearMap):
@@ -86,10 +92,12 @@ class SelfNormalizingMap(LinearMap):
         self.register_buffer("reconstruction_error", torch.tensor(0.0, dtype=weight.dtype), persistent=False)
         self.refine_tolerance: float | None = None
         self.tracks_in_forward = True
+        self._inverse_factor = KeptFactor(operators.inverse, self.label)
+        self._refined_accuracy = KeptAccuracy(self.label)
 
     def learned_log_det(self, event_shape: Shape) -> Tensor:
         """log|det A(r)| in nats for events of ``event_shape``, a scalar, exact in value and gradient."""
-        return self._exact_log_det("inverse_weight", event_shape)
+        return self._inverse_factor.log_abs_det(self.inverse_weight, event_shape)
 
     def weight_pair(self, event_shape: Shape) -> WeightPair:
         """Return w and r without gradients, in the form used by the strategies."""
@@ -198,20 +206,38 @@ class SelfNormalizingMap(LinearMap):
         y = self._unbiased(z)
         if inverse == "learned":
             return self.operators.inverse.product(self.inverse_weight, y)
-        return self._refine(y) if inverse == "refined" else self._solve(y)
+        return self._refine(y) if inverse == "refined" else self._factor.solve(self.weight, y)
 
     def _refine(self, y: Tensor) -> Tensor:
-        a, g, w, r = self.operator, self.operators.inverse, self.weight.detach(), self.inverse_weight.detach()
-        solve = partial(refine, owner=self.label, tolerance=self.refine_tolerance)
+        solve, solve_transposed = self._refined_solves(y.dtype, self.refine_tolerance)
         with torch.no_grad():
-            solution = solve(lambda x: a.product(w, x), lambda v: g.product(r, v), y.detach())
+            solution = solve(y.detach())
+        self._refined_accuracy.check(
+            (self.weight, self.inverse_weight), tuple(y.shape[1:]), y.dtype, lambda: self._refined_condition(y[:1])
+        )
         if not torch.is_grad_enabled():
             return solution
-        return implicit_solution(
-            solution,
-            y - a.product(self.weight, solution),
-            lambda v: solve(lambda x: a.transposed_product(w, x), lambda u: g.transposed_product(r, u), v),
+        return implicit_solution(solution, y - self.operator.product(self.weight, solution), solve_transposed)
+
+    def _refined_solves(self, dtype: torch.dtype, tolerance: float | None) -> tuple[Linear, Linear]:
+        """Return y ↦ A(w)⁻¹ y and v ↦ A(w)⁻ᵀ v, by iterations in the given precision."""
+        a, g, w, r = self.operator, self.operators.inverse, self.weight.detach(), self.inverse_weight.detach()
+        w, r = w.to(dtype), r.to(dtype)
+        run = partial(refine, owner=self.label, tolerance=tolerance)
+        return (
+            partial(run, partial(a.product, w), partial(g.product, r)),
+            partial(run, partial(a.transposed_product, w), partial(g.transposed_product, r)),
         )
+
+    def _refined_condition(self, event: Tensor) -> float:
+        """The condition number of A(w), by rough solves in float64; infinite if they do not converge."""
+        w = self.weight.detach().double()
+        maps = partial(self.operator.product, w), partial(self.operator.transposed_product, w)
+        solves = self._refined_solves(torch.float64, ROUGHLY)
+        try:
+            return condition_number(*maps, *solves, event.detach().double())
+        except ConvergenceError:
+            return math.inf
 
     def extra_repr(self) -> str:
         """Show the sizes of the weight and whether there is a bias."""
@@ -408,6 +434,9 @@ class SelfNormalizingStridedConv2d(Bijection):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z_and_log_det: tuple[Tensor, Tensor] = self.conv(self.squeeze(x)[0])
         return z_and_log_det
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.conv.encode(self.squeeze.encode(x))
 
     def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
         x, log_det = self.conv.inverse(z, inverse=inverse)

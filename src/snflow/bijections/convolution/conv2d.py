@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.linear import LinearMap, initial_kernel, initial_matrix
 from snflow.errors import ShapeError, check_choice, check_count, check_kernel
+from snflow.numerics.factorization import check_invertible
 from snflow.numerics.operators.conv import ConvOperator
 
 ConvRule = Literal["exact", "exact_by_rows"]
@@ -36,6 +37,7 @@ class Conv2d(LinearMap):
 
     Raises:
         ConfigError: fewer than one channel, an even kernel, or an unknown rule.
+        NotInvertibleError: T(w) is singular or not finite, except in ``encode``.
 
     Example:
         >>> import torch, snflow
@@ -69,8 +71,8 @@ class Conv2d(LinearMap):
             log_det = self.operator.copies(event_shape) * log_abs_det
         else:
             log_det = self.operator.log_abs_det(self.weight, event_shape)
-        s = self.operator.product(self.weight, x)
-        return (s if self.bias is None else s + self._bias_like(x)), log_det.expand(x.shape[0])
+        check_invertible(log_det, self.label, self.weight)
+        return self._encode(x, context), log_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
         """Return the text shown by ``print(layer)``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snflow.numerics.convolution_matrices import BlockToeplitz, BlockToeplitzFactor
-from snflow.numerics.factorization import warn_of_condition
+from snflow.numerics.factorization import Accuracy
 from snflow.numerics.transforms import stands_for_many
 
 _FEWEST = 3
@@ -86,6 +86,7 @@ class RowFactor:
     Attributes:
         inner: the factorization.
         event_shape: ``(C, height, width)``.
+        accuracy: the condition number.
 
     Example:
         >>> import torch
@@ -97,20 +98,22 @@ class RowFactor:
 
     inner: BlockToeplitzFactor
     event_shape: tuple[int, ...]
+    accuracy: Accuracy
 
     @classmethod
     def of(cls, kernel: Tensor, dilation: int, event_shape: tuple[int, ...], owner: str) -> RowFactor | None:
         """Factorize, or return ``None`` if there are too few rows or the elimination is unstable.
 
         Warns:
-            NumericalWarning: a solve has fewer than two correct digits.
+            NumericalWarning: as :meth:`snflow.numerics.factorization.LUFactor.of`.
         """
         matrix = row_matrix(kernel.detach().double(), dilation, event_shape)
         inner = None if matrix is None else BlockToeplitzFactor.of(matrix)
         if inner is None:
             return None
-        warn_of_condition(inner.condition(), owner)
-        return cls(inner, event_shape)
+        accuracy = Accuracy(inner.condition(), owner)
+        accuracy.of_log_det(kernel.dtype)
+        return cls(inner, event_shape, accuracy)
 
     @property
     def log_abs_det(self) -> Tensor:
@@ -119,10 +122,12 @@ class RowFactor:
 
     def solve(self, rows: Tensor) -> Tensor:
         """T(w)⁻¹ y for each flat image y of ``rows`` ``(m, C·H·W)``."""
+        self.accuracy.of_solve(rows.dtype)
         return self._usual(self.inner.solve(self._by_rows(rows)))
 
     def solve_transposed(self, rows: Tensor) -> Tensor:
         """T(w)⁻ᵀ y for each flat image y of ``rows`` ``(m, C·H·W)``."""
+        self.accuracy.of_solve(rows.dtype)
         return self._usual(self.inner.solve_transposed(self._by_rows(rows)))
 
     @property
