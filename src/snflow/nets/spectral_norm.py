@@ -21,7 +21,8 @@ class _Spectral(nn.Module, ABC):
     """W / max(1, σ(W)/c), with the largest singular value from power iteration and the Lanczos method.
 
     In ``train()`` the singular vector is updated by one power iteration for each new weight; in ``eval()`` it is
-    computed by the Lanczos method once per weight, so that the bound holds up to √ε. As long as the weight does not
+    computed once per weight, by the Lanczos method so that the bound holds up to √ε, or exactly for matrices and 1×1
+    convolutions. As long as the weight does not
     change, the layer is a fixed map, as iterative solvers require.
 
     Raises:
@@ -91,14 +92,28 @@ class _Spectral(nn.Module, ABC):
 
     def _settled(self, weight: Tensor) -> Tensor:
         """The leading right singular vector of W."""
-        still = torch.finfo(weight.dtype).eps ** 0.5
-        return self._leading(weight, cycles=_MOST_CYCLES, tolerance=still)
+        if weight[0, 0].numel() > 1:
+            return self._leading(weight, cycles=_MOST_CYCLES, tolerance=torch.finfo(weight.dtype).eps ** 0.5)
+        if not bool(weight.isfinite().all()):
+            return self.direction
+        # a matrix; a 1×1 convolution reaches the norm of its matrix on images of a single pixel
+        right: Tensor = torch.linalg.svd(weight.flatten(1), full_matrices=False)[2]
+        return right[0].view(1, *weight.shape[1:])
 
     def _leading(self, weight: Tensor, cycles: int, tolerance: float) -> Tensor:
         def gram(v: Tensor) -> Tensor:
             return self._transposed(weight, self._map(weight, v))
 
-        return leading_direction(gram, self.direction, cycles=cycles, tolerance=tolerance)
+        def gram_of_outputs(u: Tensor) -> Tensor:
+            return self._map(weight, self._transposed(weight, u))
+
+        image = self._map(weight, self.direction)
+        if image.numel() >= self.direction.numel() or not bool(image.norm() > 0):
+            return leading_direction(gram, self.direction, cycles=cycles, tolerance=tolerance)
+        # WWᵀ has the same eigenvalues as WᵀW, and shorter vectors
+        u = leading_direction(gram_of_outputs, image, cycles=cycles, tolerance=tolerance)
+        v = self._transposed(weight, u)
+        return v / v.norm()
 
     def __getstate__(self) -> dict[str, object]:
         """Exclude the cached norms from copies and pickles: they are recomputed on demand."""
@@ -144,12 +159,6 @@ class SpectralLinear(_Spectral):
 
     def _transposed(self, weight: Tensor, y: Tensor) -> Tensor:
         return y @ weight
-
-    def _settled(self, weight: Tensor) -> Tensor:
-        if not bool(weight.isfinite().all()):
-            return self.direction
-        right: Tensor = torch.linalg.svd(weight, full_matrices=False)[2]
-        return right[:1]
 
 
 @final

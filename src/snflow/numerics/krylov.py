@@ -75,9 +75,7 @@ def lanczos(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tupl
         image = gram(basis[k])
         space = torch.stack(basis, 1)
         diagonal.append((basis[k] * image).sum(1))
-        # full reorthogonalization, twice: the three-term recursion loses orthogonality, one pass leaves rounding errors
-        for _ in range(2):
-            image = image - torch.einsum("bk,bkn->bn", torch.einsum("bkn,bn->bk", space, image), space)
+        image = _orthogonalized(image, space)
         between.append(image.norm(dim=1))
         if k + 1 == steps or not bool((between[-1] > info.eps * diagonal[0]).any()):  # invariant, or NaN
             break
@@ -85,6 +83,24 @@ def lanczos(gram: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tupl
     off_diagonal = torch.stack(between, 1)[:, :-1]
     tridiagonal = torch.stack(diagonal, 1).diag_embed() + off_diagonal.diag_embed(1) + off_diagonal.diag_embed(-1)
     return torch.stack(basis, 1), tridiagonal, between[-1]
+
+
+_MOST_PASSES = 5
+
+
+def _orthogonalized(rows: Tensor, space: Tensor) -> Tensor:
+    """The part of each row orthogonal to its space: Gram–Schmidt until a pass no longer halves the norm.
+
+    The three-term recursion alone loses orthogonality. Two passes suffice unless the row lies in the space up to
+    rounding errors; then the rest of a pass is itself dominated by rounding errors, and a vector of the space that
+    entered the basis twice would double in each later pass.
+    """
+    for _ in range(_MOST_PASSES):
+        before = rows.norm(dim=1)
+        rows = rows - torch.einsum("bk,bkn->bn", torch.einsum("bkn,bn->bk", space, rows), space)
+        if not bool((rows.norm(dim=1) < 0.5 * before).any()):
+            break
+    return rows
 
 
 def _ritz(gram: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> tuple[Tensor, float] | None:
