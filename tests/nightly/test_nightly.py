@@ -1,0 +1,95 @@
+"""The nightly run: its checks find their faults, it goes on where it was stopped, and short counts run here."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from nightly import runner
+from nightly.check import Found, check, require, within
+from nightly.registry import CHECKS
+
+SHORT = [name for name, each in CHECKS.items() if each.short]
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_short_counts(name, tmp_path):
+    found = CHECKS[name](0, CHECKS[name].short, tmp_path)
+    assert not found.failures
+
+
+@check("even seeds", nightly=10, chunk=4)
+def even(seed, folder):
+    require(seed % 2 == 0, f"{seed} is odd")
+    within("seed", seed, 6.5)
+    return Found(float(seed), {"even": 1})
+
+
+def test_failures_are_collected_with_their_seeds(tmp_path):
+    found = even(3, 5, tmp_path)
+    assert [failure.seed for failure in found.failures] == [3, 5, 7]
+    assert (found.count, found.worst, found.counted) == (5, 6.0, {"even": 2})
+    assert "Fault at test_nightly.py" not in found.failures[0].message
+    assert found.failures[0].message.endswith("3 is odd")
+
+
+def test_a_case_depends_on_its_seed_alone(tmp_path):
+    drawn = check("numbers", nightly=1, chunk=1)(lambda seed, folder: torch.rand(()).item())
+    torch.rand(3)
+    first = drawn(7, 1, tmp_path)
+    drawn(0, 5, tmp_path)
+    assert drawn(7, 1, tmp_path) == first
+
+
+def test_a_nan_is_within_no_bound():
+    with pytest.raises(AssertionError, match="error: nan"):
+        within("error", float("nan"), 1.0)
+
+
+def record(folder, first, failures=()):
+    line = {
+        "check": "even",
+        "first": first,
+        "count": 4,
+        "failures": list(failures),
+        "worst": 2.0,
+        "counted": {"even": 4},
+    }
+    line |= {"commit": "abc", "machine": "m", "date": "d", "seconds": 1.0}
+    with (folder / "even.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def test_finished_chunks_are_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "current_commit", lambda: "abc")
+    monkeypatch.setattr(runner, "_run_chunk", lambda chunk, ends: ran.append(chunk.first))
+    record(tmp_path, 4)
+    with (tmp_path / "even.jsonl").open("a") as file:
+        file.write('{"check": "ev')  # the line of a process that was killed
+    ran = []
+    runner.run([even], tmp_path, jobs=1, minutes=1, fraction=1.0)
+    assert sorted(ran) == [0, 8]
+    ran.clear()
+    monkeypatch.setattr(runner, "current_commit", lambda: "another")
+    runner.run([even], tmp_path, jobs=1, minutes=1, fraction=1.0)
+    assert sorted(ran) == [0, 4, 8]
+
+
+def test_nothing_is_started_when_the_time_is_over():
+    assert runner._run_chunk(runner.Chunk("fuzz", 0, 1), 0.0) is None
+
+
+def test_the_page_sums_the_records_and_lists_the_failures(tmp_path):
+    record(tmp_path, 0)
+    record(tmp_path, 4, [{"seed": 5, "message": "5 is odd"}])
+    page = runner.page([even], tmp_path)
+    assert "| even | even seeds | 8 | 10 | 1 | 2 | even 8 | 0–7 | `abc` | m | d | 2 |" in page
+    assert "- `even`, seed 5: 5 is odd" in page
+
+
+def test_a_process_that_crashes_is_a_failure_of_its_chunk(monkeypatch):
+    monkeypatch.setattr(runner.sys, "executable", shutil.which("false"))
+    found = runner._run_chunk(runner.Chunk("fuzz", 3, 1), float("inf"))
+    assert found["failures"][0]["seed"] == 3
+    assert "ended with 1" in found["failures"][0]["message"]
