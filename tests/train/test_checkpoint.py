@@ -77,7 +77,7 @@ def test_an_unknown_format_is_refused_with_the_version_that_wrote_it(tmp_path, m
     monkeypatch.setattr(format_module, "FORMAT_VERSION", 99)
     write_checkpoint(tmp_path / "step-00000001", make())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"expected checkpoint format 3, got 99; use the version of snflow"):
+    with pytest.raises(CheckpointError, match=r"expected checkpoint format 4, got 99; use the version of snflow"):
         read_checkpoint(tmp_path / "step-00000001")
 
 
@@ -152,6 +152,35 @@ def test_damage_falls_back_with_a_warning_and_is_set_aside(tmp_path):
     with pytest.raises(CheckpointError, match="expected a good checkpoint, got 1 damaged") as caught:
         store.latest(said.append)
     assert caught.value.exit_code == 4
+
+
+def test_a_checkpoint_of_another_run_or_under_another_name_is_refused_not_skipped(tmp_path):
+    store, other = CheckpointStore(tmp_path / "one", "recipe 1"), CheckpointStore(tmp_path / "other", "recipe 2")
+    store.save(make(1))
+    other.save(make(2))
+    shutil.copytree(other.path(2), store.path(2))
+    for read in (lambda: store.latest(pytest.fail), lambda: store.read("last", pytest.fail)):
+        with pytest.raises(CheckpointError, match="step-00000002: expected a checkpoint of this run, got one of a run"):
+            read()
+    shutil.rmtree(store.path(2))
+    store.path(1).rename(store.path(3))
+    for read in (lambda: store.latest(pytest.fail), lambda: store.read("last", pytest.fail)):
+        with pytest.raises(
+            CheckpointError, match="expected the checkpoint of step 3, got that of step 1 under"
+        ):
+            read()
+
+
+@pytest.mark.parametrize("key", ["format_version", "run", "step", "notes", "files"])
+def test_a_manifest_without_a_key_is_refused(tmp_path, monkeypatch, key):
+    original = format_module._manifest_text
+    monkeypatch.setattr(
+        format_module, "_manifest_text", lambda manifest: original({k: v for k, v in manifest.items() if k != key})
+    )
+    write_checkpoint(tmp_path / "step-00000001", make())
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=f"got none; use the version|a manifest without {key}"):
+        read_checkpoint(tmp_path / "step-00000001")
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -74,6 +74,7 @@ def test_a_run_leaves_what_it_promises(finished):
         "samples.png",
         "curves.png",
         "summary.json",
+        ".lock",
     }
     for picture in ("samples.png", "curves.png"):
         assert (finished / picture).read_bytes().startswith(b"\x89PNG")
@@ -201,10 +202,60 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(copied, finished, 
     assert_same_run(finished, copied)
 
 
-def test_a_checkpoint_of_another_flow_is_refused(copied, recipe, quiet):
-    other = recipe(flow__layers=1)
-    with pytest.raises(CheckpointError, match="expected the weights of this recipe's flow"):
-        fit(other, copied, resume=True, console=quiet)
+@pytest.mark.parametrize("change", [{"flow__layers": 1}, {"training__seed": 1}, {"data__train": 119}])
+def test_a_run_does_not_go_on_from_the_checkpoints_of_another(copied, recipe, quiet, change):
+    config = (copied / "config.yaml").read_text()
+    with pytest.raises(CheckpointError, match="expected a checkpoint of this run, got one of a run with another rec"):
+        fit(recipe(**change), copied, resume=True, console=quiet)
+    assert (copied / "config.yaml").read_text() == config
+
+
+def test_an_edited_config_is_refused_by_every_reader_of_the_run(copied, recipe, quiet):
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 1"))
+    with pytest.raises(CheckpointError, match="got one of a run with another recipe or seed; restore"):
+        load_flow(copied)
+    with pytest.raises(CheckpointError, match="got one of a run with another recipe or seed; restore"):
+        fit(recipe(training__checkpoint_every_epochs=1, training__seed=1), copied, resume=True, console=quiet)
+
+
+def test_a_folder_in_use_is_refused_by_the_name_of_its_process_and_free_once_that_is_killed(copied, recipe, quiet):
+    hold = "import sys, time; from snflow.train.run_folder import RunFolder as R\n"
+    hold += "with R(sys.argv[1]).locked(): print(flush=True); time.sleep(60)"
+    (copied / "summary.json").unlink()
+    with subprocess.Popen([sys.executable, "-c", hold, str(copied)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline()
+        leftover = copied / "checkpoints" / ".tmp-step-00000024-1"
+        leftover.mkdir()
+        chosen = recipe(training__checkpoint_every_epochs=1)
+        with pytest.raises(ConfigError, match=rf"got one in use by process {holder.pid} on "):
+            fit(chosen, copied, console=quiet)
+        assert leftover.exists()
+        assert load_flow(copied)[1] == chosen
+        holder.kill()
+    assert fit(chosen, copied, console=quiet).summary is not None
+    assert not leftover.exists()
+
+
+def test_a_new_folder_is_locked_for_the_whole_run(recipe, tmp_path, quiet, monkeypatch):
+    from snflow.train import loop
+    from snflow.train.run_folder import RunFolder
+
+    def validated(*rest):
+        with (
+            pytest.raises(ConfigError, match=rf"in use by process {os.getpid()}"),
+            RunFolder(tmp_path / "run").locked(),
+        ):
+            pass
+        validations.append(1)
+        return original(*rest)
+
+    original, validations = loop.exact_nll, []
+    monkeypatch.setattr(loop, "exact_nll", validated)
+    fit(recipe(training__epochs=1), tmp_path / "run", console=quiet)
+    assert len(validations) == 2
+    with RunFolder(tmp_path / "run").locked():
+        """It is free again."""
 
 
 class Poison(torch.autograd.Function):
@@ -284,6 +335,40 @@ def test_an_absurd_learning_rate_ends_with_our_error_or_finite(recipe, tmp_path,
     with pytest.raises(DivergenceError, match=r"lower optimizer\.learning_rate"):
         fit(chosen, tmp_path / "run", console=quiet)
     assert final(tmp_path / "run").step == 0
+
+
+@pytest.mark.parametrize("options", [{"optimizer__eps": 1e-300}, {"optimizer__learning_rate": 3e38}])
+def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path, quiet, options):
+    content = recipe(training__checkpoint_every_steps=1, training__epochs=2, **options).to_dict()
+    content |= {
+        "data": {"name": "toy", "train": 40, "validation": 10, "test": 10},
+        "flow": {"name": "maf", "layers": 1},
+    }
+    content["schedule"]["warmup_epochs"] = 0
+    run = tmp_path / "run"
+    with pytest.raises(DivergenceError, match=r"step 1: .* got a non-finite bijection\.\S+; .*/step-00000000$"):
+        fit(Recipe.from_dict(content), run, console=quiet)
+    assert CheckpointStore(run / "checkpoints").steps() == [0]
+    assert all(t.isfinite().all() for t in final(run).model.values())
+
+
+def test_a_singular_weight_stops_training_and_names_its_layer(recipe, tmp_path, quiet, monkeypatch):
+    content = recipe(training__epochs=2).to_dict()
+    content |= {"data": {"name": "toy", "train": 40, "validation": 10, "test": 10}}
+    content["flow"] = {"name": "dense", "log_det_rule": "exact", "layers": 1}
+    original, calls = Flow.log_prob, []
+
+    def log_prob(self, x, *rest, **options):
+        calls.append(self.training)
+        if sum(calls) == 3:
+            with torch.no_grad():
+                next(p for p in self.parameters() if p.ndim == 2).zero_()
+        return original(self, x, *rest, **options)
+
+    monkeypatch.setattr(Flow, "log_prob", log_prob)
+    with pytest.raises(DivergenceError, match=r"Dense.*the last good checkpoint is .*/step-00000002"):
+        fit(Recipe.from_dict(content), tmp_path / "run", console=quiet)
+    assert all(t.isfinite().all() for t in final(tmp_path / "run").model.values())
 
 
 def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(recipe, tmp_path, quiet, monkeypatch):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from snflow.errors import ConfigError, nearest
 from snflow.train.recipe import (
+    MAY_CHANGE_ON_RESUME,
     Recipe,
     add_option_sections,
     available_recipes,
@@ -36,8 +37,6 @@ SHORT = {
     "--device": "--device.accelerator",
 }
 """Short forms of common options of ``fit``."""
-
-_MAY_CHANGE_ON_RESUME = ("device.", "training.epochs", "training.patience", "training.checkpoint_", "training.threads")
 
 
 def run(name: str, argv: Sequence[str]) -> int:
@@ -234,7 +233,7 @@ def _check_resumed(before: Recipe, after: Recipe) -> None:
     for section, options in new.items():
         for option, value in options.items() if isinstance(options, dict) else ():
             name = f"{section}.{option}"
-            if old[section].get(option) != value and not name.startswith(_MAY_CHANGE_ON_RESUME):
+            if old[section].get(option) != value and not name.startswith(MAY_CHANGE_ON_RESUME):
                 raise ConfigError(
                     f"--{name}",
                     expected="the value with which the run began",
@@ -245,19 +244,15 @@ def _check_resumed(before: Recipe, after: Recipe) -> None:
 
 def _train(runs: list[tuple[str, Recipe, Path]], argv: Sequence[str], *, resume: bool = False) -> int:
     """Train one recipe after the other, and print the results."""
-    from rich.console import Console
-
     from snflow.train.fit import fit
-    from snflow.train.progress import show
+    from snflow.train.progress import show, terminal
 
-    console = Console(highlight=False)
+    console = terminal()
     command = shlex.join(["snflow", "fit", *argv])
     finished = []
     for name, recipe, out in runs:
         result = fit(recipe, out, resume=resume, command=command, console=console)
         if result.signal is not None:
-            text = f"stopped by a signal after writing a checkpoint; continue with: snflow fit --resume {out}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
             return 128 + result.signal
         if result.summary is not None:
             finished.append((name or recipe.flow["name"], out, result.summary))

@@ -21,13 +21,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from snflow.errors import CheckpointError
+from snflow.train.files import TEMPORARY, sync_folder, write_synced
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the file format, which includes the names and the meaning of the tensors."""
 
 _DAMAGED = "the checkpoint is damaged: use another"
 
 _MODEL, _STATE, _MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+_KEYS = {"run", "step", "notes", "files"}
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,13 @@ class Checkpoint:
     notes: dict[str, Any]
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint, run: str = "") -> None:
     """Write a checkpoint to the folder ``path``: write a temporary folder, sync it to disk, then rename it.
+
+    Args:
+        path: the folder of the checkpoint.
+        checkpoint: what to write.
+        run: fingerprint of the run's recipe.
 
     Raises:
         CheckpointError: the disk is full or not writable; a previous checkpoint at ``path`` is intact.
@@ -60,6 +67,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "format_version": FORMAT_VERSION,
             "snflow": version("snflow"),
             "torch": torch.__version__,
+            "run": run,
             "step": checkpoint.step,
             "notes": checkpoint.notes,
             "files": {
@@ -96,9 +104,6 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         raise CheckpointError(str(path), expected="a writable folder", got=str(error)) from error
 
 
-TEMPORARY = ".tmp-"
-"""Prefix of the name of an unfinished folder."""
-
 REPLACED = f"{TEMPORARY}replaced-"
 """Prefix of the name of a complete folder that is being replaced by another of the same step."""
 
@@ -117,13 +122,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
         genuine = False
     if not genuine:
         raise _damaged(path, _MANIFEST, "a manifest with a wrong checksum")
-    if manifest["format_version"] != FORMAT_VERSION:
+    if manifest.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             str(path),
             expected=f"checkpoint format {FORMAT_VERSION}",
-            got=str(manifest["format_version"]),
-            fix=f"use the version of snflow that wrote it ({manifest['snflow']}), or train again",
+            got=str(manifest.get("format_version", "none")),
+            fix=f"use the version of snflow that wrote it ({manifest.get('snflow', 'unknown')}), or train again",
         )
+    missing = _KEYS - manifest.keys()
+    if missing:
+        raise _damaged(path, _MANIFEST, f"a manifest without {', '.join(sorted(missing))}")
     return manifest  # type: ignore[no-any-return]
 
 
@@ -156,23 +164,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             fix="use only checkpoints that you wrote yourself",
         ) from None
     return Checkpoint(manifest["step"], model, state, manifest["notes"])
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and sync it to disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Sync the names in a folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _model_bytes(model: dict[str, Tensor]) -> bytes:
@@ -211,10 +202,11 @@ class CheckpointStore:
 
     Args:
         folder: folder with the run's checkpoints.
+        run: fingerprint of the run's recipe, written into every checkpoint; those of another run are refused.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run: str = "") -> None:
+        self.folder, self.run = folder, run
 
     def path(self, step: int) -> Path:
         """Return the folder of the checkpoint after ``step`` steps."""
@@ -230,13 +222,17 @@ class CheckpointStore:
         return bool(self.steps()) or any(self.folder.glob("damaged-*"))
 
     def clean(self) -> None:
-        """Remove unfinished folders of a killed process, and restore checkpoints that it was replacing."""
+        """Complete what a killed process left: restore what it was replacing, remove what it was writing or deleting.
+
+        Call it only while no other process writes.
+        """
         for aside in self.folder.glob(f"{REPLACED}*"):
             whole = self.folder / aside.name.removeprefix(REPLACED).rpartition("-")[0]
             if not whole.exists():
                 aside.rename(whole)
         for stale in self.folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(stale, ignore_errors=True)
+        self._delete_old()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then delete all but the last two and the best recorded in each of them.
@@ -246,26 +242,35 @@ class CheckpointStore:
         Raises:
             CheckpointError: the disk is full or not writable; earlier checkpoints are intact.
         """
-        write_checkpoint(self.path(checkpoint.step), checkpoint)
+        write_checkpoint(self.path(checkpoint.step), checkpoint, self.run)
+        self._delete_old(checkpoint.step)
+
+    def _delete_old(self, *written: int) -> None:
         steps = self.steps()
-        kept = set(steps[-2:]) | {checkpoint.step}
+        kept = {*steps[-2:], *written}
         for step in tuple(kept):
             kept.add(self._best_known_to(step))
         for step in steps:
             if step not in kept:
-                shutil.rmtree(self.path(step), ignore_errors=True)
+                # Renamed first, so that a process that is killed while deleting leaves no half checkpoint.
+                deleted = self.folder / f"{TEMPORARY}deleted-{self.path(step).name}-{os.getpid()}"
+                with contextlib.suppress(OSError):
+                    self.path(step).rename(deleted)
+                shutil.rmtree(deleted, ignore_errors=True)
 
     def latest(self, warn: Callable[[str], None]) -> Checkpoint:
         """Read the newest good checkpoint; move newer, damaged ones aside, with a warning.
 
         Raises:
-            CheckpointError: there is no good checkpoint.
+            CheckpointError: there is no good checkpoint, or the newest one belongs to another run.
         """
         damage: list[CheckpointError] = []
         for step in reversed(self.steps()):
             try:
-                checkpoint = read_checkpoint(self.path(step))
+                checkpoint = self._read(step)
             except CheckpointError as error:
+                if error.fix != _DAMAGED:
+                    raise
                 damage.append(error)
                 continue
             for reason in damage:
@@ -291,7 +296,7 @@ class CheckpointStore:
         """Read the ``"best"`` checkpoint by validation, the ``"last"``, or that of a step; move nothing.
 
         Raises:
-            CheckpointError: it is missing or damaged; the message names the newest good one.
+            CheckpointError: it is missing, damaged or of another run; the message names the newest good one.
         """
         steps = self.steps()
         if not steps:
@@ -303,7 +308,7 @@ class CheckpointStore:
             known = f"one of the checkpoints {', '.join(named)}"
             raise CheckpointError(str(self.folder), expected=known, got=which)
         try:
-            return read_checkpoint(self.path(named[which]))
+            return self._read(named[which])
         except CheckpointError as error:
             if error.fix != _DAMAGED:
                 raise
@@ -314,13 +319,37 @@ class CheckpointStore:
                 error.where, expected=error.expected, got=error.got, fix=self._offer(named[which])
             ) from error
 
+    def _read(self, step: int) -> Checkpoint:
+        """Read the checkpoint of a step.
+
+        Raises:
+            CheckpointError: it is missing or damaged, or belongs to another run or step.
+        """
+        path = self.path(step)
+        manifest = read_manifest(path)
+        if self.run and manifest["run"] != self.run:
+            raise CheckpointError(
+                str(path),
+                expected="a checkpoint of this run",
+                got="one of a run with another recipe or seed",
+                fix="restore the run's own checkpoint and config.yaml, or start again with another --out",
+            )
+        if manifest["step"] != step:
+            raise CheckpointError(
+                str(path),
+                expected=f"the checkpoint of step {step}",
+                got=f"that of step {manifest['step']} under another name",
+                fix=f"rename it to {self.path(int(manifest['step'])).name}",
+            )
+        return read_checkpoint(path)
+
     def _offer(self, damaged: int) -> str:
         """Return advice about a damaged checkpoint: use the newest good one."""
         for step in reversed(self.steps()):
             if step == damaged:
                 continue
             try:
-                read_checkpoint(self.path(step))
+                self._read(step)
             except CheckpointError:
                 continue
             return f"it is damaged; use the newest good one, that of step {step}, with --checkpoint {step}"

@@ -7,29 +7,27 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 import snflow
 from snflow.data.dataset import Dataset
 from snflow.distributions.flow import Flow, bits_per_dim
-from snflow.errors import ConfigError
 from snflow.train import generators
 from snflow.train.checkpoints import CheckpointStore
 from snflow.train.evaluation import exact_nll, load_model
 from snflow.train.loop import Outcome, TrainingLoop
 from snflow.train.metrics import LayerRow, MetricsFile
-from snflow.train.options import DeviceOptions
 from snflow.train.pictures import draw_curves, draw_samples
-from snflow.train.progress import SilentReporter, reporter_for
+from snflow.train.processes import check_threads, launched
+from snflow.train.progress import SilentReporter, reporter_for, terminal
 from snflow.train.recipe import Recipe
 from snflow.train.run_folder import RunFolder
 
@@ -65,41 +63,49 @@ def fit(
         The folder and the summary.
 
     Raises:
-        ConfigError, DataError: the recipe, the folder or the data are invalid.
+        ConfigError, DataError: the recipe, the folder or the data are invalid, or another process writes to the folder.
         DivergenceError: training produced a non-finite value.
-        CheckpointError: there is no good checkpoint, or the disk is full.
+        CheckpointError: there is no good checkpoint, it belongs to another run, or the disk is full.
+        ProcessError: another process of a run on several devices was lost.
     """
-    console = console or Console(highlight=False)
-    with _process_state(recipe):
-        fabric = _launched(recipe.device, recipe.training.precision)
-        folder = RunFolder(out)
-        store = CheckpointStore(folder.checkpoints)
-        say = _speaker(console) if fabric.is_global_zero else _say_nothing
+    console = console or terminal()
+    with launched(recipe.device, recipe.training.precision) as fabric, _process_state(recipe), ExitStack() as held:
+        folder, first = RunFolder(out), fabric.is_global_zero
+        store = CheckpointStore(folder.checkpoints, recipe.fingerprint())
+        say = _speaker(console) if first else _say_nothing
         continuing = resume or folder.holds(recipe)
         rule = recipe.flow.get("log_det_rule")
         say(f"{recipe.flow['name']} flow{f' ({rule})' if rule else ''} on {recipe.data['name']}, into {out}")
-        done = folder.read_summary()
-        if continuing and done is not None and done["recipe_sha256"] == recipe.digest():
+        done = folder.finished(recipe) if continuing else None
+        if done is not None:
             say(f"{out} contains a finished run of this recipe; delete the folder to train again.")
             return FitResult(folder.path, done)
+        if first and folder.path.is_dir():
+            held.enter_context(folder.locked())
         dataset = recipe.load_dataset()
         generators.seed(recipe.training.seed)
         flow = recipe.build_flow(dataset)
         generators.seed(recipe.training.seed + fabric.global_rank)
-        reporter = reporter_for(console) if fabric.is_global_zero else SilentReporter()
+        reporter = reporter_for(console) if first else SilentReporter()
         files = MetricsFile(folder.metrics), MetricsFile(folder.layers, LayerRow)
         loop = TrainingLoop(fabric, flow, dataset, recipe, store, *files, reporter)
         # Nothing is written before this point, where all checks of the recipe have passed.
         checkpoint = None
         with _first_process_first(fabric):
-            if fabric.is_global_zero:
-                folder.write_config(recipe)
+            if first:
+                held.enter_context(folder.locked())
+                if not resume:
+                    folder.holds(recipe)  # another process may have begun a run before the folder was locked
                 store.clean()
-            if continuing and store.ever_written():
+            if store.ever_written():
                 checkpoint = store.latest(say)
                 say(f"continuing {out} at epoch {checkpoint.notes['epochs'] + 1}, step {checkpoint.step + 1}")
+            if first:
+                folder.write_config(recipe)
         outcome = loop.run(checkpoint)
-        if outcome.signal is not None or not fabric.is_global_zero:
+        if outcome.signal is not None:
+            say(f"stopped by a signal after writing a checkpoint; continue with: snflow fit --resume {out}")
+        if outcome.signal is not None or not first:
             return FitResult(folder.path, None, outcome.signal)
         summary = _conclude(recipe, folder, store, flow, dataset, outcome, command, say)
         return FitResult(folder.path, summary)
@@ -162,7 +168,10 @@ def _conclude(
             "python": ".".join(map(str, sys.version_info[:3])),
         },
     }
-    # The numbers are written first, so that a failing picture cannot lose them.
+    # The numbers are written first, so that a failing picture cannot lose them. Pictures of fewer epochs are removed
+    # before: a run that is killed here is complete only with its own.
+    for picture in (folder.curves, folder.samples):
+        picture.unlink(missing_ok=True)
     folder.write_summary(summary)
     try:
         draw_curves(folder.curves, MetricsFile(folder.metrics).read())
@@ -172,28 +181,10 @@ def _conclude(
     return summary
 
 
-def _launched(options: DeviceOptions, precision: Literal["32-true", "64-true"]) -> Fabric:
-    try:
-        fabric = Fabric(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            strategy="ddp" if options.devices > 1 else options.strategy,
-            precision=precision,
-        )
-        fabric.launch()
-    except (MisconfigurationException, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            "device",
-            expected="devices that this machine has",
-            got=f"{options.devices} × {options.accelerator}: {' '.join(str(error).split())[:200]}",
-            fix="use --device cpu",
-        ) from error
-    return fabric
-
-
 @contextmanager
 def _process_state(recipe: Recipe) -> Iterator[None]:
     """Restore the generators and the number of threads after a run."""
+    check_threads(recipe.training.threads)
     threads = torch.get_num_threads()
     with generators.preserved():
         try:

@@ -201,6 +201,7 @@ class TrainingLoop:
         self._model, self._optimizer, self._steps = set_up(
             fabric, flow, recipe, self._average, self._check, self._agreed, self._last_good
         )
+        self._finite = _finite_tensors(flow)
         self._tally = Tally()
         self._saved_at = time.monotonic()
 
@@ -231,7 +232,7 @@ class TrainingLoop:
                 while tally.epochs < epochs and not tally.stopped_early:
                     if self._run_epoch(stop):
                         self._save()
-                        return Outcome(tally, stop.received)
+                        return Outcome(tally, self._signal(stop))
                     tally.epochs, tally.batch = tally.epochs + 1, 0
                     self._finish_epoch()
             return Outcome(tally, None)
@@ -395,12 +396,27 @@ class TrainingLoop:
         agreed: list[float] = values.tolist()
         return agreed
 
+    def _signal(self, stop: StopRequest) -> int:
+        """Return the number of the signal that ends the run, whichever process received it."""
+        received: list[Any] = [stop.received]
+        if self._fabric.world_size > 1:
+            received = received * self._fabric.world_size
+            dist.all_gather_object(received, stop.received)
+        return next(number for number in received if number is not None)
+
     def _last_good(self) -> str:
         steps = self._store.steps()
         return f"the last good checkpoint is {self._store.path(steps[-1])}" if steps else "there is no checkpoint yet"
 
     def _save(self) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            DivergenceError: a weight is not finite; the previous checkpoint is kept.
+            CheckpointError: the disk is full.
+        """
         tally = self._tally
+        self._check_weights()
         drawn_from: list[Any] = [generators.capture()]
         if self._fabric.world_size > 1:
             drawn_from = drawn_from * self._fabric.world_size
@@ -427,6 +443,17 @@ class TrainingLoop:
         self._fabric.barrier()
         self._saved_at = time.monotonic()
 
+    def _check_weights(self) -> None:
+        """Stop the run if a weight or buffer that was finite at its start no longer is.
+
+        Raises:
+            DivergenceError: one is not, in any process.
+        """
+        lost = sorted(self._finite - _finite_tensors(self._flow))
+        if self._agreed(torch.tensor([float(bool(lost))]))[0] > 0:
+            got = f"a non-finite {lost[0]}" if lost else "a non-finite weight in another process"
+            raise self._check.divergence(f"step {self._tally.step}", got, self._last_good())
+
     def _load(self, checkpoint: Checkpoint) -> None:
         """Restore model, optimizer, average, progress and generators."""
         states = checkpoint.state["generators"]
@@ -449,3 +476,8 @@ class TrainingLoop:
         self._tally = Tally.from_dict(checkpoint.state["tally"])
         self._check.in_a_row = self._tally.skips_in_a_row
         generators.restore(states[self._fabric.global_rank])
+
+
+def _finite_tensors(flow: Flow) -> set[str]:
+    """The names of the weights and buffers whose values are all finite."""
+    return {name for name, value in flow.state_dict().items() if isinstance(value, Tensor) and value.isfinite().all()}

@@ -8,6 +8,9 @@ import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from snflow.errors import DataError
+from snflow.train.files import replace_file
+
 
 @dataclass(frozen=True)
 class EpochRow:
@@ -90,9 +93,7 @@ class MetricsFile:
         rows = [] if finished_epochs is None else [r for r in self._complete_rows() if int(r[0]) <= finished_epochs]
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self._names, *rows])
-        temporary = self.path.with_name(f".tmp-{self.path.name}")
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-        temporary.replace(self.path)
+        replace_file(self.path, text.getvalue().encode())
 
     def append(self, *rows: EpochRow | LayerRow) -> None:
         """Append rows and sync them to disk."""
@@ -113,10 +114,17 @@ class MetricsFile:
         """Return the rows, without the heading and without a row that a killed process left incomplete.
 
         Columns that the heading lacks are empty.
+
+        Raises:
+            DataError: the file is not text.
         """
         if not self.path.exists():
             return []
-        heading, *lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise DataError(str(self.path), expected="text in UTF-8", got="other bytes", fix="delete it") from None
+        heading, *lines = text.splitlines(keepends=True) or [""]
         names = next(csv.reader([heading]), [])
         whole = [row for row in csv.reader(line for line in lines if line.endswith("\n")) if len(row) == len(names)]
         rows = [dict(zip(names, row, strict=True)) for row in whole]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from snflow.bijections.base import InverseMethod
 from snflow.distributions.flow import Flow
+from snflow.train.files import replace_file
 
 _SHOWN = 16
 _POINTS = 2000
@@ -187,5 +189,7 @@ def _plot(axes: Axes, rows: list[dict[str, float | None]], column: str, label: s
 
 
 def _save(figure: Figure, path: Path) -> None:
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
+    replace_file(path, content.getvalue())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich import box
 from rich.console import Console
@@ -16,6 +20,63 @@ from rich.table import Table
 
 _WINDOW = 10
 """Number of lines over which the time per step is averaged."""
+
+
+class Lasting(io.TextIOBase):
+    """A stream that outlives its reader: after a first failed write, what follows is dropped, with one warning.
+
+    Args:
+        stream: a text stream, such as standard output into a pipe or a file.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream: TextIO | None = stream
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it."""
+        self._attempt(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if it is not lost."""
+        self._attempt(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the stream, from which the width of a terminal is read."""
+        if self._stream is None:
+            raise io.UnsupportedOperation
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The stream's encoding."""
+        return "utf-8" if self._stream is None else self._stream.encoding
+
+    def _attempt(self, action: Callable[[TextIO], object]) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        try:
+            action(stream)
+        except OSError as error:
+            self._stream = None
+            with contextlib.suppress(OSError, ValueError):
+                # What the stream still holds would fail again at the end of the process.
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
+            with contextlib.suppress(OSError, ValueError):
+                reason = (error.strerror or str(error)).lower()
+                print(f"snflow: warning: the output is lost ({reason}); the run continues", file=sys.stderr)
+
+
+def terminal() -> Console:
+    """Return a console on standard output that never ends a run."""
+    return Console(file=cast(TextIO, Lasting(sys.stdout)), highlight=False)
 
 
 class Reporter(ABC):

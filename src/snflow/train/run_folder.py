@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from snflow.errors import CheckpointError, ConfigError
+from snflow.train.files import TEMPORARY, replace_file
 from snflow.train.recipe import Recipe, read_text, read_yaml
 
 if TYPE_CHECKING:
     from snflow.distributions.flow import Flow
 
+_SUMMARIZED = {
+    "recipe_sha256",
+    "test_nll_nats",
+    "test_bits_per_dim",
+    "epochs",
+    "train_seconds",
+    "seconds_per_epoch_median",
+}
+"""What the table of results reads of a summary."""
+
 
 class RunFolder:
-    """``RUN/``: config.yaml, metrics.csv, layers.csv, checkpoints/, samples.png, curves.png, summary.json.
+    """``RUN/``: config.yaml, metrics.csv, layers.csv, checkpoints/, samples.png, curves.png, summary.json, .lock.
 
     Args:
         path: the folder; it need not exist yet.
@@ -31,6 +48,38 @@ class RunFolder:
         self.samples = path / "samples.png"
         self.curves = path / "curves.png"
         self.summary = path / "summary.json"
+        self._lock = FileLock(path / ".lock")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the folder, created if missing, from all other processes that would write to it; may be nested.
+
+        The lock of a process that ends, however it ends, is free.
+
+        Raises:
+            ConfigError: another process holds the lock, or the folder is not writable.
+        """
+        holder = Path(self._lock.lock_file)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            holder.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        except Timeout:
+            name = ""
+            with contextlib.suppress(OSError):
+                name = holder.read_text(encoding="utf-8").strip()
+            raise ConfigError(
+                str(self.path),
+                expected="a run folder that no other process writes to",
+                got=f"one in use by {name or 'another process'}",
+                fix="wait until it ends, or choose another --out",
+            ) from None
+        except OSError as error:
+            raise self._not_writable(error) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def recipe(self) -> Recipe:
         """Read the recipe of the run, with every option.
@@ -64,7 +113,7 @@ class RunFolder:
                 got="a run with another config",
                 fix=f"continue that run with `snflow fit --resume {self.path}`, or choose another --out",
             )
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or any(map(self._is_foreign, self.path.iterdir()))):
             raise ConfigError(str(self.path), expected="a new folder", got="other files", fix="choose another --out")
         return False
 
@@ -74,31 +123,54 @@ class RunFolder:
         Raises:
             ConfigError: the folder is not writable.
         """
-        temporary = self.path / ".tmp-config.yaml"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(recipe.to_yaml(), encoding="utf-8")
-            temporary.replace(self.config)
+            replace_file(self.config, recipe.to_yaml().encode())
         except OSError as error:
-            raise ConfigError(
-                str(self.path),
-                expected="a writable folder",
-                got=(error.strerror or str(error)).lower(),
-                fix="choose another --out",
-            ) from error
+            raise self._not_writable(error) from error
 
     def read_summary(self) -> dict[str, Any] | None:
-        """Read the summary of a finished run; ``None`` if there is none."""
+        """Read the summary of a finished run; ``None`` if there is none.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
         if not self.summary.is_file():
             return None
-        content: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(self.summary.read_text(encoding="utf-8"))
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or not content.keys() >= _SUMMARIZED:
+            raise ConfigError(
+                str(self.summary),
+                expected="the summary as it was written",
+                got="a damaged one",
+                fix=f"delete it, then write it again with `snflow fit --resume {self.path}`",
+            )
         return content
 
     def write_summary(self, content: dict[str, Any]) -> None:
         """Write the summary, atomically."""
-        temporary = self.path / ".tmp-summary.json"
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.summary)
+        replace_file(self.summary, (json.dumps(content, indent=2) + "\n").encode())
+
+    def finished(self, recipe: Recipe) -> dict[str, Any] | None:
+        """Return the summary if a run of this recipe has written all of its files; ``None`` otherwise."""
+        done = self.read_summary()
+        whole = done is not None and done["recipe_sha256"] == recipe.digest()
+        return done if whole and self.curves.is_file() and self.samples.is_file() else None
+
+    def _is_foreign(self, path: Path) -> bool:
+        """Return whether a path is none of those that a process leaves that is killed before it writes the config."""
+        return path.name != Path(self._lock.lock_file).name and not path.name.startswith(TEMPORARY)
+
+    def _not_writable(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            str(self.path),
+            expected="a writable folder",
+            got=(error.strerror or str(error)).lower(),
+            fix="choose another --out",
+        )
 
 
 def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] = warnings.warn) -> tuple[Flow, Recipe]:
@@ -114,7 +186,7 @@ def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] 
 
     Raises:
         ConfigError: the folder is not a run.
-        CheckpointError: the checkpoint is missing or damaged.
+        CheckpointError: the checkpoint is missing or damaged, or belongs to a run with another recipe.
     """
     import torch
 
@@ -124,7 +196,7 @@ def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] 
 
     folder = RunFolder(run)
     recipe = folder.recipe()
-    checkpoint = CheckpointStore(folder.checkpoints).read(which, warn)
+    checkpoint = CheckpointStore(folder.checkpoints, recipe.fingerprint()).read(which, warn)
     shape, num_values = checkpoint.notes.get("event_shape"), checkpoint.notes.get("num_values")
     if shape is None:
         raise CheckpointError(
