@@ -70,6 +70,22 @@ def test_imagenet32_on_the_disk_is_imagenet32_in_memory(tmp_path):
     assert torch.equal(again.validation, torch.from_numpy(images(10, 7)[-2:]).view(2, 3, 32, 32))
 
 
+def test_the_unpacked_images_are_those_of_the_archives_that_are_there(tmp_path):
+    for n in (1, 2):
+        np.savez(tmp_path / f"train_data_batch_{n}.npz", data=images(10, n))
+    np.savez(tmp_path / "val_data.npz", data=images(6))
+    assert len(imagenet32(path=str(tmp_path), memory_map=True).train) == 18
+    (tmp_path / "train_data_batch_2.npz").unlink()
+    assert len(imagenet32(path=str(tmp_path), memory_map=True).train) == 9
+    (tmp_path / "train_data_batch_1.npz").rename(tmp_path / "train_data_batch_3.npz")
+    before = (tmp_path / "train_data_batch_3.npz").stat().st_mtime
+    np.savez(tmp_path / "train_data_batch_3.npz", data=images(10, 5))
+    os.utime(tmp_path / "train_data_batch_3.npz", (before, before - 60))  # an older file, as from a backup
+    again = imagenet32(path=str(tmp_path), memory_map=True)
+    assert torch.equal(again.validation, torch.from_numpy(images(10, 5)[-1:]).view(1, 3, 32, 32))
+    assert len(list(tmp_path.glob("*.bytes"))) == 1
+
+
 def test_a_damaged_archive_leaves_no_half_of_the_unpacked_file(tmp_path):
     for n in (1, 2):
         np.savez(tmp_path / f"train_data_batch_{n}.npz", data=images(10, n))
@@ -77,7 +93,7 @@ def test_a_damaged_archive_leaves_no_half_of_the_unpacked_file(tmp_path):
     (tmp_path / "train_data_batch_2.npz").write_bytes(b"PK damaged")
     with pytest.raises(DataError, match=r"complete \.npz file"):
         imagenet32(path=str(tmp_path), memory_map=True)
-    assert not (tmp_path / "train_data.bytes").exists()
+    assert not list(tmp_path.glob("train_data*.bytes"))
 
 
 class Code:
@@ -94,6 +110,10 @@ class Code:
         (pickle.dumps({b"data": images(2)[:, :100]}, 2), r"got uint8 with shape \(2, 100\)"),
         (b"\x80\x02", "a Python batch of CIFAR-10"),
         (b"", "a Python batch of CIFAR-10"),
+        (b"c_codecs\nencode\n(Vabc\nVnocodec\ntR.", "unknown encoding: nocodec"),
+        (b"cnumpy\nndarray\n((I1000000000\nI1000000000\nttR.", "Unable to allocate"),
+        (b"\x80\x02}]K\x01s.", "unhashable type"),
+        (b"(" * 100_000 + b".", "a Python batch of CIFAR-10"),
     ],
 )
 def test_a_batch_that_is_something_else_is_named(tmp_path, capsys, content, message):
@@ -114,6 +134,13 @@ def test_damaged_and_missing_archives_are_named(tmp_path, monkeypatch):
         cifar10(path=str(tmp_path / "none"))
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(DataError, match=r"a\.npz: expected a complete \.npz file"):
+        cifar10(path=str(tmp_path))
+    with (tmp_path / "a.npz").open("wb") as file:
+        np.save(file, images(3))
+    with pytest.raises(DataError, match=r"a\.npz: expected an \.npz archive, got a single array"):
+        cifar10(path=str(tmp_path))
+    np.savez(tmp_path / "a.npz", train=images(0), test=images(0))
+    with pytest.raises(DataError, match="train split: expected at least one row"):
         cifar10(path=str(tmp_path))
     np.savez(tmp_path / "a.npz", train=images(3))
     with pytest.raises(DataError, match="an array 'test', got only train"):

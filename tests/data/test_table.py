@@ -1,5 +1,7 @@
 """Tables from files: all delimiters and headers, and errors that name line and column."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,9 @@ def body(delimiter, end="\n"):
         '# "x","y","z"\n' + body(","),
         "# made by hand\n# x,y,z\n\n" + body(",") + "\n# the end\n",
         '"x"\t"y"\t"z"\n' + body("\t"),
+        '"x, in m","y","z"\n' + body(","),
+        '"x in m" y z\n' + body(" "),
+        body(",").replace("0.5", '"0.5"', 1),
         "#x y z\n" + body(" "),
         body(",").rstrip("\n"),
         body(",").replace("0,0.5", "0,\t0.5", 1),
@@ -130,6 +135,11 @@ def test_relative_path_is_looked_up_in_the_environment(write, tmp_path, monkeypa
         ("1,2\n3,4\n", "validation split: expected at least one row, got none"),
         (b"\xff\xfe1,2\n", "a text file in UTF-8, got bytes that are not"),
         (",\n1,2\n", "line 1, column 0: expected a number, got nothing"),
+        ('"1,000",2\n3,4\n', r"line 1, column 0: expected a number, got '1,000'; write it without separators"),
+        ('1,2\n3,"4,000"\n', r"line 2, column 1: expected a number, got '4,000'; write it without separators"),
+        ('"1,000","2,000"\n3,4\n', "line 1, column 0: expected a number, got '1,000'"),  # not a header
+        ("1'000;2'000\n3;4\n", 'line 1, column 0: expected a number, got "1\'000"'),
+        ('"1 000" 2\n3 4\n', "line 1, column 0: expected a number, got '1 000'"),
     ],
 )
 def test_wrong_text(write, text, message):
@@ -172,6 +182,50 @@ def test_options_out_of_range(write, options, message):
 def test_a_name_without_a_header(write):
     with pytest.raises(ConfigError, match="a column number from 0 to 2; no header, got 'x'"):
         table(write(body(",")), columns=["x"])
+
+
+def with_header(text, version=b"\x01\x00"):
+    """A file of zeros behind this header of an array."""
+    return b"\x93NUMPY" + version + struct.pack("<H", len(text) + 1) + text.encode("latin1") + b"\n" + bytes(64)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 1000000)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (18446744073709551616, 3)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (True, 3)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 3)}",
+        "{'descr': '<q99', 'fortran_order': False, 'shape': (2, 3)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (3,",
+        "-" * 9000 + "1",
+        "(" * 5000,
+        "\0",
+        "ÿþ",
+    ],
+)
+def test_a_damaged_header_is_named(tmp_path, header):
+    path = tmp_path / "a.npy"
+    path.write_bytes(with_header(header))
+    with pytest.raises(DataError, match=r"a\.npy: expected an array of numbers"):
+        table(str(path))
+
+
+@pytest.mark.parametrize(
+    ("local", "central", "field"),
+    [(6, 8, b"\x01\x00"), (8, 10, b"\x63\x00"), (8, 10, b"\x08\x00"), (4, 6, b"\xff\xff")],
+    ids=["encrypted", "unknown compression", "wrong compression", "future version"],
+)
+def test_a_damaged_member_of_an_archive_is_named(tmp_path, local, central, field):
+    path = tmp_path / "a.npz"
+    np.savez(path, rows=np.zeros((20, 2)))
+    content = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        start = content.index(signature) + at
+        content[start : start + 2] = field
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz: expected an array of numbers"):
+        table(str(path))
 
 
 class Payload:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import pickle
-import zipfile
-import zlib
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snflow.data.dataset import Dataset, split_rows
+from snflow.data.files import parsing
 from snflow.errors import MAX_INT, ConfigError, DataError, check_count, check_seed, checked_arguments
 
 _CORRUPT = "copy or download the file again"
@@ -171,7 +171,7 @@ def imagenet32(
     if not paths or not (folder / "val_data.npz").is_file():
         raise _missing("imagenet32", folder, content)
     wanted = None if limit_train is None else limit_train + max(1, limit_train // 9)
-    images = _mapped(paths, folder / "train_data.bytes") if memory_map else _read_batches(paths, wanted)
+    images = _mapped(paths, folder) if memory_map else _read_batches(paths, wanted)
     images = images[:wanted]
     held_out = min(20_000, max(1, len(images) // 10))
     test = _concatenated([_read_npz(folder / "val_data.npz", "data")])
@@ -188,6 +188,7 @@ def _limited(
     name: str, images: Tensor, held_out: int, test: Tensor, limit_train: int | None, limit_eval: int | None
 ) -> Dataset:
     """Hold out the last training images for validation, and cut the splits to their limits."""
+    held_out = min(held_out, len(images))
     train, validation = images.split([len(images) - held_out, held_out])
     return Dataset(name, train[:limit_train], validation[:limit_eval], test[:limit_eval], num_values=256)
 
@@ -253,19 +254,9 @@ def _read_idx(path: Path) -> Tensor:
 
 
 def _uncompressed(path: Path) -> bytes:
-    try:
+    with parsing(path, "a complete gzip file", _CORRUPT):
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            str(path), expected="a complete gzip file", got=f"a damaged one ({error})", fix=_CORRUPT
-        ) from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(str(path), expected="a readable file", got=str(error), fix="check its permissions")
 
 
 # --- CIFAR-10 and ImageNet: pickles and archives of numpy arrays
@@ -290,30 +281,22 @@ class _SafeUnpickler(pickle.Unpickler):
 
 def _read_pickle(path: Path) -> NDArray[np.uint8]:
     """Read the images of a Python batch of CIFAR-10, ``(N, 3, 32, 32)``, without executing code from the pickle."""
-    try:
+    with parsing(path, "a Python batch of CIFAR-10", _CORRUPT):
         content = _SafeUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise DataError(str(path), expected="a Python batch of CIFAR-10", got=f"{error}", fix=_CORRUPT) from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
     data = content.get(b"data") if isinstance(content, dict) else None
     return _as_images(data, str(path))
 
 
 def _read_npz(path: Path, key: str) -> NDArray[np.uint8]:
     """Read one array of images from an .npz file: ``(N, 3, 32, 32)``."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if key not in archive.files:
-                got = f"only {', '.join(archive.files)}"
-                raise DataError(str(path), expected=f"an array {key!r}", got=got, fix="check the file")
-            return _as_images(archive[key], str(path))
-    except DataError:
-        raise  # our own error, which is also a ValueError
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise DataError(str(path), expected="a complete .npz file", got=f"{error}", fix=_CORRUPT) from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    with parsing(path, "a complete .npz file", _CORRUPT), path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(str(path), expected="an .npz archive", got="a single array", fix="save it by numpy.savez")
+        if key not in archive.files:
+            got = f"only {', '.join(archive.files)}"
+            raise DataError(str(path), expected=f"an array {key!r}", got=got, fix="check the file")
+        return _as_images(archive[key], str(path))
 
 
 def _as_images(data: Any, where: str) -> NDArray[np.uint8]:
@@ -345,21 +328,27 @@ def _concatenated(parts: Sequence[NDArray[np.uint8]]) -> Tensor:
     return whole
 
 
-def _mapped(paths: Sequence[Path], file: Path) -> Tensor:
-    """Map the images of several .npz files into memory, from one file of bytes.
+def _mapped(paths: Sequence[Path], folder: Path) -> Tensor:
+    """Map the images of several .npz files into memory, from one file of bytes in ``folder``.
 
-    The file is written atomically, archive by archive, and rewritten if an archive is newer. Changes to the tensor are
-    not written back.
+    The file is written atomically, archive by archive. Its name holds a hash of the names, sizes and times of the
+    archives, so that it belongs to exactly these; files of others are removed. Changes to the tensor are not written
+    back.
     """
+    file = folder / "train_data"
     try:
-        if not file.is_file() or file.stat().st_mtime < max(path.stat().st_mtime for path in paths):
-            temporary = file.with_name(f".tmp-{file.name}")
+        read = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+        file = folder / f"train_data-{hashlib.sha256(repr(read).encode()).hexdigest()[:16]}.bytes"
+        if not file.is_file():
+            temporary = file.with_name(f".tmp-{file.name}-{os.getpid()}")
             with temporary.open("wb") as out:
                 for path in paths:
                     out.write(_read_npz(path, "data").tobytes())
                 out.flush()
                 os.fsync(out.fileno())
             temporary.replace(file)
+            for stale in {*folder.glob("train_data*.bytes")} - {file}:
+                stale.unlink()
         size = file.stat().st_size
     except OSError as error:
         raise DataError(str(file), expected="a writable file", got=str(error), fix="set memory_map to false") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
-import zipfile
-import zlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from snflow.data.dataset import Dataset, check_values, split_rows
+from snflow.data.files import parsing
 from snflow.errors import ConfigError, DataError, check_seed, checked_arguments, nearest
 
 
@@ -30,9 +31,10 @@ def table(
     r"""A table of numbers from a file: .npy, .npz, or text (.csv, .data, .txt, .tsv) with one row per line.
 
     Text may be delimited by commas, tabs, semicolons or whitespace, whichever yields the most numbers in the first two
-    lines. The header is the first line if none of its fields is a number, or an earlier line starting with ``#`` if it
-    has as many fields as the first row; other lines starting with ``#``, and blank lines, are ignored. Columns that
-    are not used may contain anything. NaN and infinite values are rejected, not repaired.
+    lines; a field in double quotes may contain the delimiter. Separators of thousands, as in 1,000, are refused. The
+    header is the first line if none of its fields is a number, or an earlier line starting with ``#`` if it has as many
+    fields as the first row; other lines starting with ``#``, and blank lines, are ignored. Columns that are not used
+    may contain anything. NaN and infinite values are rejected, not repaired.
 
     Args:
         path: File; a relative path that does not exist is looked up in $SNFLOW_DATA.
@@ -48,8 +50,8 @@ def table(
 
     Raises:
         DataError: the file is missing or damaged, is not a table of finite numbers, or is too short for the fractions.
-        ConfigError: a fraction is out of range, both ``columns`` and ``drop_columns`` are given, or a column or an
-            array of that name does not exist.
+        ConfigError: a fraction or the seed is out of range, both ``columns`` and ``drop_columns`` are given, or a
+            column or an array of that name does not exist.
 
     Example:
         >>> import pathlib, tempfile
@@ -136,17 +138,12 @@ def _positions(
 
 
 def _read_array(path: Path, key: str | None) -> NDArray[np.generic]:
-    try:
-        with path.open("rb") as file:
-            # No pickled objects: a data file must not be able to run code.
-            loaded = np.load(file, allow_pickle=False)
-            values = _pick(path, loaded, key) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except ConfigError:
-        raise  # our error for an unknown key, which is also a ValueError
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            str(path), expected="an array of numbers", got=f"{error}", fix="save it again with numpy.save"
-        ) from error
+    with parsing(path, "an array of numbers", "save it again with numpy.save"), path.open("rb") as file:
+        # No pickled objects: a data file must not be able to run code.
+        loaded = np.load(file, allow_pickle=False)
+        values = _pick(path, loaded, key) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    if not isinstance(values, np.ndarray):
+        raise DataError(str(path), expected="an array of numbers", got="other bytes", fix="save it by numpy.save")
     if values.ndim != 2 or values.dtype.kind not in "fiub":
         raise DataError(
             str(path),
@@ -191,7 +188,7 @@ def _read_text(
     delimiter = _sniff([line for _, line in rows[:2]])
     header = None
     first = _fields(rows[0][1], delimiter)
-    if any(first) and not any(map(_is_number, first)):
+    if any(first) and not any(map(_resembles_a_number, first)):
         header, rows = first, rows[1:]
     else:
         leading = [_fields(line.lstrip("#"), delimiter) for number, line in lines if number < rows[0][0]]
@@ -217,7 +214,9 @@ def _read_text(
                 f"{path}, line {number}, column {wrong}{name}",
                 expected="a number",
                 got=repr(fields[wrong]) if fields[wrong] else "nothing",
-                fix="repair it, remove the line, or leave the column out with drop_columns",
+                fix="write it without separators of thousands"
+                if _resembles_a_number(fields[wrong])
+                else "repair it, remove the line, or leave the column out with drop_columns",
             ) from error
     return values, names
 
@@ -247,13 +246,23 @@ def _sniff(lines: list[str]) -> str | None:
 
 
 def _fields(line: str, delimiter: str | None) -> list[str]:
-    return [field.strip().strip('"').strip() for field in line.split(delimiter)]
+    """Split a line; a field in double quotes may contain the delimiter."""
+    if delimiter is None:
+        fields = re.findall(r'"[^"]*"|\S+', line)
+    else:
+        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [""])
+    return [field.strip().strip('"').strip() for field in fields]
 
 
 def _number(field: str) -> float:
     if "_" in field:
         raise ValueError(field)  # Python reads 1_000 as a number, but in a data file it is an error
     return float(field)
+
+
+def _resembles_a_number(field: str) -> bool:
+    """Return whether a field is a number, possibly in a notation that is not read, such as ``1,000``."""
+    return _is_number(field) or re.fullmatch(r"[-+\d.,'_ ]*\d[-+\d.,'_ ]*", field) is not None
 
 
 def _is_number(field: str) -> bool:
