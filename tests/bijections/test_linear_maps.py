@@ -13,10 +13,14 @@ from snflow import (
     Chain,
     Conv2d,
     Dense,
+    LULinear,
+    QRLinear,
     Reversible,
     SelfNormalizingConv2d,
     SelfNormalizingDense,
     SmoothLeakyReLU,
+    SVDLinear,
+    TriangularLinear,
     layer_diagnostics,
 )
 from snflow.errors import ConfigError, ConvergenceError, NotInvertibleError, NumericalWarning
@@ -241,6 +245,19 @@ def test_an_inverse_is_accurate_or_warns(dtype, method):
         assert warnings_of(lambda layer=layer, z=z: layer.decode(z, inverse=method))[1] == []  # once
         inaccurate += bool(error > 1e-2)
     assert inaccurate
+
+
+@pytest.mark.parametrize("build", [TriangularLinear, LULinear, QRLinear, SVDLinear])
+def test_factored_layers_that_are_ill_conditioned_warn_once_for_each_weight(build):
+    torch.manual_seed(0)
+    layer, z = build(6).float(), torch.randn(3, 6, dtype=torch.float32)
+    assert warnings_of(lambda: layer.decode(z))[1] == []
+    diagonal = layer.log_singular_values if build is SVDLinear else layer.log_diagonal
+    with torch.no_grad():
+        diagonal[2] -= 16
+    assert len(warnings_of(lambda: layer.decode(z))[1]) == 1
+    assert warnings_of(lambda: (layer.decode(z), layer.inverse(z)))[1] == []
+    assert warnings_of(lambda: layer.double().decode(z.double()))[1] == []
 
 
 def test_the_condition_number_is_estimated_within_a_factor_of_three():

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection
 from snflow.errors import check_count
-from snflow.numerics.factorization import reflect
+from snflow.numerics.factorization import check_invertible, reflect, undefined_reflections
+from snflow.numerics.kept_factor import KeptAccuracy, linear_condition_number
 
 
 class FactoredLinear(Bijection):
     """z = W x + b, log|det W| from the factors of W: abstract base class of the factored linear layers.
 
-    **To write a subclass**, implement the product, the solve and the log-determinant; this class adds the bias.
+    **To write a subclass**, implement the product, the solve, the log-determinant and the condition number; this class
+    adds the bias, and the error and the warning for a weight without an inverse or with an inaccurate one.
 
     Args:
         features: D.
@@ -27,6 +29,10 @@ class FactoredLinear(Bijection):
 
     Raises:
         ConfigError: fewer than one feature.
+        NotInvertibleError: W is singular or not finite, except in ``encode``.
+
+    Warns:
+        NumericalWarning: a solve has fewer than two correct digits; once for each value of W.
     """
 
     bias: nn.Parameter | None
@@ -37,6 +43,7 @@ class FactoredLinear(Bijection):
         self.features = features
         self.event_shape = (features,)
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
+        self._accuracy = KeptAccuracy(self.label)
 
     @abstractmethod
     def _product(self, x: Tensor) -> Tensor:
@@ -50,6 +57,10 @@ class FactoredLinear(Bijection):
     def _log_abs_det(self) -> Tensor:
         """log|det W| in nats, a scalar."""
 
+    @abstractmethod
+    def _condition(self) -> float:
+        """The condition number of W, or an estimate."""
+
     def _reflections(self, count: int | None) -> nn.Parameter:
         """Draw random vectors for K reflections, with shape ``(K, D)``."""
         count = self.features if count is None else count
@@ -57,11 +68,32 @@ class FactoredLinear(Bijection):
         return nn.Parameter(torch.randn(count, self.features))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._encode(x, context), self._finite_log_abs_det().expand(x.shape[0])
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
         z = self._product(x)
-        return z if self.bias is None else z + self.bias, self._log_abs_det().expand(x.shape[0])
+        return z if self.bias is None else z + self.bias
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._solve(z if self.bias is None else z - self.bias), -self._log_abs_det().expand(z.shape[0])
+        return self._decode(z, context), -self._finite_log_abs_det().expand(z.shape[0])
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        self._finite_log_abs_det()  # raises if there is no inverse
+        self._accuracy.check(self._factors_of_weight(), (self.features,), z.dtype, self._condition)
+        return self._solve(z if self.bias is None else z - self.bias)
+
+    def _finite_log_abs_det(self) -> Tensor:
+        log_abs_det, factors = self._log_abs_det(), self._factors_of_weight()
+        # the sum is finite if every entry is
+        check_invertible(log_abs_det + sum(factor.sum() for factor in factors), self.label, *factors)
+        return log_abs_det
+
+    def _factors_of_weight(self) -> tuple[Tensor, ...]:
+        return tuple(parameter for parameter in self.parameters() if parameter is not self.bias)
+
+    def _estimated_condition(self) -> float:
+        like = torch.empty(1, self.features).to(self._factors_of_weight()[0])
+        return linear_condition_number(self._product, self._solve, like)
 
     def extra_repr(self) -> str:
         """Show the size."""
@@ -113,6 +145,9 @@ class TriangularLinear(FactoredLinear):
     def _log_abs_det(self) -> Tensor:
         return self.log_diagonal.sum()
 
+    def _condition(self) -> float:
+        return self._estimated_condition()
+
     def _matrix(self) -> Tensor:
         strict = self.weight.triu(1) if self.upper else self.weight.tril(-1)
         return strict + torch.diag(self.log_diagonal.exp())
@@ -156,7 +191,10 @@ class HouseholderLinear(FactoredLinear):
         return reflect(y, self.vectors)
 
     def _log_abs_det(self) -> Tensor:
-        return self.vectors.new_zeros(())
+        return undefined_reflections(self.vectors)
+
+    def _condition(self) -> float:
+        return 1.0
 
 
 @final
@@ -198,6 +236,9 @@ class OrthogonalLinear(FactoredLinear):
 
     def _log_abs_det(self) -> Tensor:
         return self.skew.new_zeros(())
+
+    def _condition(self) -> float:
+        return 1.0
 
     def _matrix(self) -> Tensor:
         lower = self.skew.tril(-1)
@@ -261,6 +302,9 @@ class LULinear(FactoredLinear):
     def _log_abs_det(self) -> Tensor:
         return self.log_diagonal.sum()
 
+    def _condition(self) -> float:
+        return self._estimated_condition()
+
     def _factors(self) -> tuple[Tensor, Tensor]:
         lower = self.lower.tril(-1) + torch.eye(self.features, dtype=self.lower.dtype, device=self.lower.device)
         return lower, self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
@@ -308,7 +352,10 @@ class QRLinear(FactoredLinear):
         return solution.mT
 
     def _log_abs_det(self) -> Tensor:
-        return self.log_diagonal.sum()
+        return self.log_diagonal.sum() + undefined_reflections(self.vectors)
+
+    def _condition(self) -> float:
+        return self._estimated_condition()
 
     def _triangle(self) -> Tensor:
         return self.upper.triu(1) + torch.diag(self.log_diagonal.exp())
@@ -354,4 +401,9 @@ class SVDLinear(FactoredLinear):
         return reflect(reflect(y, self.left) * (-self.log_singular_values).exp(), self.right, transposed=True)
 
     def _log_abs_det(self) -> Tensor:
-        return self.log_singular_values.sum()
+        undefined = undefined_reflections(self.left) + undefined_reflections(self.right)
+        return self.log_singular_values.sum() + undefined
+
+    def _condition(self) -> float:
+        smallest, largest = self.log_singular_values.detach().double().aminmax()
+        return float((largest - smallest).exp())

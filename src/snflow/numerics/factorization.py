@@ -77,7 +77,7 @@ def condition_number(
         transposed: v ↦ Aᵀ v.
         solve: y ↦ A⁻¹ y.
         solve_transposed: v ↦ A⁻ᵀ v.
-        like: one event ``(1, *event)``, which provides the shape, the dtype and the device.
+        like: events ``(batch, *event)``, which provide the shape of one event, the dtype and the device.
 
     Returns:
         The estimate; NaN or infinity if the products or the solves are not finite.
@@ -229,3 +229,14 @@ def reflect(x: Tensor, vectors: Tensor, *, transposed: bool = False) -> Tensor:
     for v in reversed(unit) if transposed else unit:
         x = x - 2 * torch.outer(x @ v, v)
     return x
+
+
+def undefined_reflections(vectors: Tensor) -> Tensor:
+    """Zero, or NaN if a vector is zero: the log-determinant of reflections, without a gradient.
+
+    Example:
+        >>> undefined_reflections(torch.eye(2)), undefined_reflections(torch.zeros(1, 2))
+        (tensor(0.), tensor(nan))
+    """
+    norms: Tensor = torch.linalg.vector_norm(vectors.detach(), dim=1)
+    return (0 * norms.log()).sum()

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from snflow.numerics.factorization import Accuracy, Factor
+from snflow.numerics.factorization import Accuracy, Factor, condition_number
 from snflow.numerics.implicit import implicit_solution, known_value
 from snflow.numerics.krylov import Linear
 from snflow.numerics.operators.dense import Operator
@@ -93,25 +93,32 @@ class KeptAccuracy:
             self._kept.get(event_shape, weights, lambda: Accuracy(condition(), self._owner)).of_solve(dtype)
 
 
-def transposed(linear: Linear, like: Tensor) -> Linear:
-    """v ↦ Aᵀ v by automatic differentiation of x ↦ A x.
+def linear_condition_number(product: Linear, solve: Linear, like: Tensor) -> float:
+    """‖A‖₂ ‖A⁻¹‖₂ of a differentiable map, estimated from below; automatic differentiation gives the transposes.
 
     Args:
-        linear: x ↦ A x, linear and differentiable.
-        like: a tensor that provides the shape of x, the dtype and the device.
+        product: x ↦ A x, for events ``(batch, *event)``.
+        solve: y ↦ A⁻¹ y.
+        like: events ``(batch, *event)``, which provide the shape of one event, the dtype and the device.
 
     Returns:
-        The map, without gradients.
+        The estimate of :func:`~snflow.numerics.factorization.condition_number`. A constant term has no effect.
 
     Example:
-        >>> a = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
-        >>> transposed(lambda x: a @ x, torch.empty(2))(torch.tensor([1.0, 0.0]))
-        tensor([1., 2.])
+        >>> a = torch.tensor([1.0, 10.0, 1000.0])
+        >>> round(linear_condition_number(lambda x: a * x, lambda y: y / a, a[None]))
+        1000
     """
-    with torch.enable_grad():
-        x = torch.zeros_like(like).requires_grad_()
-        y = linear(x)
-    return lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0]
+    zero = like.new_zeros(1, *like.shape[1:])
+
+    def linear(function: Linear) -> Linear:
+        constant = function(zero)
+        return lambda x: function(x) - constant
+
+    def transposed(function: Linear) -> Linear:
+        return lambda v: torch.func.vjp(function, torch.zeros_like(v))[1](v)[0]
+
+    return condition_number(linear(product), transposed(product), linear(solve), transposed(solve), like)
 
 
 class KeptFactor:

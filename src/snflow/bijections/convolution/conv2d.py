@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, final
 
 import torch
@@ -11,6 +12,7 @@ from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.linear import LinearMap, initial_kernel, initial_matrix
 from snflow.errors import ShapeError, check_choice, check_count, check_kernel
 from snflow.numerics.factorization import check_invertible
+from snflow.numerics.kept_factor import KeptAccuracy, linear_condition_number
 from snflow.numerics.operators.conv import ConvOperator
 
 ConvRule = Literal["exact", "exact_by_rows"]
@@ -95,6 +97,7 @@ class PLUConv2d(Bijection):
 
     Raises:
         ConfigError: fewer than one channel.
+        NotInvertibleError: an entry of s is zero, or a weight is not finite, except in ``encode``.
 
     References:
         Kingma & Dhariwal (2018), Glow, eq. 10–11.
@@ -122,19 +125,36 @@ class PLUConv2d(Bijection):
         self.lower = nn.Parameter(lower.tril(-1))
         self.upper = nn.Parameter(upper.triu(1))
         self.log_diagonal = nn.Parameter(diagonal.abs().log())
+        self._accuracy = KeptAccuracy(self.label)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._encode(x, context), self._log_det(x)
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
         lower, upper = self._factors()
-        z = torch.einsum("oi,nihw->nohw", self.permutation @ lower @ upper, x)
-        return z, self._log_det(x)
+        z: Tensor = torch.einsum("oi,nihw->nohw", self.permutation @ lower @ upper, x)
+        return z
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self._decode(z, context), -self._log_det(z)
+
+    def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        self._log_det(z)  # raises if there is no inverse
+        weights = self.lower, self.upper, self.log_diagonal
+        self._accuracy.check(weights, (len(self.sign), 1, 1), z.dtype, self._condition)
+        return self._solve(z)
+
+    def _solve(self, z: Tensor) -> Tensor:
         lower, upper = self._factors()
         columns = self.permutation.mT @ z.movedim(1, 0).flatten(1)
         columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
         columns = torch.linalg.solve_triangular(upper, columns, upper=True)
         x: Tensor = columns.reshape(z.shape[1], z.shape[0], *z.shape[2:]).movedim(1, 0)
-        return x, -self._log_det(z)
+        return x
+
+    def _condition(self) -> float:
+        pixel = torch.empty_like(self.log_diagonal)[None, :, None, None]
+        return linear_condition_number(partial(self._encode, context=None), self._solve, pixel)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         one = torch.eye(len(self.sign), dtype=self.sign.dtype, device=self.sign.device)
@@ -142,7 +162,10 @@ class PLUConv2d(Bijection):
         return self.lower.tril(-1) + one, self.upper.triu(1) + diagonal
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return (x.shape[2] * x.shape[3] * self.log_diagonal.sum()).expand(x.shape[0])
+        log_abs_det = x.shape[2] * x.shape[3] * self.log_diagonal.sum()
+        weights = self.lower, self.upper, self.log_diagonal
+        check_invertible(log_abs_det + self.lower.sum() + self.upper.sum(), self.label, *weights)
+        return log_abs_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
         """Show the number of channels."""
@@ -154,7 +177,7 @@ class Woodbury(Bijection):
     """Z = (I + U_c V_c) X (I + U_s V_s), log|det| = P log|det(I + V_c U_c)| + C log|det(I + V_s U_s)|, X (C, P pixels).
 
     By Sylvester's determinant identity and the Woodbury identity, (I + U V)⁻¹ = I − U (I + V U)⁻¹ V, only determinants
-    and inverses of r×r matrices are needed: O(C P r) for each direction.
+    and inverses of r×r matrices are needed: O(C P r) for each direction. The inverse is computed in float64.
 
     Args:
         event_shape: ``(C, height, width)``.
@@ -167,6 +190,7 @@ class Woodbury(Bijection):
     Raises:
         ShapeError: the event is not an image.
         ConfigError: a rank below one.
+        NotInvertibleError: a matrix is singular or not finite, except in ``encode``.
 
     References:
         Lu & Huang (2020), Woodbury transformations for deep generative flows, eq. 7–10.
@@ -189,28 +213,49 @@ class Woodbury(Bijection):
         channels, pixels = event_shape[0], event_shape[1] * event_shape[2]
         self.channel_u, self.channel_v = _low_rank(channels, min(channel_rank, channels))
         self.spatial_u, self.spatial_v = _low_rank(pixels, min(spatial_rank, pixels))
+        self._accuracy = KeptAccuracy(self.label)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        rows = x.flatten(2)
-        rows = rows + self.channel_u @ (self.channel_v @ rows)
-        rows = rows + (rows @ self.spatial_u) @ self.spatial_v
-        return rows.view_as(x), self._log_det().expand(len(x))
+        return self._encode(x, context), self._log_det().expand(len(x))
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._product(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._decode(z, context), -self._log_det().expand(len(z))
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
+        self._log_det()  # raises if there is no inverse
+        self._accuracy.check(tuple(self.parameters()), tuple(z.shape[1:]), z.dtype, lambda: self._condition(z[:1]))
+        return self._solve(z.double()).to(z.dtype)
+
+    def _product(self, x: Tensor) -> Tensor:
+        channel_u, channel_v, spatial_u, spatial_v = self._factors(x.dtype)
+        rows = x.flatten(2)
+        rows = rows + channel_u @ (channel_v @ rows)
+        rows = rows + (rows @ spatial_u) @ spatial_v
+        return rows.reshape(x.shape)
+
+    def _solve(self, z: Tensor) -> Tensor:
+        channel_u, channel_v, spatial_u, spatial_v = self._factors(z.dtype)
         rows: Tensor = z.flatten(2)
-        inner = _small(self.spatial_v, self.spatial_u)
-        rows = rows - torch.linalg.solve(inner, rows @ self.spatial_u, left=False) @ self.spatial_v
-        inner = _small(self.channel_v, self.channel_u)
-        rows = rows - self.channel_u @ torch.linalg.solve(inner, self.channel_v @ rows)
+        rows = rows - torch.linalg.solve(_small(spatial_v, spatial_u), rows @ spatial_u, left=False) @ spatial_v
+        rows = rows - channel_u @ torch.linalg.solve(_small(channel_v, channel_u), channel_v @ rows)
         return rows.reshape(z.shape)
+
+    def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        channel_u, channel_v, spatial_u, spatial_v = (p.to(dtype) for p in self.parameters())
+        return channel_u, channel_v, spatial_u, spatial_v
+
+    def _condition(self, image: Tensor) -> float:
+        return linear_condition_number(self._product, self._solve, torch.empty_like(image, dtype=torch.float64))
 
     def _log_det(self) -> Tensor:
         by_channels: Tensor = torch.linalg.slogdet(_small(self.channel_v, self.channel_u)).logabsdet
         by_pixels: Tensor = torch.linalg.slogdet(_small(self.spatial_v, self.spatial_u)).logabsdet
-        return len(self.spatial_u) * by_channels + len(self.channel_u) * by_pixels
+        log_abs_det = len(self.spatial_u) * by_channels + len(self.channel_u) * by_pixels
+        check_invertible(log_abs_det, self.label, *self.parameters())
+        return log_abs_det
 
     def extra_repr(self) -> str:
         """Return the text shown by ``print(layer)``."""

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Bijection
 from snflow.bijections.chain import Chain
 from snflow.bijections.convolution.conv2d import Conv2d
 from snflow.errors import check_choice, check_count, check_kernel
-from snflow.numerics.convolution_matrices import SparseTriangular, convolution_matrix
-from snflow.numerics.implicit import implicit_solution
+from snflow.numerics.factorization import check_invertible
+from snflow.numerics.kept_factor import KeptFactor
+from snflow.numerics.operators.conv_triangular import TriangularConvOperator
 
 Order = Literal["forward", "backward"]
 
@@ -37,6 +38,7 @@ class AutoregressiveConv2d(Bijection):
 
     Raises:
         ConfigError: fewer than one channel, an even kernel, or an unknown order.
+        NotInvertibleError: the kernel has a zero on the diagonal or a non-finite entry, except in ``encode``.
 
     References:
         Hoogeboom, van den Berg, Welling (2019), Emerging convolutions for generative normalizing flows, section 3.1.
@@ -62,7 +64,8 @@ class AutoregressiveConv2d(Bijection):
         self.log_diagonal = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         self.register_buffer("mask", _before(channels, kernel_size, order), persistent=False)
-        self._factor: tuple[Shape, Tensor, SparseTriangular] | None = None
+        self.operator = TriangularConvOperator(kernel_size)
+        self._factor = KeptFactor(self.operator, self.label)
 
     @property
     def kernel(self) -> Tensor:
@@ -72,39 +75,22 @@ class AutoregressiveConv2d(Bijection):
         return self.weight * self.mask + functional.pad(diagonal, (center, center, center, center))
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return functional.conv2d(x, self.kernel, self.bias, padding=self.weight.shape[-1] // 2), self._log_det(x)
+        return self._encode(x, context), self._log_det(x)
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return functional.conv2d(x, self.kernel, self.bias, padding=self.operator.padding)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._decode(z, context), -self._log_det(z)
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         y = z if self.bias is None else z - self.bias[:, None, None]
-        factor = self._factorized(tuple(z.shape[1:]))
-        solution = _to_images(factor.solve(_to_rows(y)), y.shape)
-        if not torch.is_grad_enabled():
-            return solution
-        residual = y - functional.conv2d(solution, self.kernel, padding=self.weight.shape[-1] // 2)
-        return implicit_solution(
-            solution, residual, lambda v: _to_images(factor.solve_transposed(_to_rows(v)), v.shape)
-        )
+        return self._factor.solve(self.kernel, y)
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return (x.shape[2] * x.shape[3] * self.log_diagonal.sum()).expand(x.shape[0])
-
-    def _factorized(self, event_shape: Shape) -> SparseTriangular:
-        """The factorized matrix, recomputed only if the kernel or the image size has changed."""
-        kernel = self.kernel.detach()
-        if self._factor is not None:
-            shape, seen, factor = self._factor
-            if shape == event_shape and seen.device == kernel.device and torch.equal(seen, kernel):
-                return factor
-        factor = SparseTriangular.of(convolution_matrix(kernel, *event_shape[1:]), self.label)
-        self._factor = event_shape, kernel, factor
-        return factor
-
-    def __getstate__(self) -> dict[str, object]:
-        """Exclude the factorization from copies and pickles: it is recomputed on demand."""
-        return {**self.__dict__, "_factor": None}
+        log_abs_det = x.shape[2] * x.shape[3] * self.log_diagonal.sum()
+        check_invertible(log_abs_det + self.weight.sum(), self.label, self.weight, self.log_diagonal)
+        return log_abs_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
         """Show the size."""
@@ -118,14 +104,6 @@ def _before(channels: int, kernel_size: int, order: Order) -> Tensor:
     mask.flatten(2)[:, :, : kernel_size * center + center] = 1
     mask[:, :, center, center] = torch.ones(channels, channels).tril(-1)
     return mask if order == "forward" else mask.flip(2, 3).transpose(0, 1).contiguous()
-
-
-def _to_rows(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).flatten(1)
-
-
-def _to_images(rows: Tensor, shape: torch.Size) -> Tensor:
-    return rows.reshape(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
 
 @final
@@ -145,6 +123,7 @@ class EmergingConv2d(Bijection):
 
     Raises:
         ConfigError: fewer than one channel, or an even kernel.
+        NotInvertibleError: W is singular, or a weight is not finite, except in ``encode``.
 
     References:
         Hoogeboom, van den Berg, Welling (2019), Emerging convolutions for generative normalizing flows, section 3.2.
@@ -171,6 +150,9 @@ class EmergingConv2d(Bijection):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z_and_log_det: tuple[Tensor, Tensor] = self.layers(x)
         return z_and_log_det
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.layers.encode(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.layers.inverse(z)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from snflow.bijections.base import Bijection
 from snflow.bijections.convolution.conv2d import Conv2d
 from snflow.errors import ConfigError, check_count, check_kernel
+from snflow.numerics.factorization import check_invertible
 
 FIRST_ITERATIONS = 30
 """Number of power iterations at construction; each training step performs one more."""
@@ -41,6 +42,7 @@ class ConvExponential(Bijection):
 
     Raises:
         ConfigError: fewer than one channel or term, an even kernel, or a coefficient that is not positive.
+        NotInvertibleError: W is singular, or a weight is not finite, except in ``encode``.
 
     References:
         Hoogeboom, Satorras, Tomczak, Welling (2020), The convolution exponential and generalized Sylvester flows.
@@ -92,10 +94,15 @@ class ConvExponential(Bijection):
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.training:
             self._turn(1)
-        kernel = self.kernel
         x, log_det = self.pointwise(x)
-        z = _series(kernel, x, self.train_terms if self.training else self.eval_terms)
-        return z + self.bias[:, None, None], log_det + self._trace(kernel, x)
+        return self._exponential(x), log_det + self._trace(self.kernel, x)
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._exponential(self.pointwise.encode(x))
+
+    def _exponential(self, x: Tensor) -> Tensor:
+        z = _series(self.kernel, x, self.train_terms if self.training else self.eval_terms)
+        return z + self.bias[:, None, None]
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         kernel = self.kernel
@@ -106,6 +113,7 @@ class ConvExponential(Bijection):
         return self.pointwise.decode(_series(-self.kernel, z - self.bias[:, None, None], self.eval_terms))
 
     def _trace(self, kernel: Tensor, x: Tensor) -> Tensor:
+        check_invertible(kernel.sum(), self.label, self.weight)
         center = kernel.shape[-1] // 2
         return x.shape[2] * x.shape[3] * kernel[:, :, center, center].trace()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import torch
@@ -9,7 +11,9 @@ from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.linear import initial_kernel
-from snflow.errors import NotInvertibleError, check_count, check_kernel
+from snflow.errors import check_count, check_kernel
+from snflow.numerics.factorization import check_invertible
+from snflow.numerics.kept_factor import KeptAccuracy, linear_condition_number
 
 
 @final
@@ -29,7 +33,7 @@ class PeriodicConv2d(Bijection):
 
     Raises:
         ConfigError: fewer than one channel, or an even kernel.
-        NotInvertibleError: in ``eval()`` or in the inverse, ŵ is singular at some frequency.
+        NotInvertibleError: ŵ is singular at some frequency or not finite, except in ``encode``.
 
     References:
         Hoogeboom, van den Berg, Welling (2019), Emerging convolutions for generative normalizing flows, section 3.3.
@@ -49,39 +53,37 @@ class PeriodicConv2d(Bijection):
         self.event_shape = (channels, None, None)
         self.weight = nn.Parameter(initial_kernel(channels, kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        self._accuracy = KeptAccuracy(self.label)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         size = tuple(x.shape[2:])
-        matrices = self._matrices(size)
-        # torch has no Fourier transform of an empty batch
-        z = x if not len(x) else self._product(matrices, x, size)
-        return z if self.bias is None else z + self.bias[:, None, None], self._log_det(matrices, size).expand(len(x))
+        return self._encode(x, context), self._log_det(self._matrices(size), size).expand(len(x))
+
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        z = _product(self._matrices(tuple(x.shape[2:])), x)
+        return z if self.bias is None else z + self.bias[:, None, None]
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         size = tuple(z.shape[2:])
-        matrices = self._matrices(size)
-        log_det = self._log_det(matrices, size)
-        self._require(log_det)
-        return self._solve(matrices, z, size), -log_det.expand(len(z))
+        log_det = self._log_det(self._matrices(size), size)
+        return self._decode(z, context), -log_det.expand(len(z))
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
-        size = tuple(z.shape[2:])
-        return self._solve(self._matrices(size), z, size)
+        matrices = self._matrices(tuple(z.shape[2:])).to(torch.complex128)
+        factors, pivots, _ = torch.linalg.lu_factor_ex(matrices)
+        # −∞ where a pivot is zero, NaN where an entry is
+        check_invertible(factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(), self.label, self.weight)
 
-    def _product(self, matrices: Tensor, x: Tensor, size: Shape) -> Tensor:
-        spectrum = torch.einsum("hwoi,nihw->nohw", matrices, torch.fft.rfft2(x))
-        z: Tensor = torch.fft.irfft2(spectrum, s=size)
-        return z
+        def solve(y: Tensor) -> Tensor:
+            return _by_frequency(y, lambda spectrum: torch.linalg.lu_solve(factors, pivots, spectrum))
 
-    def _solve(self, matrices: Tensor, z: Tensor, size: Shape) -> Tensor:
-        y = (z if self.bias is None else z - self.bias[:, None, None]).double()
-        if not len(z):
-            return z
-        solved, failed = torch.linalg.solve_ex(matrices.to(torch.complex128), torch.fft.rfft2(y).permute(2, 3, 1, 0))
-        if bool(failed.any()):
-            self._require(torch.tensor(-torch.inf))
-        x: Tensor = torch.fft.irfft2(solved.permute(3, 2, 0, 1), s=size)
-        return x.to(z.dtype)
+        def condition() -> float:
+            like = torch.empty_like(z[:1], dtype=torch.float64)
+            return linear_condition_number(partial(_product, matrices), solve, like)
+
+        self._accuracy.check((self.weight,), tuple(z.shape[1:]), z.dtype, condition)
+        y = z if self.bias is None else z - self.bias[:, None, None]
+        return solve(y.double()).to(z.dtype)
 
     def _matrices(self, size: Shape) -> Tensor:
         """ŵ(f) at the frequencies of a real-valued transform, with shape ``(H, W // 2 + 1, C, C)``."""
@@ -102,19 +104,23 @@ class PeriodicConv2d(Bijection):
         if size[1] % 2 == 0:
             times[-1] = 1.0
         log_det: Tensor = (by_frequency * times).sum()
-        if not self.training:
-            self._require(log_det)
+        check_invertible(log_det, self.label, self.weight)
         return log_det
-
-    def _require(self, log_det: Tensor) -> None:
-        if not bool(torch.isfinite(log_det)):
-            raise NotInvertibleError(
-                self.label,
-                expected="a kernel that is invertible at each frequency",
-                got="a singular or non-finite kernel",
-                fix="return to an earlier checkpoint, or train with a smaller learning rate",
-            )
 
     def extra_repr(self) -> str:
         """Show the size."""
         return f"{self.weight.shape[0]}, kernel_size={self.weight.shape[-1]}, bias={self.bias is not None}"
+
+
+def _product(matrices: Tensor, x: Tensor) -> Tensor:
+    """The images with the spectrum ŵ(f) x̂(f)."""
+    return _by_frequency(x, lambda spectrum: matrices @ spectrum)
+
+
+def _by_frequency(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a linear function to the spectrum ``(H, W // 2 + 1, C, batch)`` of images."""
+    if not len(x):  # torch has no Fourier transform of an empty batch
+        return x
+    spectrum = function(torch.fft.rfft2(x).permute(2, 3, 1, 0))
+    images: Tensor = torch.fft.irfft2(spectrum.permute(3, 2, 0, 1), s=x.shape[2:])
+    return images
