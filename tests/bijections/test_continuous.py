@@ -8,7 +8,7 @@ import torch
 import snflow
 from snflow import ContinuousFlow, flows
 from snflow.bijections.continuous import solve
-from snflow.errors import ConfigError, ConvergenceError
+from snflow.errors import ConfigError, ConvergenceError, GradientError
 from snflow.nets import VelocityNet
 
 
@@ -56,6 +56,41 @@ def test_the_adjoint_has_the_gradient_of_backpropagation_through_all_steps(solve
         found.append(torch.autograd.grad(loss, [at, given, *flow.parameters()]))
     for mine, plain in zip(*found, strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_adjoint_refuses_second_derivatives(training):
+    flow, x = layer(solver="rk4", steps=4).train(training), torch.randn(4, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(flow(x)[1].sum(), x, create_graph=True)
+    with pytest.raises(GradientError, match="use adjoint=False"):
+        slope.square().sum().backward()
+    with pytest.raises(GradientError, match="use adjoint=False"):
+        torch.autograd.functional.hessian(lambda at: flow(at)[1].sum(), x)
+    flow.adjoint = False
+    (slope,) = torch.autograd.grad(flow(x)[1].sum(), x, create_graph=True)
+    slope.square().sum().backward()
+    assert float(flow.net.maps[0].weight.grad.abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("adjoint", [True, False])
+def test_an_assertion_of_the_velocity_remains_one(adjoint):
+    class Asserting(torch.nn.Module):
+        allowed = 2
+
+        def forward(self, x, t):
+            assert self.allowed > 0, "of the velocity"
+            self.allowed -= 1
+            return x
+
+    flow, x = ContinuousFlow(Asserting(), (3,), adjoint=adjoint), torch.randn(2, 3, requires_grad=True)
+    with pytest.raises(AssertionError, match="of the velocity"):
+        flow(x)
+    flow.net.allowed = 10_000
+    z, _ = flow(x)
+    flow.net.allowed = 0
+    if adjoint:
+        with pytest.raises(AssertionError, match="of the velocity"):
+            z.sum().backward()
 
 
 def test_hutchinsons_estimate_has_the_mean_of_the_exact_trace():

@@ -6,7 +6,7 @@ import torch
 import snflow
 from snflow import InvertibleResidual, flows
 from snflow.bijections.residual.invertible import log_det_spread
-from snflow.errors import ConfigError, ConvergenceError
+from snflow.errors import ConfigError, ConvergenceError, GradientError
 from snflow.nets import CLipSwish, LipschitzDenseNet, LipschitzNet, LipSwish, SpectralConv2d, SpectralLinear
 from snflow.numerics.jacobian import jacobian, jacobian_log_det, roulette_weights, series_log_det
 
@@ -188,3 +188,10 @@ def test_ready_flows_take_vectors_images_and_contexts():
         x = torch.randint(17, (2, 1, 8, 8))
         assert images.log_prob(x).shape == (2,)
         assert images.sample(2).shape == (2, 1, 8, 8)
+
+
+def test_the_inverse_refuses_second_derivatives():
+    layer, z = InvertibleResidual(LipschitzNet((3,), width=8), (3,)).eval(), torch.randn(4, 3, requires_grad=True)
+    (slope,) = torch.autograd.grad(layer.decode(z).sum(), z, create_graph=True)
+    with pytest.raises(GradientError, match="an inverse: expected first derivatives"):
+        slope.square().sum().backward()

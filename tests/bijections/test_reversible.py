@@ -23,7 +23,7 @@ from snflow import (
     SmoothLeakyReLU,
 )
 from snflow.bijections.coupling import alternating
-from snflow.errors import ConfigError, ConvergenceError
+from snflow.errors import ConfigError, ConvergenceError, GradientError
 from snflow.nets import MLP, LipschitzNet
 
 
@@ -141,6 +141,15 @@ class _Forgetful(Bijection):
 
     def _inverse(self, z, context):
         return z, z.new_zeros(len(z))
+
+
+def test_second_derivatives_are_refused():
+    layers = couplings(2)
+    x = torch.randn(5, 6, requires_grad=True)
+    layers[0](x.detach())  # the act-norm's first batch
+    (slope,) = torch.autograd.grad(Reversible(layers)(x)[1].sum(), x, create_graph=True)
+    with pytest.raises(GradientError, match="Reversible: .* use a Chain"):
+        slope.square().sum().backward()
 
 
 def test_an_input_that_is_not_found_again_is_an_error():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, final, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from snflow.errors import (
 from snflow.numerics.jacobian import jacobian_of
 from snflow.numerics.probes import ProbeName, draw_probes, sum_event
 from snflow.numerics.transforms import refuse_transforms, stands_for_many, under_transform
+from snflow.numerics.undifferentiable import once_differentiable
 
 SolverName = Literal["dopri5", "dopri8", "bosh3", "adaptive_heun", "rk4", "midpoint", "euler"]
 """Adaptive Runge–Kutta methods of orders 5, 8, 3 and 2, then fixed-step methods of orders 4, 2 and 1."""
@@ -82,40 +84,101 @@ def solve(
         >>> round(float(end[0]), 6)
         0.367879
     """
-    from torchdiffeq import odeint, odeint_adjoint  # slow to import, since it loads SciPy's integrators
+    wanted = () if adjoint is None else tuple(p for p in adjoint if p.requires_grad)
+    ode = _Equation(derivative, begin, end, solver, tolerance, steps, where)
+    if torch.is_grad_enabled() and adjoint is not None and any(t.requires_grad for t in (*start, *wanted)):
+        end_state: State = _Adjoint.apply(ode, len(start), *start, *wanted)
+        return end_state
+    return ode.solve(derivative, start, begin, end, _worst_row)
 
-    x = start[0]
-    times = torch.tensor([begin, end], dtype=x.dtype, device=x.device)
-    options: dict[str, object]
-    if solver in FIXED_STEP:
-        options, adjoint_options = {"step_size": abs(end - begin) / steps}, {"step_size": abs(end - begin) / steps}
-    else:
-        options = {"norm": _worst_row, "max_num_steps": _MOST_STEPS}
-        adjoint_options = {"norm": "seminorm", "max_num_steps": _MOST_STEPS}  # type: ignore[dict-item]
-    given = {"rtol": tolerance, "atol": tolerance, "method": solver, "options": options}
-    try:
-        if adjoint is None or not torch.is_grad_enabled():
-            found = odeint(derivative, start, times, **given)
+
+@dataclass(frozen=True)
+class _Equation:
+    """The right-hand side, the interval and the method."""
+
+    derivative: Derivative
+    begin: float
+    end: float
+    solver: SolverName
+    tolerance: float
+    steps: int
+    where: str
+
+    def solve(
+        self, derivative: Derivative, start: State, begin: float, end: float, norm: Callable[[State], Tensor]
+    ) -> State:
+        """y(end) for y(begin) = ``start``; the norm is that of the error of an adaptive step."""
+        from torchdiffeq import odeint  # slow to import, since it loads SciPy's integrators
+
+        times = torch.tensor([begin, end], dtype=start[0].dtype, device=start[0].device)
+        options: dict[str, object]
+        if self.solver in FIXED_STEP:
+            options = {"step_size": abs(end - begin) / self.steps}
         else:
-            wanted = tuple(p for p in adjoint if p.requires_grad)
-            found = odeint_adjoint(
-                derivative, start, times, **given, adjoint_params=wanted, adjoint_options=adjoint_options
+            options = {"norm": norm, "max_num_steps": _MOST_STEPS}
+        failures: list[Exception] = []
+
+        def watched(t: Tensor, state: State) -> State:
+            try:
+                return derivative(t, state)
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        try:
+            found = odeint(
+                watched, start, times, rtol=self.tolerance, atol=self.tolerance, method=self.solver, options=options
             )
-    except AssertionError as error:  # torchdiffeq reports failures by assertions
-        raise ConvergenceError(
-            where,
-            expected=f"a solution within {_MOST_STEPS} steps of nonzero size",
-            got=str(error).splitlines()[0],
-            fix="the velocity has become too steep: raise the tolerance, add kinetic_weight or jacobian_weight, "
-            "or train with a smaller learning rate",
-        ) from error
-    return tuple(part[-1] for part in found)
+        except AssertionError as error:  # torchdiffeq reports failures by assertions, as a velocity may do for its own
+            if failures:
+                raise
+            raise ConvergenceError(
+                self.where,
+                expected=f"a solution within {_MOST_STEPS} steps of nonzero size",
+                got=str(error).splitlines()[0],
+                fix="the velocity has become too steep: raise the tolerance, add kinetic_weight or jacobian_weight, "
+                "or train with a smaller learning rate",
+            ) from error
+        return tuple(part[-1] for part in found)
 
 
 def _worst_row(state: State) -> Tensor:
     """The maximum over rows of the root mean square of x, and of the absolute values of the other quantities."""
     sizes = [part.flatten(1).square().mean(1).sqrt() if part.dim() > 1 else part.abs() for part in state]
     return torch.cat([size.reshape(-1) for size in sizes]).amax() if sizes[0].numel() else sizes[0].sum()
+
+
+class _Adjoint(torch.autograd.Function):
+    """y(end), with the gradients a = ∂L/∂y from da/dt = −aᵀ ∂f/∂y and ∂L/∂θ from dg/dt = −aᵀ ∂f/∂θ, backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, ode: _Equation, parts: int, *tensors: Tensor) -> State:
+        ctx.ode, ctx.parts = ode, parts
+        found = ode.solve(ode.derivative, tensors[:parts], ode.begin, ode.end, _worst_row)
+        ctx.save_for_backward(*tensors, *found)
+        return found
+
+    @staticmethod
+    @once_differentiable("ContinuousFlow", fix="use adjoint=False, with which autograd differentiates all steps")
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ode, parts = ctx.ode, ctx.parts
+        parameters, found = ctx.saved_tensors[parts:-parts], ctx.saved_tensors[-parts:]
+
+        def augmented(t: Tensor, state: State) -> State:
+            y, adjoint = state[:parts], state[parts : 2 * parts]
+            with torch.enable_grad():
+                at = tuple(part.detach().requires_grad_() for part in y)
+                value = ode.derivative(t, at)
+                pulled = torch.autograd.grad(
+                    value, (*at, *parameters), tuple(-a for a in adjoint), allow_unused=True, materialize_grads=True
+                )
+            return (*(part.detach() for part in value), *pulled)
+
+        def seminorm(state: State) -> Tensor:  # the integrals ∂L/∂θ do not feed back, so need no error control
+            return torch.maximum(_worst_row(state[:parts]), _worst_row(state[parts : 2 * parts]))
+
+        start = (*found, *grads, *(torch.zeros_like(parameter) for parameter in parameters))
+        return None, None, *ode.solve(augmented, start, ode.end, ode.begin, seminorm)[parts:]
 
 
 TraceName = Literal["auto", "exact", "hutchinson"]

@@ -9,7 +9,6 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, InverseMethod, Shape
@@ -17,6 +16,7 @@ from snflow.bijections.chain import Chain
 from snflow.bijections.normalization import BatchNorm
 from snflow.errors import ConfigError, ConvergenceError, check_choice
 from snflow.numerics.transforms import under_transform
+from snflow.numerics.undifferentiable import once_differentiable
 
 Undo = Callable[[Tensor, Tensor | None], Tensor]
 Apply = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -187,7 +187,7 @@ class _Recomputed(torch.autograd.Function):
         return x, total
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable("Reversible", fix="use a Chain, which keeps what second derivatives need")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         z, context = ctx.saved_tensors
         of_z, of_log_det = grads

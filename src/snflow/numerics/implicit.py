@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from snflow.numerics.undifferentiable import once_differentiable
 
 Solve = Callable[[Tensor], Tensor]
 
@@ -22,6 +23,7 @@ def implicit_solution(solution: Tensor, residual: Tensor, solve_transposed: Solv
 
     Returns:
         x*, with the gradient A⁻ᵀ δ with respect to y and −(A⁻ᵀ δ) x*ᵀ with respect to A (implicit function theorem).
+        Second derivatives raise :class:`~snflow.errors.GradientError`.
 
     Example:
         >>> import torch
@@ -43,10 +45,11 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Solve], output: Tensor) -> None:
-        _, ctx.solve_transposed = inputs
+        residual, ctx.solve_transposed = inputs
+        ctx.save_for_backward(residual)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable("an inverse", fix="differentiate the other direction twice, which needs no solver")
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return ctx.solve_transposed(grads[0]), None
 
