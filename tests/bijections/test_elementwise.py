@@ -8,6 +8,7 @@ import torch
 
 from snflow.bijections import elementwise as smooth_leaky_relu
 from snflow.bijections.elementwise import CDF, Affine, LeakyReLU, Logit, SmoothLeakyReLU
+from snflow.bijections.transformers.monotone import LogisticMixtureTransformer, SigmoidalTransformer
 from snflow.distributions.base import Uniform
 from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, DataError, ShapeError
@@ -255,3 +256,18 @@ def test_a_cdf_of_an_instance_is_that_of_its_class_and_parameters():
     given, built = CDF(torch.distributions.Laplace(loc, 2.0)), CDF(torch.distributions.Laplace, loc=loc, scale=2.0)
     for one, other in zip(given(x), built(x), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("far", [1e3, 1e15, 1e30, 1e200])
+@pytest.mark.parametrize("kind", [LogisticMixtureTransformer, SigmoidalTransformer])
+def test_both_tails_of_a_mixture_have_the_slope_that_autograd_finds(kind, far):
+    """The log-slope is not the difference of two numbers of size |x|, of which nothing remains."""
+    transformer = kind(5)
+    h = 0.5 * torch.randn(transformer.parameters_per_element, 6, 1)
+    x = torch.tensor([[far], [-far], [2 * far], [-2 * far], [far / 3], [0.0]], requires_grad=True)
+    z, log_slope = transformer(x, h)
+    (slope,) = torch.autograd.grad(z.sum(), x)
+    torch.testing.assert_close(log_slope, slope.log(), rtol=0, atol=1e-9)
+    back, log_slope_back = transformer.inverse(z.detach(), h)
+    torch.testing.assert_close(back, x, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_slope_back, -log_slope, rtol=0, atol=1e-9)

@@ -238,3 +238,22 @@ def test_chandrupatla_needs_few_evaluations_where_the_function_is_smooth():
         solver(counted, torch.tensor([10.0, 0.3]), torch.zeros(2), torch.full((2,), 4.0))
         counts[name] = len(calls)
     assert counts["chandrupatla"] < 20 < 45 < counts["bisection"]
+
+
+@pytest.mark.parametrize("shift", [1.0, 1 / 3, 1e3])
+def test_a_root_at_zero_is_found_although_rounding_exceeds_the_target(shift):
+    """Inside f a shift cancels, so that no x near zero reproduces a target near zero."""
+
+    def cancelling(x):
+        return (3.0 * x + shift) - shift + 1e-17, torch.full_like(x, 3.0)
+
+    z = torch.tensor([0.0, 1e-18, -1e-20, 2.0])
+    x = invert_increasing(cancelling, z, z - 1, z + 1)
+    eps = torch.finfo(x.dtype).eps
+    assert (x - z / 3).abs().max() <= 4 * eps * 2 + eps * shift  # the width of the bracket is 2
+
+
+def test_a_bracket_grows_to_the_largest_numbers():
+    z = torch.tensor([1e-300, 1e30, -1e300])
+    x = invert_increasing(lambda x: (1e-6 * x, torch.full_like(x, 1e-6)), z, z - 1, z + 1)
+    torch.testing.assert_close(x, 1e6 * z, rtol=1e-14, atol=1e-300)

@@ -80,6 +80,8 @@ def integral(integrand: Callable[[Tensor], Tensor], x: Tensor, rule: tuple[Tenso
 def sigmoidal(x: Tensor, log_weights: Tensor, log_slopes: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
     """z = logit(Σₖ wₖ σ(aₖ x + bₖ)) and log dz/dx, Σ w = 1, a > 0: increasing, with both tails in log space.
 
+    Far out the map is a line with the smallest slope; |aₖ x + bₖ| is capped at a quarter of the dtype's largest number.
+
     Args:
         x: with shape ``(batch, *event)``.
         log_weights: log w, with shape ``(K, batch, *event)`` or broadcastable to it.
@@ -100,8 +102,12 @@ def sigmoidal(x: Tensor, log_weights: Tensor, log_slopes: Tensor, shifts: Tensor
         ([30.0], [0.0])
     """
     u = log_slopes.exp() * x + shifts
+    # an overflow of u would make every term of a tail −inf, and their differences NaN
+    most = torch.finfo(u.dtype).max / 4
+    u = u.clamp(-most, most)
     log_below, log_above = F.logsigmoid(u), F.logsigmoid(-u)
-    log_cdf = torch.logsumexp(log_weights + log_below, 0)
-    log_rest = torch.logsumexp(log_weights + log_above, 0)
-    log_density = torch.logsumexp(log_weights + log_slopes + log_below + log_above, 0)
-    return log_cdf - log_rest, log_density - log_cdf - log_rest
+    below, above = log_weights + log_below, log_weights + log_above
+    log_cdf, log_rest = torch.logsumexp(below, 0), torch.logsumexp(above, 0)
+    # (log F)' − (log (1 − F))', two averages of slopes: the difference log F' − log F − log(1 − F) cancels in the tails
+    rise, fall = below - log_cdf + log_above, above - log_rest + log_below
+    return log_cdf - log_rest, torch.logsumexp(log_slopes + torch.logaddexp(rise, fall), 0)

@@ -18,7 +18,9 @@ Increasing = Callable[[Tensor], Tensor]
 def bracketed(
     function: Increasing, z: Tensor, lower: Tensor, upper: Tensor, where: str, expansions: int
 ) -> tuple[Tensor, Tensor]:
-    """Expand each bracket, in steps of doubling width, until f(lower) ≤ z ≤ f(upper).
+    """Expand each bracket, in steps of growing width, until f(lower) ≤ z ≤ f(upper).
+
+    The width doubles ten times; later step n multiplies it by 2ⁿ⁻⁹, so that 60 steps reach every float64.
 
     Args:
         function: f, elementwise and increasing.
@@ -26,7 +28,7 @@ def bracketed(
         lower: lower ends, with the shape of z.
         upper: upper ends, likewise.
         where: the name of the caller, for error messages.
-        expansions: the maximum number of doublings.
+        expansions: the maximum number of steps.
 
     Returns:
         Both ends, with the shape of z.
@@ -43,21 +45,21 @@ def bracketed(
     info = torch.finfo(z.dtype)
     # a positive width, so that a bracket of width zero can be expanded
     width = torch.maximum(upper - lower, info.eps * torch.maximum(lower.abs(), upper.abs()) + info.tiny)
-    for _ in range(expansions + 1):
+    for step in range(expansions + 1):
         at_lower, at_upper = function(lower), function(upper)
         too_high, too_low = at_lower > z, at_upper < z
         wrong = too_high | too_low
         if is_known_true(~wrong.any()):
             return lower, upper
         lower, upper = (
-            torch.where(too_high, lower - width, torch.where(too_low, upper, lower)),
-            torch.where(too_low, upper + width, torch.where(too_high, lower, upper)),
+            torch.where(too_high, (lower - width).clamp_min(info.min), torch.where(too_low, upper, lower)),
+            torch.where(too_low, (upper + width).clamp_max(info.max), torch.where(too_high, lower, upper)),
         )
-        width = 2 * width
+        width = width * 2 ** max(1, step - 9)
     residual = torch.where(too_high, at_lower - z, at_upper - z)
     if stands_for_many(wrong):
         return torch.where(wrong, torch.nan, lower), torch.where(wrong, torch.nan, upper)
-    raise failure(where, wrong, residual, f"a bracket within {expansions} doublings")
+    raise failure(where, wrong, residual, f"a bracket within {expansions} expansions")
 
 
 def failure(where: str, failed: Tensor, residual: Tensor, expected: str) -> ConvergenceError:
@@ -96,7 +98,7 @@ def bisect(
         tolerance: relative width of the bracket; two machine epsilons by default.
         where: the name of the caller, for error messages.
         iterations: the maximum number of halvings; a root at zero takes about a thousand in float64.
-        expansions: the maximum number of doublings of the bracket.
+        expansions: the maximum number of expansions of the bracket.
 
     Returns:
         The roots, with the shape of z.
@@ -157,7 +159,7 @@ def chandrupatla(
         tolerance: relative error of the root; two machine epsilons by default.
         where: the name of the caller, for error messages.
         iterations: the maximum number of evaluations.
-        expansions: the maximum number of doublings of the bracket.
+        expansions: the maximum number of expansions of the bracket.
 
     Returns:
         The roots, with the shape of z.
@@ -213,6 +215,9 @@ def chandrupatla(
     raise failure(where, ~done, f, f"a root within {iterations} evaluations")
 
 
+_PATIENCE = 20
+"""Steps of Newton's method after which rounding, not the distance to the root, is assumed to determine f(x) − z."""
+
 ValueAndSlope = Callable[[Tensor], tuple[Tensor, Tensor]]
 """An elementwise map from x to (f(x), f'(x)), both with the shape of x."""
 
@@ -231,11 +236,12 @@ def invert_increasing(
 ) -> Tensor:
     """x with f(x) = z, elementwise, for a continuous f that increases from −∞ to ∞.
 
-    A Newton step is taken if it stays in the bracket and is at most half as long as the previous step; otherwise the
-    bracket is halved. Convergence is quadratic near the root and never slower than bisection. The iteration of an
-    element stops when f(x) equals z up to rounding, |f(x) − z| ≤ 4 ε (|z| + |x f'(x)|), or when its bracket contains no
-    further floating-point number. A converged element is no longer updated, so that the result of a row does not depend
-    on the rest of the batch.
+    A Newton step is taken if it stays in the bracket and is at most half as long as the previous step; otherwise
+    the bracket is halved. Convergence is quadratic near the root and never slower than bisection. The iteration of
+    an element stops when f(x) equals z up to rounding, |f(x) − z| ≤ 4 ε (|z| + |x f'(x)|), or when its bracket
+    contains no further floating-point number. Near a root at zero, rounding inside f may exceed this bound; after
+    20 steps, an error in x of 4 ε times the width of the given bracket suffices. A converged element is no longer
+    updated, so that the result of a row does not depend on the rest of the batch.
 
     The result has no gradient. To differentiate it, add a Newton step under autograd: ∂x/∂z = 1/f'(x).
 
@@ -247,7 +253,7 @@ def invert_increasing(
         start: the initial iterate, with the shape of z; the midpoint of the bracket by default.
         where: the name of the caller, for error messages.
         iterations: the maximum number of steps.
-        expansions: the maximum number of doublings of the bracket.
+        expansions: the maximum number of expansions of the bracket.
 
     Returns:
         The roots, with the shape of z.
@@ -265,18 +271,20 @@ def invert_increasing(
     """
     finite = z.isfinite()
     eps, tiny = torch.finfo(z.dtype).eps, torch.finfo(z.dtype).tiny
+    unit = upper - lower
     lower, upper = bracketed(lambda x: function(x)[0], torch.where(finite, z, 0.0), lower, upper, where, expansions)
     x = (lower / 2 + upper / 2) if start is None else torch.minimum(torch.maximum(start, lower), upper)
     last_step = 2 * (upper - lower)  # allows a first step to anywhere in the bracket
     done = ~finite
     residual = torch.zeros_like(z)
-    for _ in range(iterations):
+    for step in range(iterations):
         value, slope = function(x)
         residual = value - z
         lower = torch.where(residual < 0, x, lower)
         upper = torch.where(residual > 0, x, upper)
         middle = lower / 2 + upper / 2
-        done = done | (residual.abs() <= 4 * eps * (z.abs() + (slope * x).abs()) + tiny)
+        size = x.abs() if step < _PATIENCE else torch.maximum(x.abs(), unit)
+        done = done | (residual.abs() <= 4 * eps * (z.abs() + slope * size) + tiny)
         done = done | (middle <= lower) | (middle >= upper)
         if is_known_true(done.all()):
             return torch.where(finite, x, z)
