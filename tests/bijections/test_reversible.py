@@ -148,7 +148,7 @@ def test_second_derivatives_are_refused():
     x = torch.randn(5, 6, requires_grad=True)
     layers[0](x.detach())  # the act-norm's first batch
     (slope,) = torch.autograd.grad(Reversible(layers)(x)[1].sum(), x, create_graph=True)
-    with pytest.raises(GradientError, match="Reversible: .* use a Chain"):
+    with pytest.raises(GradientError, match="use a Chain"):
         slope.square().sum().backward()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from snflow.bijections.base import Bijection
-from snflow.errors import ConfigError, check_count
+from snflow.errors import ConfigError, NotInvertibleError, check_count
 from snflow.numerics.probes import sum_event
 from snflow.numerics.transforms import is_traced, refuse_transforms
 
@@ -123,8 +123,8 @@ class BatchNorm(Bijection):
     """z = γ (x − μ)/√(v + ε) + β, log|det| = HW Σ (log γ − ½ log(v + ε)), per feature or per channel.
 
     In ``train()`` μ and v are the moments of the batch, gradients flow through them, and the running averages are
-    updated; the rows of a batch depend on each other. In ``eval()``, and always in the inverse, μ and v are the running
-    averages.
+    updated; the rows of a batch depend on each other. In ``eval()`` μ and v are the running averages. The inverse
+    exists in ``eval()`` only: in ``train()`` it would have to know the moments of the batch that it is to find.
 
     Args:
         features: D, the number of features, or of channels of images.
@@ -137,6 +137,7 @@ class BatchNorm(Bijection):
 
     Raises:
         ConfigError: fewer than one feature, a momentum outside (0, 1], or ε ≤ 0.
+        NotInvertibleError: the inverse is called in ``train()``.
 
     References:
         Dinh et al. (2017), Density estimation using Real NVP, section 3.7 and appendix E; Papamakarios et al. (2017).
@@ -179,6 +180,13 @@ class BatchNorm(Bijection):
         return z, self._log_det(log_factor, x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.training:
+            raise NotInvertibleError(
+                "BatchNorm",
+                expected="eval(), in which both directions use the running averages",
+                got="an inverse in train(), where the forward direction uses the moments of the batch",
+                fix="call flow.eval() first",
+            )
         log_factor = self.log_scale - 0.5 * (self.running_variance + self.eps).log()
         x = (z - _like(self.shift, z)) * _like((-log_factor).exp(), z) + _like(self.running_mean, z)
         return x, -self._log_det(log_factor, z)
