@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from context_layer import ContextScale
 from snflow import flows
 from snflow.bijections.base import Bijection
 from snflow.bijections.chain import Chain
-from snflow.bijections.elementwise import Affine
+from snflow.bijections.elementwise import Affine, LeakyReLU
 from snflow.bijections.linear import Dense
 from snflow.bijections.reshaping import Flatten
 from snflow.distributions.base import BaseDensity, DiagonalNormal, StandardNormal, Uniform
@@ -380,3 +381,21 @@ def test_a_context_that_is_not_a_dense_tensor_is_refused(context):
     for call in (lambda: flow.log_prob(torch.zeros(2, 3), context), lambda: flow.sample(2, context)):
         with pytest.raises(DtypeError, match=r"torch\.as_tensor|to_dense"):
             call()
+
+
+def test_each_thread_decodes_by_the_method_it_asks_for():
+    flow = Flow(Chain([SelfNormalizingDense(3), LeakyReLU(), SelfNormalizingDense(3)]), StandardNormal((3,))).eval()
+    with torch.no_grad():
+        for layer in (flow.bijection[0], flow.bijection[2]):
+            layer.weight.add_(0.1 * torch.randn(3, 3))
+    z = torch.randn(5, 3)
+    wanted = {method: flow.decode(z, inverse=method) for method in ("exact", "learned")}
+    assert not torch.allclose(wanted["exact"], wanted["learned"], atol=1e-3)
+
+    def wrong(number):
+        methods = ["exact", "learned"] if number % 2 else ["learned", "exact"]
+        return sum(not torch.equal(flow.decode(z, inverse=m), wanted[m]) for _ in range(20) for m in methods)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(wrong, range(8))) == 0
+    assert torch.equal(flow.decode(z), wanted["exact"])

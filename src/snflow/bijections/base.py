@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, final
@@ -219,6 +220,33 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         return x
 
     @final
+    @torch.no_grad()
+    def roundtrip_error(
+        self, x: Tensor, context: Tensor | None = None, *, inverse: InverseMethod | None = None
+    ) -> Tensor:
+        """maxᵢ |f⁻¹(f(x)) − x|ᵢ / max(1, |xᵢ|): how far the inverse is off at x, without gradients.
+
+        Args:
+            x: data, with shape ``(batch, *event)``.
+            context: the context on which the map is conditioned, with shape ``(batch, *context_shape)``.
+            inverse: how self-normalizing layers are inverted, as in :meth:`inverse`.
+
+        Returns:
+            One error per sample, with shape ``(batch,)``; infinite where a value is not finite. Layers that use
+            statistics of the batch in ``train()`` are off by more there than in ``eval()``.
+
+        Raises:
+            NotInvertibleError, ConfigError, ShapeError, DtypeError, DeviceError, ContextError: as in :meth:`inverse`.
+
+        Example:
+            >>> import torch, snflow
+            >>> layer = snflow.Dense(3).eval()
+            >>> bool((layer.roundtrip_error(torch.randn(5, 3)) < 1e-5).all())
+            True
+        """
+        return relative_error(self.decode(self.encode(x, context), context, inverse=inverse), x)
+
+    @final
     def latent_shape(self, event_shape: Shape) -> Shape:
         """Return the event shape of z for data events of ``event_shape``, or raise :class:`ShapeError`."""
         self._check_event(event_shape)
@@ -396,6 +424,24 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def relative_error(value: Tensor, wanted: Tensor) -> Tensor:
+    """maxᵢ |valueᵢ − wantedᵢ| / max(1, |wantedᵢ|) of each row, infinite where it is not a number.
+
+    Args:
+        value: with shape ``(batch, *event)``.
+        wanted: with the same shape.
+
+    Returns:
+        One error per row, with shape ``(batch,)``.
+
+    Example:
+        >>> relative_error(torch.tensor([[1.0, 11.0], [0.5, torch.nan]]), torch.tensor([[1.0, 10.0], [0.0, 0.0]]))
+        tensor([0.1000,    inf])
+    """
+    errors = ((value - wanted).abs() / wanted.abs().clamp_min(1)).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return errors.reshape(len(errors), math.prod(errors.shape[1:])).amax(1)
 
 
 def check_precision(where: str, dtype: torch.dtype) -> None:
