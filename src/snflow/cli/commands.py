@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from snflow.errors import ConfigError, nearest
+from snflow.errors import MAX_INT, ConfigError, NumericalWarning, check_count, check_positive, check_seed, nearest
 from snflow.train.recipe import (
     MAY_CHANGE_ON_RESUME,
     Recipe,
@@ -38,9 +39,18 @@ SHORT = {
 }
 """Short forms of common options of ``fit``."""
 
+_MOST_SAMPLES = 10**7
+
 
 def run(name: str, argv: Sequence[str]) -> int:
-    """Run a command with these arguments, and return the exit code."""
+    """Run a command with these arguments, and return the exit code; print each of our warnings in one line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", NumericalWarning)
+        warnings.showwarning = _show_warning
+        return _run(name, argv)
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
     if name == "fit":
         return _fit(argv)
     if name == "recipes" and not argv:
@@ -73,6 +83,9 @@ def evaluate(
         batch_size: Number of rows evaluated at a time; null for the recipe's eval_batch_size.
         device: Torch device, such as cpu or cuda.
     """
+    if batch_size is not None:
+        check_count("--batch_size", "batch_size", batch_size, most=MAX_INT)
+
     import math
 
     from snflow.distributions.flow import bits_per_dim
@@ -115,6 +128,9 @@ def sample(
     path = Path(out)
     if path.suffix not in (".png", ".npy"):
         raise ConfigError("--out", expected="a file that ends in .png or .npy", got=repr(out))
+    check_count("--n", "n", n, most=_MOST_SAMPLES)
+    check_seed("--seed", "seed", seed)
+    check_positive("--temperature", "temperature", temperature)
 
     import numpy as np
     import torch
@@ -134,7 +150,7 @@ def sample(
             pictures.draw_image_grid(path, flow, drawn)
         else:
             pictures.draw_points(path, flow, drawn)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise ConfigError("--out", expected="a writable file", got=str(error)) from error
     print(f"{len(drawn)} samples by the {inverse} inverse: {out}")
 
@@ -306,6 +322,9 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     dict(_options(words))
     try:
         return parser.parse_args(list(words))
+    except OverflowError:
+        key = next((name for name, value in _options(words) if re.search(r"\d{300}", value)), "arguments")
+        raise ConfigError(key, expected="numbers of 64 bits", got="a larger one") from None
     except ArgumentError as error:
         unknown = re.search(r"[Uu]nrecognized arguments: (\S+)", str(error))
         if unknown is None:
@@ -326,4 +345,12 @@ def _summary(function: Callable[..., Any]) -> str:
 
 
 def _warn(text: str) -> None:
-    print(f"snflow: warning: {text}", file=sys.stderr)
+    print(f"snflow: warning: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Print a warning about numbers as one line, and others as Python does, with their place in the source."""
+    if issubclass(category, NumericalWarning):
+        _warn(str(message))
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))

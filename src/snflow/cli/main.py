@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from snflow import __version__
 from snflow.errors import ConfigError, SnflowError, nearest
@@ -19,6 +21,9 @@ _COMMANDS = {
 }
 
 _INTERRUPTED = 130
+
+_TOO_LARGE = ("can't allocate memory", "out of memory", "overflow")
+"""What torch says of a tensor that does not fit, in an error of a general kind."""
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 """Option numbers of ``mallopt`` in the C library's header."""
@@ -57,24 +62,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return commands.run(words[0], words[1:])
     except SnflowError as error:
-        _complain(" ".join(str(error).split()))
-        return error.exit_code
+        return _failed(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _complain("interrupted")
+        print(_STOPPED, file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # As in `snflow recipes | head`, the reader has closed the pipe.
         sys.stderr.close()
         return 0
     except OSError as error:
-        _complain(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}")
-        return SnflowError.exit_code
+        return _failed(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}")
+    except (MemoryError, OverflowError) as error:
+        return _failed(f"{' '.join(words)}: {error or 'out of memory'}; use smaller numbers")
+    except RuntimeError as error:
+        if not any(text in str(error).lower() for text in _TOO_LARGE):
+            raise  # an error in this library, whose traceback should be reported
+        return _failed(f"{' '.join(words)}: out of memory ({error}); use smaller numbers")
     except SystemExit as stop:
-        return int(stop.code or 0)
+        return stop.code if isinstance(stop.code, int) else 0
 
 
-def _complain(text: str) -> None:
-    print(f"snflow: {text}", file=sys.stderr)
+def _failed(text: str, exit_code: int = SnflowError.exit_code) -> int:
+    print(f"snflow: error: {' '.join(text.split())}", file=sys.stderr)
+    return exit_code
+
+
+_STOPPED = "snflow: interrupted"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle SIGINT: end the process within an import, and raise ``KeyboardInterrupt`` elsewhere.
+
+    The error would leave half a module behind: torch's C++ code aborts on it, and NumPy recurses without end.
+    """
+    caller = frame
+    while caller is not None:
+        if caller.f_code.co_filename == "<frozen importlib._bootstrap>":
+            os.write(2, f"{_STOPPED}\n".encode())
+            os._exit(_INTERRUPTED)
+        caller = caller.f_back
+    signal.default_int_handler(number, frame)
 
 
 def _help() -> str:
@@ -96,6 +123,7 @@ def _help() -> str:
 
 def command() -> int:
     """Run the arguments of this process; the console script ``snflow``."""
+    signal.signal(signal.SIGINT, _interrupt)
     keep_freed_memory()
     return main()
 

@@ -139,7 +139,7 @@ class RunFolder:
             return None
         try:
             content = json.loads(self.summary.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict) or not content.keys() >= _SUMMARIZED:
             raise ConfigError(
@@ -219,8 +219,13 @@ def move(flow: Any, device: str) -> None:
     Raises:
         ConfigError: torch does not know the device, or this machine does not have it.
     """
+    import torch
+
     try:
+        (
+            torch.ones(1, device=device) + 1
+        ).item()  # some devices hold tensors but not numbers, or fail only at first use
         flow.to(device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError("--device", expected="a device that this machine has", got=f"{device!r} ({reason})") from None
