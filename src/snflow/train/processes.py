@@ -17,12 +17,13 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy, ParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch.distributed import distributed_c10d
 
 from snflow.errors import ConfigError, ProcessError
 from snflow.train.options import DeviceOptions
 
 _THREADS_PER_PROCESSOR = 16
-_SECONDS_TO_END = 30.0
+_SECONDS_TO_JOIN, _SECONDS_TO_END = 300.0, 30.0
 _LOST = re.compile(r"gloo|nccl|connection|broken pipe|socket|timed? ?out", re.IGNORECASE)
 """What the errors of torch.distributed have in common when a process is lost or does not answer."""
 
@@ -43,17 +44,20 @@ def launched(options: DeviceOptions, precision: Literal["32-true", "64-true"]) -
         ProcessError: another process was lost, or did not answer for ``options.timeout`` seconds.
     """
     _check_number(options)
-    waiting = timedelta(seconds=options.timeout)
+    joining = timedelta(seconds=max(_SECONDS_TO_JOIN, options.timeout))
     several = options.devices > 1 or options.strategy == "ddp"
     try:
         fabric = Fabric(
             accelerator=options.accelerator,
             devices=options.devices,
-            strategy=DDPStrategy(timeout=waiting) if several else "auto",
+            strategy=DDPStrategy(timeout=joining) if several else "auto",
             precision=precision,
         )
         _start_others(fabric, options.devices)
         fabric.launch()
+        if several:
+            # Only now, as the processes take unequal time to start.
+            distributed_c10d._set_pg_timeout(timedelta(seconds=options.timeout))
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         _kill_others()
         raise ConfigError(
