@@ -17,7 +17,12 @@ LAYERS = {
     "dense": (lambda **options: SelfNormalizingDense(3, tracking=Penalty(**options)), (3,)),
     "conv": (lambda **options: SelfNormalizingConv2d(2, 3, tracking=Penalty(**options)), (2, 3, 4)),
 }
-RULES = ({}, {"symmetric": True}, {"on_inverse_only": True})
+RULES = {
+    "plain": {},
+    "symmetric": {"symmetric": True},
+    "through": {"symmetric": "through"},
+    "on the inverse only": {"on_inverse_only": True},
+}
 
 
 def gradients(layer: SelfNormalizingMap, x: Tensor, rows: Tensor | None) -> list[Tensor]:
@@ -26,7 +31,7 @@ def gradients(layer: SelfNormalizingMap, x: Tensor, rows: Tensor | None) -> list
     s, log_det, _ = self_normalized(
         x, *weights, torch.tensor(3.0), torch.tensor(0.0), layer.operators, layer.rule, None, rows
     )
-    loss = (torch.linspace(0.5, 2.0, len(x)) * (s.square().flatten(1).sum(1) - log_det)).mean()
+    loss = (torch.linspace(-0.5, 2.0, len(x)) * (s.square().flatten(1).sum(1) - log_det)).mean()
     return list(torch.autograd.grad(loss, (x, *weights)))
 
 
@@ -41,7 +46,7 @@ def shaken(kind: str, **options: object) -> tuple[SelfNormalizingMap, Tensor]:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("options", RULES, ids=lambda options: next(iter(options), "plain"))
+@pytest.mark.parametrize("options", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_the_mean_over_all_choices_of_rows_is_the_gradient_of_all(kind: str, options: dict, count: int) -> None:
     layer, x = shaken(kind, **options)

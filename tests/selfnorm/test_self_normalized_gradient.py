@@ -27,8 +27,8 @@ def shaken(layer, scale=0.1):
 
 
 def nonlinear_loss(z, log_det, scaling):
-    """A loss whose ∂L/∂z and c_b = ∂L/∂log_det differ from sample to sample."""
-    row_weights = torch.linspace(0.5, 2.0, len(z))
+    """A loss whose ∂L/∂z and c_b = ∂L/∂log_det differ from sample to sample, also in sign."""
+    row_weights = torch.linspace(-0.5, 2.0, len(z))
     nll = (z.square() + 0.3 * z.sin()).flatten(1).sum(1) - log_det
     return scaling * (row_weights * nll).mean()
 
@@ -47,9 +47,12 @@ def dense_formula(layer, x, delta, c, weight_penalty, symmetric, only_inverse):
     grad_w = 0.5 * sum(torch.outer(d, v) for d, v in zip(delta, x, strict=True)) + 0.5 * c.sum() * r.T
     grad_r = -0.5 * sum(torch.outer(w.T @ d, v) for d, v in zip(delta, s, strict=True)) - 0.5 * c.sum() * w.T
     w, r = w.clone().requires_grad_(), r.clone().requires_grad_()
-    penalty = -weight_penalty * (c * ((x @ w.T @ r.T) - x).square().sum(1)).sum()
+    penalty = weight_penalty * (c.abs() * ((x @ w.T @ r.T) - x).square().sum(1)).sum()
     if symmetric:
-        penalty = penalty - weight_penalty * (c * ((s @ r.T @ w.T) - s).square().sum(1)).sum()
+        s = x @ w.T if symmetric == "through" else s
+        penalty = penalty + weight_penalty * (c.abs() * ((s @ r.T @ w.T) - s).square().sum(1)).sum()
+    if symmetric == "through":
+        penalty = penalty / 2
     from_w, from_r = torch.autograd.grad(penalty, (w, r))
     # The layer keeps R by its transpose.
     return grad_w + (0 if only_inverse else from_w), (grad_r + from_r).T, delta @ w.detach(), delta.sum(0)
@@ -81,14 +84,25 @@ def conv_formula(layer, x, delta, c, weight_penalty, symmetric, only_inverse):
         there = functional.conv2d(start, first, padding=p)
         return (functional.conv2d(there, second, padding=p) - start).square().flatten(1).sum(1)
 
-    penalty = -weight_penalty * (c * cycle(w, r, x)).sum()
+    penalty = weight_penalty * (c.abs() * cycle(w, r, x)).sum()
     if symmetric:
-        penalty = penalty - weight_penalty * (c * cycle(r, w, s)).sum()
+        s = functional.conv2d(x, w, padding=p) if symmetric == "through" else s
+        penalty = penalty + weight_penalty * (c.abs() * cycle(r, w, s)).sum()
+    if symmetric == "through":
+        penalty = penalty / 2
     from_w, from_r = torch.autograd.grad(penalty, (w, r))
     return grad_w + (0 if only_inverse else from_w), grad_r + from_r, delta_x, delta.sum((0, 2, 3))
 
 
-OPTIONS = [(1.0, False, False), (0.0, False, False), (30.0, True, False), (2.0, False, True), (2.0, True, True)]
+OPTIONS = [
+    (1.0, False, False),
+    (0.0, False, False),
+    (30.0, True, False),
+    (2.0, False, True),
+    (2.0, True, True),
+    (3.0, "through", False),
+    (2.0, "through", True),
+]
 
 
 def check_against(formula, layer, x, penalty, symmetric, only_inverse, scaling):
@@ -260,6 +274,7 @@ def test_first_weights_are_those_of_the_paper():
     noise = dense.weight - torch.eye(50)
     assert noise.std().item() == pytest.approx(0.01 * (2 / 100) ** 0.5, rel=0.1)
     assert torch.equal(dense.inverse_matrix, dense.weight.T)
+    assert torch.equal(SelfNormalizingDense(5, initialization="exact_identity").weight, torch.eye(5))
     close(rotated.weight @ rotated.inverse_matrix, torch.eye(50), 1e-12)
     conv, pointwise = SelfNormalizingConv2d(8), SelfNormalizingConv2d(8, 1)
     assert torch.equal(conv.inverse_weight, conv.weight.flip(2, 3).transpose(0, 1))

@@ -7,24 +7,26 @@ from typing import Any, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from snflow.bijections.base import Bijection, Shape, ShapePattern
-from snflow.errors import MAX_INT, ConfigError, check_choice, check_count
+from snflow.errors import MAX_INT, ConfigError, GradientError, check_choice, check_count
 from snflow.numerics.factorization import check_invertible
 from snflow.numerics.kept_factor import KeptFactor
 from snflow.numerics.operators.dense import DenseOperator, Operator, relative_gradient
 from snflow.numerics.transforms import add_scaled, is_recorded, is_traced
+from snflow.numerics.undifferentiable import EXACT_IN_EVAL, undifferentiable
 
-Initialization = Literal["identity", "orthogonal"]
+Initialization = Literal["identity", "exact_identity", "orthogonal"]
 
 
 def initial_matrix(features: int, initialization: Initialization = "identity") -> Tensor:
-    """W = I + ε, with ε from a Xavier normal distribution of gain 0.01, or a random orthogonal W.
+    """W = I + ε, with ε from a Xavier normal distribution of gain 0.01, or W = I, or a random orthogonal W.
+
+    The paper describes I + ε for a dense layer, the default here; in the authors' code the first W is exactly I.
 
     Args:
         features: the number of rows and columns.
-        initialization: ``"identity"`` or ``"orthogonal"``.
+        initialization: ``"identity"``, ``"exact_identity"`` or ``"orthogonal"``.
 
     Returns:
         The matrix, with shape ``(features, features)``.
@@ -39,6 +41,8 @@ def initial_matrix(features: int, initialization: Initialization = "identity") -
     weight = torch.empty(features, features)
     if initialization == "orthogonal":
         return nn.init.orthogonal_(weight)
+    if initialization == "exact_identity":
+        return torch.eye(features)
     return torch.eye(features) + nn.init.xavier_normal_(weight, gain=0.01)
 
 
@@ -176,7 +180,7 @@ class Dense(LinearMap):
         features: D.
         bias: whether to add b.
         log_det_rule: the gradient in ``train()``, ``"exact"`` or ``"relative"``.
-        initialization: initial W, ``"identity"`` plus small noise or ``"orthogonal"``.
+        initialization: initial W: ``"identity"`` plus small noise, ``"exact_identity"`` or ``"orthogonal"``.
 
     Shapes:
         x, z: ``(batch, features)``; log_det: ``(batch,)``, nats.
@@ -215,7 +219,8 @@ class Dense(LinearMap):
         if not self.training:
             return self._exact_forward(x)
         if self.log_det_rule == "relative":
-            s, log_det = _RelativeGradient.apply(x, self.weight, self._last_log_det(tuple(x.shape[1:])))
+            gradient = _RelativeGradient if torch.compiler.is_compiling() else _RelativeGradientInBothModes
+            s, log_det = gradient.apply(x, self.weight, self._last_log_det(tuple(x.shape[1:])))
             return self._biased(s), log_det
         log_abs_det = torch.linalg.slogdet(self.weight)[1]
         check_invertible(log_abs_det, self.label, self.weight)
@@ -238,13 +243,38 @@ class _RelativeGradient(torch.autograd.Function):
         ctx.save_for_backward(output[0], inputs[1])
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (s, weight), (grad_s, grad_log_det) = ctx.saved_tensors, grads
-        grad_x = grad_s @ weight if ctx.needs_input_grad[0] else None
-        grad_weight = relative_gradient(weight, s, grad_s)
-        add_scaled(grad_weight, weight, grad_log_det.sum())
-        return grad_x, grad_weight, None
+    def backward(ctx: Any, grad_s: Tensor | None, grad_log_det: Tensor | None) -> tuple[Tensor | None, ...]:
+        s, weight = ctx.saved_tensors
+        grad_s = torch.zeros_like(s) if grad_s is None else grad_s
+        # ∂L/∂x is exact, and can be differentiated again by all but the weight, whose gradient is the relative one
+        grad_x = grad_s @ undifferentiable(weight, **_REFUSAL) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None, None
+        with torch.no_grad():
+            grad_weight = relative_gradient(weight, s, grad_s)
+            if grad_log_det is not None:
+                add_scaled(grad_weight, weight, grad_log_det.sum())
+        return grad_x, undifferentiable(grad_weight, s, weight, grad_s, grad_log_det, **_REFUSAL), None
+
+
+class _RelativeGradientInBothModes(_RelativeGradient):
+    """The same with derivatives in forward mode, which ``torch.compile`` does not support."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        _RelativeGradient.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[1])
+        ctx.set_materialize_grads(False)  # so that a weight without a tangent can be told from one with zeros
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor | None, weight: Tensor | None, *_: Tensor | None) -> tuple[Tensor, Tensor]:
+        if x is None or weight is not None:
+            raise GradientError(expected="derivatives by the weight in reverse mode", got="forward mode", **_REFUSAL)
+        s = x @ undifferentiable(ctx.saved_tensors[0], **_REFUSAL).mT
+        return s, s.new_zeros(s.shape[0])
+
+
+_REFUSAL = {"where": "the relative gradient", "fix": EXACT_IN_EVAL}
 
 
 @final

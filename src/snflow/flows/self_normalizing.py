@@ -50,7 +50,8 @@ def dense(
         tail_bound: Half-width B of the spline activation's box; outside [−B, B] it is the identity.
         log_det_rule: Gradient of each log-determinant: ``"self_normalized"`` (from the learned inverse), ``"exact"`` or
             ``"relative"`` (the relative gradient, which needs neither an inverse nor a determinant).
-        initialization: Initial weights: ``"identity"`` plus small noise, or a random ``"orthogonal"`` matrix.
+        initialization: Initial weights: ``"identity"`` plus small noise, as in the paper; ``"exact_identity"``, as in
+            the authors' code; or a random ``"orthogonal"`` matrix.
 
     Returns:
         A flow on events of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.

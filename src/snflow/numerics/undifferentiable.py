@@ -14,6 +14,9 @@ from snflow.errors import GradientError
 
 Backward = Callable[..., Any]
 
+EXACT_IN_EVAL = "call eval(), where all derivatives are exact"
+"""What to do if a gradient that approximates the exact one cannot be differentiated."""
+
 
 def undifferentiable(value: Tensor, *on: Tensor | None, where: str, fix: str) -> Tensor:
     """The same value; a derivative of it with respect to anything on which it or ``on`` depends raises an error.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from snflow.errors import GradientError
 from snflow.numerics.operators.dense import Operator
 from snflow.numerics.probes import sum_event
 from snflow.numerics.transforms import add_scaled, under_transform
+from snflow.numerics.undifferentiable import EXACT_IN_EVAL, undifferentiable
+
+Symmetric = bool | Literal["through"]
+"""Whether, and how, the penalty contains ‖f(g(z)) − z‖²."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class GradientRule:
         inverse_share: factor of the likelihood gradient with respect to r; 0 if r is not a parameter.
         penalized_weight: whether the gradient of the penalty with respect to w is included.
         penalized_inverse: whether the gradient of the penalty with respect to r is included.
-        symmetric: whether ‖A(w) A(r) s − s‖², with s detached, is added to the penalty.
+        symmetric: whether ‖A(w) A(r) s − s‖², with s detached, is added to the penalty; with ``"through"``, s is not
+            detached, and both terms are halved.
         samples: number of rows of a batch on which the penalty is computed; ``None`` for all.
         neumann_terms: number of correction terms to A(r) ≈ A(w)⁻¹ in the gradient of the log-determinant.
         neumann_probes: number of random vectors used to estimate these terms.
@@ -36,7 +41,7 @@ class GradientRule:
     inverse_share: float = 0.5
     penalized_weight: bool = True
     penalized_inverse: bool = True
-    symmetric: bool = False
+    symmetric: Symmetric = False
     samples: int | None = None
     neumann_terms: int = 0
     neumann_probes: int = 8
@@ -70,11 +75,13 @@ def self_normalized(
 
     With c_b = ∂L/∂log_det_b, δ = ∂L/∂s, δx = A(w)ᵀ δ, e = A(r) s − x and the default factors of one half::
 
-        ∂L/∂w = ½ ∂⟨δ, A(w) x⟩/∂w  + ½ (Σ c_b) ∂tr(A(w) A(r))/∂w + ∂/∂w [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]
-        ∂L/∂r = −½ ∂⟨δx, A(r) s⟩/∂r − ½ (Σ c_b) ∂tr(A(w) A(r))/∂r + ∂/∂r [−λ Σ c_b ‖A(r) A(w) x_b − x_b‖²]
+        ∂L/∂w = ½ ∂⟨δ, A(w) x⟩/∂w  + ½ (Σ c_b) ∂tr(A(w) A(r))/∂w + ∂/∂w [λ Σ |c_b| ‖A(r) A(w) x_b − x_b‖²]
+        ∂L/∂r = −½ ∂⟨δx, A(r) s⟩/∂r − ½ (Σ c_b) ∂tr(A(w) A(r))/∂r + ∂/∂r [λ Σ |c_b| ‖A(r) A(w) x_b − x_b‖²]
         ∂L/∂x = δx
 
-    where x is detached in the penalty. ∂tr(A(w) A(r))/∂w is Rᵀ for a dense layer, and flip(r) ⊙ m for a convolution.
+    where x is detached in the penalty. The likelihood's part has the sign of c_b; the penalty is always minimized,
+    whether the loss is a negative log-likelihood (c_b < 0) or a reverse Kullback-Leibler divergence, in which log_prob
+    has a plus. ∂tr(A(w) A(r))/∂w is Rᵀ for a dense layer, and flip(r) ⊙ m for a convolution.
     Every term scales with the upstream gradient: the loss may be in nats, in bits per dimension, or scaled for half
     precision.
 
@@ -110,12 +117,14 @@ def self_normalized(
         >>> s[0], error
         (tensor([2., 2.]), tensor([0., 0., 0.]))
     """
-    if torch.compiler.is_compiling() or under_transform():
+    if torch.compiler.is_compiling():
         apply = _SelfNormalized.apply
+    elif under_transform():
+        apply = _InBothModes.apply
     else:
         # torch.autograd.Function extends the apply of its base class for transforms only: it binds the arguments by
         # inspect.signature, which takes as long as a product of small matrices.
-        apply = super(torch.autograd.Function, _SelfNormalized).apply
+        apply = super(torch.autograd.Function, _InBothModes).apply
     s, log_det, squared, _ = apply(
         x, weight, inverse_weight, penalty_weight, log_det_value, operators, rule, probes, rows
     )
@@ -166,52 +175,103 @@ class _SelfNormalized(torch.autograd.Function):
         ctx.mark_non_differentiable(squared, error)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_s: Tensor, grad_log_det: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_s: Tensor | None, grad_log_det: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         saved, rule = _Saved(*ctx.saved_tensors), ctx.rule
-        a, g = ctx.operators.forward, ctx.operators.inverse
-        weight, inverse_weight, rows = saved.weight, saved.inverse_weight, saved.rows
-        train_inverse = ctx.needs_input_grad[2]
-        event_shape = tuple(saved.x.shape[1:])
-        total = grad_log_det.sum()
+        grad_s = torch.zeros_like(saved.s) if grad_s is None else grad_s
+        grad_log_det = saved.s.new_zeros(saved.s.shape[0]) if grad_log_det is None else grad_log_det
+        grad_x = ctx.operators.forward.transposed_product(_exact(saved.weight, rule), grad_s)
+        trains = ctx.needs_input_grad[1:3]
+        with torch.no_grad():
+            found = _weight_gradients(saved, ctx.operators, rule, grad_x, grad_s, grad_log_det, trains)
+        on = (grad_s, grad_log_det, saved.x, saved.weight, saved.inverse_weight)
+        by_weights = (None if gradient is None else undifferentiable(gradient, *on, **_REFUSAL) for gradient in found)
+        return grad_x, *by_weights, None, None, None, None, None, None
 
-        grad_x = a.transposed_product(weight, grad_s)
-        # The factors of the outer products in the weight gradients: first of the likelihood, then of the penalty.
-        into_weight = into_inverse = cycle = None
-        if rule.penalized:
-            # Both penalties are quadratic: their gradients are proportional to −2λ c_b times an error.
-            counted = -2 * saved.penalty_weight * (saved.x.shape[0] / saved.error.shape[0])
-            scale = (counted * _of(grad_log_det, rows)).reshape(-1, *[1] * (saved.x.dim() - 1))
-            pull = scale * saved.error
-            if train_inverse and rule.penalized_inverse:
-                into_inverse = _add(pull, rows, grad_x, -rule.inverse_share)
-            if rule.penalized_weight and rows is None:
-                into_weight = g.transposed_product(inverse_weight, pull, grad_s, rule.weight_share)
-            elif rule.penalized_weight:
-                into_weight = _add(g.transposed_product(inverse_weight, pull), rows, grad_s, rule.weight_share)
-            if rule.symmetric:
-                # A(w) A(r) s − s = A(w) (A(r) s − x), since s = A(w) x
-                cycle = scale * a.product(weight, saved.error)
-                if into_inverse is not None:
-                    into_inverse = _add(a.transposed_product(weight, cycle), rows, into_inverse, 1.0)
-        if into_weight is None:
-            into_weight = rule.weight_share * grad_s
-        if into_inverse is None and train_inverse:
-            into_inverse = -rule.inverse_share * grad_x
 
+class _InBothModes(_SelfNormalized):
+    """The same with derivatives in forward mode, which ``torch.compile`` does not support."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        _SelfNormalized.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[1])
+        ctx.set_materialize_grads(False)  # so that a weight without a tangent can be told from one with zeros
+
+    @staticmethod
+    def jvp(
+        ctx: Any, x: Tensor | None, weight: Tensor | None, inverse_weight: Tensor | None, *_: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        if x is None or weight is not None or inverse_weight is not None:
+            raise GradientError(expected="derivatives by the weights in reverse mode", got="forward mode", **_REFUSAL)
+        s = ctx.operators.forward.product(_exact(ctx.saved_tensors[0], ctx.rule), x)
+        return s, s.new_zeros(s.shape[0]), None, None
+
+
+_REFUSAL = {"where": "the self-normalized gradient", "fix": EXACT_IN_EVAL}
+
+
+def _exact(weight: Tensor, rule: GradientRule) -> Tensor:
+    """w in derivatives with respect to x, which are exact.
+
+    If the gradient by w through s is only half of the exact one, so would have to be that through ∂L/∂x.
+    """
+    return weight if rule.weight_share == 1 else undifferentiable(weight, **_REFUSAL)
+
+
+def _weight_gradients(
+    saved: _Saved,
+    operators: Operators,
+    rule: GradientRule,
+    grad_x: Tensor,
+    grad_s: Tensor,
+    grad_log_det: Tensor,
+    trains: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """∂L/∂w and ∂L/∂r, as in :func:`self_normalized`; ``None`` for a weight that is not trained."""
+    a, g = operators.forward, operators.inverse
+    weight, inverse_weight, rows = saved.weight, saved.inverse_weight, saved.rows
+    train_weight, train_inverse = trains
+    event_shape = tuple(saved.x.shape[1:])
+    total = grad_log_det.sum()
+
+    # The factors of the outer products in the weight gradients: first of the likelihood, then of the penalty.
+    into_weight = into_inverse = cycle = None
+    through = rule.symmetric == "through"
+    if rule.penalized:
+        # Both penalties are quadratic: their gradients are proportional to 2λ|c_b| times an error.
+        counted = (1 if through else 2) * saved.penalty_weight * (saved.x.shape[0] / saved.error.shape[0])
+        scale = (counted * _of(grad_log_det, rows).abs()).reshape(-1, *[1] * (saved.x.dim() - 1))
+        pull_inverse = pull_weight = scale * saved.error
+        if rule.symmetric:
+            # A(w) A(r) s − s = A(w) (A(r) s − x), since s = A(w) x
+            cycle = scale * a.product(weight, saved.error)
+            pull_inverse = pull_inverse + a.transposed_product(weight, cycle)
+            pull_weight = pull_inverse if through else pull_weight
+        if train_inverse and rule.penalized_inverse:
+            into_inverse = _add(pull_inverse, rows, grad_x, -rule.inverse_share)
+        if rule.penalized_weight and rows is None:
+            into_weight = g.transposed_product(inverse_weight, pull_weight, grad_s, rule.weight_share)
+        elif rule.penalized_weight:
+            into_weight = _add(g.transposed_product(inverse_weight, pull_weight), rows, grad_s, rule.weight_share)
+    if into_weight is None:
+        into_weight = rule.weight_share * grad_s
+    if into_inverse is None and train_inverse:
+        into_inverse = -rule.inverse_share * grad_x
+
+    grad_weight = grad_inverse = None
+    if train_weight:
         grad_weight = a.weight_gradient(weight, saved.x, into_weight)
         a.add_trace_gradient(grad_weight, inverse_weight, rule.weight_share * total, event_shape)
         if saved.probes is not None:
-            terms = _neumann(weight, inverse_weight, saved.probes, ctx.operators, rule)
+            terms = _neumann(weight, inverse_weight, saved.probes, operators, rule)
             add_scaled(grad_weight, terms, rule.weight_share * total)
         if cycle is not None and rule.penalized_weight:
-            grad_weight += a.weight_gradient(weight, saved.error + _of(saved.x, rows), cycle)
-
-        grad_inverse: Tensor | None = None
-        if into_inverse is not None:
-            grad_inverse = g.weight_gradient(inverse_weight, saved.s, into_inverse)
-            g.add_trace_gradient(grad_inverse, weight, -rule.inverse_share * total, event_shape)
-        return grad_x, grad_weight, grad_inverse, None, None, None, None, None, None
+            held = saved.error if through else saved.error + _of(saved.x, rows)
+            grad_weight += a.weight_gradient(weight, held, cycle)
+    if into_inverse is not None:
+        grad_inverse = g.weight_gradient(inverse_weight, saved.s, into_inverse)
+        g.add_trace_gradient(grad_inverse, weight, -rule.inverse_share * total, event_shape)
+    return grad_weight, grad_inverse
 
 
 def _of(values: Tensor, rows: Tensor | None) -> Tensor:

@@ -254,7 +254,8 @@ class SelfNormalizingDense(SelfNormalizingMap):
     Args:
         features: D.
         bias: whether to add b.
-        initialization: initial W, ``"identity"`` plus small noise or ``"orthogonal"``; the initial R is Wᵀ.
+        initialization: initial W: ``"identity"`` plus small noise, ``"exact_identity"`` or ``"orthogonal"``. The
+            initial R is Wᵀ.
         tracking: how R is kept close to W⁻¹: :class:`~snflow.Penalty`, :class:`~snflow.Newton` or
             :class:`~snflow.Secant`; ``None`` is ``Penalty()``.
 

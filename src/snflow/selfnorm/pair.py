@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import Any, NoReturn, final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.errors import (
     ConvergenceError,
+    GradientError,
     check_choice,
     check_context_shape,
     check_count,
@@ -25,6 +26,7 @@ from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lan
 from snflow.numerics.krylov import gmres
 from snflow.numerics.probes import ProbeName, draw_probes, sum_event
 from snflow.numerics.transforms import under_transform
+from snflow.numerics.undifferentiable import EXACT_IN_EVAL, undifferentiable
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Surrogate:
     Attributes:
         z: f(x), with shape ``(batch, *event)``.
         log_det: a surrogate whose gradient estimates that of log|det J_f(x)|; its value is meaningless.
+        back: g(f(x)), with shape ``(batch, *event)`` and x detached.
         reconstruction: ‖g(f(x)) − x‖², with x detached.
         jacobian: the mean over probes of ‖J_g J_f ν − ν‖², with x detached; zeros if not requested.
     """
 
     z: Tensor
     log_det: Tensor
+    back: Tensor
     reconstruction: Tensor
     jacobian: Tensor
 
@@ -78,7 +82,8 @@ def surrogate(
     z, pushed = along(forward, x, probes[0])
     # If x requires a gradient, the penalty needs a separate f(x) through which no gradient flows to x.
     again = forward(stopped) if x.requires_grad else z
-    if not again.requires_grad:
+    traced = under_transform()
+    if not (again.requires_grad or traced):
         again = again.detach().requires_grad_()
     back = inverse(again)
     log_det = torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -86,7 +91,10 @@ def surrogate(
     for position, probe in enumerate(probes):
         if position:
             pushed = along(forward, x, probe)[1]
-        (pulled,) = torch.autograd.grad(back, again, probe, retain_graph=True)
+        if traced:
+            pulled = torch.func.vjp(inverse, again)[1](probe)[0].detach()
+        else:
+            (pulled,) = torch.autograd.grad(back, again, probe, retain_graph=True)
         log_det = log_det + sum_event(pulled * pushed) / len(probes)
         if with_jacobian:
             there_and_back = along(lambda v: inverse(forward(v)), stopped, probe)[1]
@@ -95,7 +103,46 @@ def surrogate(
     if noise is not None:
         beside = stopped + noise
         reconstruction = (reconstruction + sum_event((inverse(forward(beside)) - beside).square())) / 2
-    return Surrogate(z, log_det, reconstruction, cycle)
+    return Surrogate(z, log_det, back, reconstruction, cycle)
+
+
+class _Objective(torch.autograd.Function):
+    """0 with the gradient c ∂(surrogate) + |c| ∂(penalty): the penalty is minimized whatever the sign of c.
+
+    The surrogate contains constants that depend on z = f(x) and g(z), so that its gradient has no derivative: a
+    gradient of zero by ``z`` and ``back`` says so.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(surrogate: Tensor, penalty: Tensor, z: Tensor, back: Tensor) -> Tensor:
+        return torch.zeros_like(surrogate)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (c,), on = grads, ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return c, c.abs(), None, None
+        return (
+            c,
+            c.abs(),
+            *(undifferentiable(torch.zeros_like(v), c, *on, where="SelfNormalizing", fix=EXACT_IN_EVAL) for v in on),
+        )
+
+
+class _ObjectiveInBothModes(_Objective):
+    """The same with an error in forward mode, which ``torch.compile`` does not support."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+        raise GradientError(
+            "SelfNormalizing", expected="a derivative in reverse mode", got="forward mode", fix=EXACT_IN_EVAL
+        )
 
 
 NewtonStep = Callable[[Tensor, Tensor], Tensor]
@@ -108,11 +155,12 @@ ESTIMATE_PROBES = 8
 class SelfNormalizing(Bijection):
     """z = f(x) with g(z) ≈ x, for any two networks: ∇log|det J_f| ≈ E_ν νᵀ J_g · ∇J_f ν, no determinant in training.
 
-    In ``train()`` the gradient of the log-determinant is that of this surrogate, of −λ‖g(f(x)) − x‖² and of
-    −μ E‖J_g J_f ν − ν‖², with x detached in both penalties; its value is the last exact mean. f receives the gradient
-    of the likelihood and of the penalties, g that of the penalties only. In ``eval()`` value and gradient are exact up
-    to ``exact_dimensions``, from the full Jacobian, with D passes and O(D³) per row. Above, the log-determinant is
-    estimated by stochastic Lanczos quadrature, without a gradient, and ``log_det_kind`` is ``"estimate"``.
+    In ``train()`` the log-determinant has the gradient c ∂(surrogate) + |c| ∂(λ‖g(f(x)) − x‖² + μ E‖J_g J_f ν − ν‖²),
+    c = ∂L/∂log_det, with x detached in both penalties, which are minimized whatever the sign of c; its value is the
+    last exact mean. f receives the gradient of the likelihood and of the penalties, g that of the penalties only. This
+    gradient cannot be differentiated again. In ``eval()`` value and gradient are exact up to ``exact_dimensions``, from
+    the full Jacobian, with D passes and O(D³) per row. Above, the log-determinant is estimated by stochastic Lanczos
+    quadrature, without a gradient, and ``log_det_kind`` is ``"estimate"``.
 
     f is not guaranteed to be injective. If it is not, an inverse may raise an error or find a different x, and the
     density does not integrate to one; ``penalty_spread`` promotes injectivity in a neighborhood of the data.
@@ -209,8 +257,9 @@ class SelfNormalizing(Bijection):
             s = surrogate(f, g, x, probes, with_jacobian=self.jacobian_penalty > 0, noise=noise)
         if not under_transform():
             self.reconstruction_error.copy_(s.reconstruction.detach().mean())
-        carried = s.log_det - self.penalty_weight * s.reconstruction - self.jacobian_penalty * s.jacobian
-        z, log_det = s.z, self.log_det_value.to(x) + (carried - carried.detach())
+        penalty = self.penalty_weight * s.reconstruction + self.jacobian_penalty * s.jacobian
+        objective = _Objective if torch.compiler.is_compiling() else _ObjectiveInBothModes
+        z, log_det = s.z, self.log_det_value.to(x) + objective.apply(s.log_det, penalty, s.z, s.back)
         return (z, log_det) if torch.is_grad_enabled() else (z.detach(), log_det.detach())
 
     def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snflow.errors import MAX_INT, ConfigError, check_choice, check_count, check_weight
-from snflow.selfnorm.gradient import GradientRule
+from snflow.selfnorm.gradient import GradientRule, Symmetric
 from snflow.selfnorm.multiplier import Multiplier, MultiplierName
 from snflow.selfnorm.newton import newton_schulz
 from snflow.selfnorm.tracking import Tracking, WeightPair, check_neumann, check_positive
@@ -28,11 +28,15 @@ class Penalty(Tracking):
         samples: number of randomly drawn rows of each batch on which the penalty is computed, reweighted such that its
             gradient is unbiased, for less computation. ``None`` for all rows.
         on_inverse_only: whether the penalty affects only the inverse weights, not the forward weights.
-        symmetric: whether to add ‖f(g(z)) − z‖² to the penalty.
+        symmetric: whether to add ‖f(g(z)) − z‖² to the penalty, where no gradient flows through z. ``"through"`` is the
+            penalty of the authors' code, ½‖g(f(x)) − x‖² + ½‖f(g(z)) − z‖² with a gradient through z = f(x).
         neumann_terms: number of terms k ≥ 1 of W⁻ᵀ ≈ Rᵀ Σₖ (I − WᵀRᵀ)ᵏ in the gradient of the log-determinant; 0 in
             the paper.
         neumann_probes: number of random vectors used to estimate these terms.
-        guard: whether to check the residual and repair an inaccurate inverse.
+        guard: whether to check the residual and repair an inaccurate inverse, which the paper does not do. A repair
+            replaces R, and thereby changes the gradients of all later steps; ``guard=False`` is the method of the
+            paper. A run in which ``repairs`` stays zero is that of the paper, up to the random numbers drawn by the
+            checks.
         guard_every: number of training steps between two checks.
         guard_bound: residual ‖I − RW‖_F/√D above which the inverse is repaired.
         probes: number of random vectors with which the guard estimates the residual.
@@ -71,7 +75,7 @@ class Penalty(Tracking):
         weight: float = 1.0,
         samples: int | None = None,
         on_inverse_only: bool = False,
-        symmetric: bool = False,
+        symmetric: Symmetric = False,
         neumann_terms: int = 0,
         neumann_probes: int = 8,
         guard: bool = True,
@@ -89,6 +93,8 @@ class Penalty(Tracking):
         super().__init__(penalty_weight=weight, probes=probes)
         if samples is not None:
             check_count("Penalty", "samples", samples)
+        if symmetric not in (True, False, "through"):
+            raise ConfigError("Penalty", expected="symmetric to be True, False or 'through'", got=repr(symmetric))
         check_neumann("Penalty", neumann_terms, neumann_probes)
         check_count("Penalty", "guard_every", guard_every, most=MAX_INT)
         check_positive("Penalty", "guard_bound", guard_bound)
