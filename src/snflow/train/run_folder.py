@@ -222,9 +222,8 @@ def move(flow: Any, device: str) -> None:
     import torch
 
     try:
-        (
-            torch.ones(1, device=device) + 1
-        ).item()  # some devices hold tensors but not numbers, or fail only at first use
+        # Some devices hold tensors but not numbers, or fail only at first use.
+        (torch.ones(1, device=device) + 1).item()
         flow.to(device)
     except (RuntimeError, AssertionError, ImportError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
