@@ -108,6 +108,48 @@ def test_far_points_are_recovered_in_single_precision(name):
     torch.testing.assert_close(back, x, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("distance", [10, 30, 1000])
+@pytest.mark.parametrize("build", [flows.maf, flows.iaf, flows.realnvp, flows.nice, lambda d: flows.naf(d, layers=1)])
+def test_default_flows_recover_points_at_any_distance(build, distance):
+    """Without a bound on the inputs of the networks, their scaling factors grow with the exponential of a distance."""
+    flow = build(5).float().eval()
+    x = distance * torch.randn(300, 5, dtype=torch.float32)
+    with torch.no_grad():
+        back = flow.decode(flow.encode(x))
+    torch.testing.assert_close(back, x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("distance", [30, 1000])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: flows.realnvp((1, 8, 8), width=16),
+        lambda: flows.glow((1, 8, 8), layers=2, width=16),
+    ],
+)
+def test_flows_on_images_recover_points_at_any_distance(build, distance):
+    flow = build().float()
+    with torch.no_grad():
+        flow.log_prob(torch.randn(64, 1, 8, 8, dtype=torch.float32))  # initializes act-norms
+        for parameter in flow.eval().parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+        x = distance * torch.randn(16, 1, 8, 8, dtype=torch.float32)
+        back = flow.decode(flow.encode(x))
+    # linear layers mix the pixels, so that an error is relative to the largest of them
+    assert (back - x).abs().max() <= 1e-4 * x.abs().max()
+
+
+@pytest.mark.parametrize("name", ["naf", "bnaf", "umnn", "sos"])
+def test_exact_zeros_are_recovered(name):
+    for seed in range(4):
+        torch.manual_seed(seed)
+        flow = getattr(flows, name)(2, **SMALL[name]).eval()
+        x = torch.randn(6, 2)
+        x[:3], x[:, 0] = 0, 0
+        with torch.no_grad():
+            torch.testing.assert_close(flow.decode(flow.encode(x)), x, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", ["maf", "realnvp", "neural_spline"])
 def test_whole_flows_compile(name):
     flow = made(name, features=4).float()

@@ -13,6 +13,7 @@ from snflow.bijections.transformers.affine import AffineTransformer
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, ShapeError, check_context_shape
 from snflow.nets.convnet import ConvNet
+from snflow.nets.mlp import clamped
 from snflow.numerics.probes import sum_event
 
 
@@ -87,6 +88,8 @@ class Coupling(Bijection):
             element; for pixels: ``(batch, C, height, width)`` → ``(batch, P·C, height, width)``.
         context_shape: C of context vectors, or the shape of one sample's context; ``None`` for no context.
         image: whether a one-dimensional mask selects channels.
+        input_bound: bound to which the kept elements are clamped for the conditioner, on both sides, so that h does not
+            grow without bound at distant points; ``None`` for no bound.
 
     Shapes:
         x, z: ``(batch, D)`` or ``(batch, C, height, width)``; log_det: ``(batch,)``, nats.
@@ -119,6 +122,7 @@ class Coupling(Bijection):
         *,
         context_shape: int | Shape | None = None,
         image: bool = False,
+        input_bound: float | None = None,
     ) -> None:
         super().__init__()
         if mask.numel() == 1:
@@ -141,7 +145,7 @@ class Coupling(Bijection):
         else:
             self.event_shape = (len(mask), None, None) if image else (len(mask),)
         self.context_shape = check_context_shape("Coupling", context_shape)
-        self.transformer, self.conditioner = transformer, conditioner
+        self.transformer, self.conditioner, self.input_bound = transformer, conditioner, input_bound
 
     @property
     def domain(self) -> Constraint:
@@ -187,7 +191,8 @@ class Coupling(Bijection):
 
     def _conditioned(self, kept: Tensor, c: Tensor, context: Tensor | None) -> Tensor:
         """h for the elements c, ``(P, batch, …)``, from the conditioner."""
-        h: Tensor = self.conditioner(kept) if self.context_shape is None else self.conditioner(kept, context)
+        seen = clamped(kept, self.input_bound)
+        h: Tensor = self.conditioner(seen) if self.context_shape is None else self.conditioner(seen, context)
         count = self.transformer.parameters_per_element
         expected = (c.shape[0], count * c.shape[1], *c.shape[2:])
         if tuple(h.shape) != expected:
@@ -214,6 +219,7 @@ def affine_coupling(
     width: int = 512,
     conditioner: nn.Module | None = None,
     context_shape: int | Shape | None = None,
+    input_bound: float | None = None,
 ) -> Coupling:
     """z = (a, exp(s) ⊙ c + t) for x = (a, c), s = 2 tanh(h/2), (h, t) = net(a): Glow's coupling, log|det| = Σ s.
 
@@ -226,6 +232,7 @@ def affine_coupling(
         conditioner: a network to use instead, from a ``(batch, ⌊C/2⌋, height, width)`` to twice the channels of c:
             first h, then t.
         context_shape: as in :class:`Coupling`; the default network takes no context.
+        input_bound: as in :class:`Coupling`.
 
     Returns:
         A layer for x and z ``(batch, C, height, width)``, with log_det ``(batch,)`` in nats; initially the identity.
@@ -256,4 +263,5 @@ def affine_coupling(
             )
         kept = int(mask.sum())
         conditioner = ConvNet(kept, 2 * (channels - kept), width=width)
-    return Coupling(mask, AffineTransformer(_LARGEST_LOG_SCALE), conditioner, context_shape=context_shape, image=True)
+    transformer = AffineTransformer(_LARGEST_LOG_SCALE)
+    return Coupling(mask, transformer, conditioner, context_shape=context_shape, image=True, input_bound=input_bound)

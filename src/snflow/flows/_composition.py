@@ -175,7 +175,6 @@ def conditioned(
     transformer: Callable[[], Transformer],
     kind: LayerKind = "autoregressive",
     wrap: Callable[[Bijection, int], Sequence[Bijection]] = lambda layer, features: [layer],
-    input_bound: float | None = None,
     zero_start: bool = False,
     last: Callable[[int], Sequence[Bijection]] = lambda _: (),
     base: Callable[[Shape], BaseDensity] = StandardNormal,
@@ -187,10 +186,11 @@ def conditioned(
     depth: int = 2,
     residual: bool = False,
     activation: Activation = "relu",
+    input_bound: float | None = 10.0,
 ) -> Flow:
     """Compose a flow of autoregressive layers or couplings: transformers whose parameters a network predicts.
 
-    Each layer is passed through ``wrap``, and the inputs of the networks are clamped to ±``input_bound``.
+    Each layer is passed through ``wrap``.
 
     Args:
         event_shape: Shape of one event; an int D for vectors. Other events are flattened.
@@ -203,20 +203,26 @@ def conditioned(
         depth: Number of hidden layers of each network.
         residual: Whether the networks have residual connections between their hidden layers.
         activation: Activation of the networks: ``"relu"``, or one of the smooth ``"silu"``, ``"elu"`` and ``"tanh"``.
+        input_bound: Bound to which the inputs of the networks are clamped, on both sides, in standard deviations of
+            standardized data: beyond it the parameters of a transformer no longer change. Without a bound, ``None``,
+            scaling factors grow exponentially with the distance, and distant points cannot be recovered.
     """
-    network: dict[str, Any] = {"width": width, "depth": depth, "residual": residual, "activation": activation}
+    network: dict[str, Any] = {
+        "width": width,
+        "depth": depth,
+        "residual": residual,
+        "activation": activation,
+        "input_bound": input_bound,
+    }
 
     def layer(number: int, features: int) -> Sequence[Bijection]:
         if kind == "coupling":
-            made = coupling(
-                number, features, transformer(), context_shape=context_shape, input_bound=input_bound, **network
-            )
+            made = coupling(number, features, transformer(), context_shape=context_shape, **network)
         else:
             made = Autoregressive(
                 features,
                 transformer(),
                 context_shape=context_shape,
-                input_bound=input_bound,
                 zero_start=zero_start,
                 **network,
             )

@@ -221,6 +221,7 @@ def sos(
     *,
     polynomials: int = 3,
     degree: int = 3,
+    input_bound: float | None = 5.0,
     **options: Any,
 ) -> Flow:
     """zᵢ = βᵢ + ∫₀^xᵢ Σₖ pₖ(t)² dt, β and the coefficients of the polynomials p predicted from x₁ … xᵢ₋₁.
@@ -251,6 +252,6 @@ def sos(
         lambda: SumOfSquaresTransformer(polynomials, degree),
         **options,
         # Composed polynomials of an outlier overflow unless the layers begin as the identity and clamp their inputs.
-        input_bound=5.0,
+        input_bound=input_bound,
         zero_start=True,
     )

@@ -76,6 +76,7 @@ def realnvp(
     depth: int = 2,
     activation: Activation = "relu",
     batch_norm: bool = True,
+    input_bound: float | None = 10.0,
 ) -> Flow:
     """z_c = x_c exp(s(x_a)) + t(x_a): alternating affine couplings; on images, checkerboard and channel-wise.
 
@@ -119,7 +120,7 @@ def realnvp(
         check_count("flows.realnvp", option, count)
     shape = check_event_shape("flows.realnvp", event_shape)
     if vectors_or_images("flows.realnvp", shape):
-        body = _scale(shape, scales, width, depth, batch_norm, context_shape)
+        body = _scale(shape, scales, width, depth, batch_norm, context_shape, input_bound)
         return Flow(body, StandardNormal(body.latent_shape(shape)))
 
     return conditioned(
@@ -134,11 +135,18 @@ def realnvp(
         width=width,
         depth=depth,
         activation=activation,
+        input_bound=input_bound,
     )
 
 
 def _scale(
-    shape: Shape, left: int, width: int, depth: int, batch_norm: bool, context_shape: int | Shape | None
+    shape: Shape,
+    left: int,
+    width: int,
+    depth: int,
+    batch_norm: bool,
+    context_shape: int | Shape | None,
+    input_bound: float | None,
 ) -> Chain:
     def affine(mask: Tensor, channels: int, by_channel: bool) -> list[Bijection]:
         kept, mapped = (int(mask.sum()), int((~mask).sum())) if by_channel else (channels, channels)
@@ -146,7 +154,8 @@ def _scale(
             lambda seen: ResidualConvNet(seen, 2 * mapped, width=width, blocks=depth), kept, context_shape
         )
         transformer = AffineTransformer(_LARGEST_LOG_SCALE)
-        layer = Coupling(mask, transformer, net, context_shape=context_shape, image=by_channel)
+        options: dict[str, Any] = {"context_shape": context_shape, "input_bound": input_bound}
+        layer = Coupling(mask, transformer, net, image=by_channel, **options)
         return [layer, BatchNorm(channels, image=True)] if batch_norm else [layer]
 
     channels, height, wide = shape
@@ -161,4 +170,5 @@ def _scale(
     for number in range(3):
         layers += affine(halves(squeezed[0], number), squeezed[0], True)
     kept = (squeezed[0] // 2, *squeezed[1:])
-    return Chain([*layers, Split(squeezed, _scale(kept, left - 1, width, depth, batch_norm, context_shape))])
+    deeper = _scale(kept, left - 1, width, depth, batch_norm, context_shape, input_bound)
+    return Chain([*layers, Split(squeezed, deeper)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from snflow.bijections.base import Bijection, Shape
@@ -30,6 +32,7 @@ def flowpp(
     width: int = 96,
     depth: int = 10,
     components: int = 32,
+    input_bound: float | None = 10.0,
 ) -> Flow:
     """Mixture-of-logistics couplings with attention: checkerboard, then a squeeze, channel-wise and checkerboard again.
 
@@ -46,6 +49,8 @@ def flowpp(
         width: Number of channels of each network, a multiple of 4.
         depth: Number of blocks of gated convolution and attention in each network.
         components: Number of logistics in each mixture.
+        input_bound: Bound to which the inputs of the networks, normalized by an act-norm, are clamped, on both sides;
+            ``None`` for no bound.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -78,7 +83,8 @@ def flowpp(
             mask = halves(shape[0], number) if by_channel else checkerboard(shape[1], shape[2], number)
             layers += [ActNorm(shape[0]), PLUConv2d(shape[0])]
             mixture = LogisticMixtureTransformer(components)
-            layers.append(attention_coupling(mask, shape, mixture, width, depth, context_shape=context_shape))
+            options: dict[str, Any] = {"context_shape": context_shape, "input_bound": input_bound}
+            layers.append(attention_coupling(mask, shape, mixture, width, depth, **options))
         return layers
 
     squeeze = Squeeze(2)
@@ -103,6 +109,7 @@ def attention_coupling(
     depth: int,
     *,
     context_shape: int | Shape | None = None,
+    input_bound: float | None = None,
 ) -> Coupling:
     """Make a coupling on images with Flow++'s network; a context of the same shape enters pixel by pixel."""
     channels, height, wide = shape
@@ -115,4 +122,4 @@ def attention_coupling(
         return AttentionConvNet(seen, outputs, (height, wide), width=width, blocks=depth, context_shape=of_pixels)
 
     net = network(kept) if of_pixels else image_network(network, kept, context_shape)
-    return Coupling(mask, transformer, net, context_shape=context_shape, image=by_channel)
+    return Coupling(mask, transformer, net, context_shape=context_shape, image=by_channel, input_bound=input_bound)

@@ -25,6 +25,7 @@ def glow(
     scales: int = 2,
     width: int = 512,
     kernel_size: int = 1,
+    input_bound: float | None = 10.0,
     **convolution: Any,
 ) -> Flow:
     """L scales of K steps, each an act-norm, a mixing convolution and an affine coupling.
@@ -40,6 +41,8 @@ def glow(
         scales: Number L of scales.
         width: Number of channels in each layer of the couplings' networks.
         kernel_size: Side of the mixing kernels, odd; the original Glow has free 1×1 convolutions and the exact rule.
+        input_bound: Bound to which the inputs of the couplings' networks, normalized by an act-norm, are clamped, on
+            both sides; ``None`` for no bound, as in the original Glow.
 
     Returns:
         A flow on images of ``event_shape`` with a standard normal base; ``log_prob`` is in nats.
@@ -70,7 +73,7 @@ def glow(
             chain += [
                 ActNorm(squeezed[0]),
                 mixing_convolution("flows.glow", squeezed, kernel_size=kernel_size, **convolution),
-                _affine_coupling(squeezed[0], width, context_shape),
+                _affine_coupling(squeezed[0], width, context_shape, input_bound),
             ]
         kept = (squeezed[0] // 2, *squeezed[1:])
         chain.append(Split(squeezed, scale(kept, left - 1)) if left > 1 else Flatten(squeezed))
@@ -80,9 +83,9 @@ def glow(
     return Flow(body, StandardNormal(body.latent_shape(shape)))
 
 
-def _affine_coupling(channels: int, width: int, context_shape: int | Shape | None) -> Bijection:
-    if context_shape is None:
-        return affine_coupling(channels, width=width)
+def _affine_coupling(
+    channels: int, width: int, context_shape: int | Shape | None, input_bound: float | None
+) -> Bijection:
     kept = channels // 2
     net = image_network(lambda seen: ConvNet(seen, 2 * (channels - kept), width=width), kept, context_shape)
-    return affine_coupling(channels, conditioner=net, context_shape=context_shape)
+    return affine_coupling(channels, conditioner=net, context_shape=context_shape, input_bound=input_bound)

@@ -42,6 +42,7 @@ def neural_spline(
     spline: SplineName = "rational_quadratic",
     bins: int = 8,
     tail_bound: float = 5.0,
+    input_bound: float | None = 5.0,
     **options: Any,
 ) -> Flow:
     """zᵢ = s(xᵢ; hᵢ), s a monotone spline of K pieces with parameters h predicted by a network.
@@ -55,8 +56,7 @@ def neural_spline(
             expressive.
         spline: Kind of spline: ``"rational_quadratic"``, ``"cubic"``, ``"quadratic"`` or ``"linear"``.
         bins: Number K of pieces of each spline.
-        tail_bound: Half-width B of the splines' box. Outside [−B, B] the splines are the identity, and the networks
-            receive the nearest point of the box.
+        tail_bound: Half-width B of the splines' box. Outside [−B, B] the splines are the identity.
 
     Returns:
         A flow on vectors with a standard normal base; ``log_prob`` is in nats.
@@ -80,7 +80,7 @@ def neural_spline(
         event_shape,
         lambda: _SPLINES[spline](bins, tail_bound=tail_bound),
         kind=kind,
-        input_bound=tail_bound,
+        input_bound=input_bound,
         mixing=mixing,
         **options,
     )

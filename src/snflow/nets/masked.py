@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snflow.errors import CheckedConstructor, check_context_vector, check_count
-from snflow.nets.mlp import Activation, activation_module
+from snflow.nets.mlp import Activation, activation_module, clamped
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -128,7 +128,7 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
         return shift
 
     def _bounded(self, x: Tensor) -> Tensor:
-        return x if self.input_bound is None else x.clamp(-self.input_bound, self.input_bound)
+        return clamped(x, self.input_bound)
 
     def _by_input(self, y: Tensor) -> Tensor:
         by_input: Tensor = y.unflatten(1, (self.features, self.outputs)).transpose(1, 2)

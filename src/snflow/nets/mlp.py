@@ -37,6 +37,19 @@ def activation_module(where: str, name: Activation) -> nn.Module:
     return _MODULES[name]()
 
 
+def clamped(x: Tensor, bound: float | None) -> Tensor:
+    """x limited to [−bound, bound], or x itself without a bound.
+
+    The outputs of a network grow with its input, and scaling factors with the exponential of its outputs. Of a distant
+    point a network should not see the distance.
+
+    Example:
+        >>> clamped(torch.tensor([1.0, 1e30]), 10.0).tolist()
+        [1.0, 10.0]
+    """
+    return x if bound is None else x.clamp(-bound, bound)
+
+
 @final
 class MLP(nn.Module, metaclass=CheckedConstructor):
     """h₀ = W₀ (x, context), hᵢ = Wᵢ φ(hᵢ₋₁), y = V φ(hₙ).
@@ -87,8 +100,7 @@ class MLP(nn.Module, metaclass=CheckedConstructor):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """y = net(x, context)."""
-        if self.input_bound is not None:
-            x = x.clamp(-self.input_bound, self.input_bound)
+        x = clamped(x, self.input_bound)
         h = self.first(x if context is None else torch.cat([x, context], 1))
         for layer in self.hidden:
             further = layer(self.activation(h))
