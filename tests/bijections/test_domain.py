@@ -57,6 +57,16 @@ def test_each_element_has_its_own_interval_where_the_scale_has():
     assert biject_to(of)(torch.randn(5, 2)).shape == (5, 2)
 
 
+def test_the_contract_is_checked_on_bounded_domains():
+    bounded = Chain([Affine(torch.tensor([0.0, 1.0]), torch.tensor([2.0, -3.0])), Logit(1e-3), Dense(2)])
+
+    def inside(*size, dtype):
+        return torch.tensor([2.0, -3.0], dtype=dtype) * torch.rand(*size, dtype=dtype) + torch.tensor([0.0, 1.0])
+
+    assert set(snflow.testing.check(bounded, 2, sample=inside).values()) == {"ok"}
+    assert "outside" in snflow.testing.check(bounded, 2)["domain"]
+
+
 def test_a_set_of_events_is_checked_by_mapping_them():
     layers = [Dense(2), Dense(2), Logit(0.1)]
     x = torch.randn(50, 2)

@@ -406,8 +406,7 @@ class CDF(Bijection):
     @property
     def domain(self) -> Constraint:
         """The support of the distribution."""
-        support: Constraint = self._distribution().support
-        return support
+        return self._distribution().support or constraints.real
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         distribution = self._distribution()

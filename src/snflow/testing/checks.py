@@ -102,8 +102,8 @@ def check_domain(case: Case) -> None:
     flow = Flow(layer, StandardNormal(tuple(z.shape[1:])).double())
     distribution = FlowDistribution(flow, context, validate_args=True)
     distribution.log_prob(x)
-    ends = bounds(layer.domain) or ()
-    for beyond in (torch.nan, *(end + side for end, side in zip(ends, (-1, 1), strict=False) if abs(end) < torch.inf)):
+    low, high = (torch.as_tensor(end).flatten()[0].item() for end in bounds(layer.domain) or (-torch.inf, torch.inf))
+    for beyond in {torch.nan, low - 1, high + 1} - {-torch.inf, torch.inf}:
         outside = x.clone()
         outside[0].view(-1)[0] = beyond
         _refuses(ValueError, lambda given=outside: distribution.log_prob(given))  # type: ignore[misc]
