@@ -59,13 +59,11 @@ def test_a_process_that_does_not_answer_ends_the_others_by_our_own_error(monkeyp
     monkeypatch.setattr(processes.os, "cpu_count", lambda: 2)
     options = DeviceOptions(accelerator="cpu", devices=2, timeout=7.0)
     lost = "[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 7000ms for recv operation to complete"
-    with pytest.raises(
-        ProcessError, match="process 0 of 2: expected an answer .* waiting 7000ms .* --resume"
-    ) as caught:
-        with processes.launched(options, "32-true"):
-            raise RuntimeError(lost)
+    ours = r"process 0 of 2: expected an answer .* waiting 7000ms .* --resume"
+    with pytest.raises(ProcessError, match=ours) as caught, processes.launched(options, "32-true"):
+        raise RuntimeError(lost)
     assert (caught.value.exit_code, waited, ended) == (5, [7.0], [1])
-    with pytest.raises(RuntimeError, match="^a fault of the flow$"), processes.launched(options, "32-true"):
+    with pytest.raises(RuntimeError, match=r"^a fault of the flow$"), processes.launched(options, "32-true"):
         raise RuntimeError("a fault of the flow")
     assert len(ended) == 2
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 
 import pytest
 from rich.console import Console
@@ -98,3 +100,32 @@ def test_a_terminal_gets_a_bar_with_the_same_numbers() -> None:
     assert "exact NLL 9.500 nats" in shown
     assert "a line above it" in shown
     assert isinstance(progress.reporter_for(Console(file=io.StringIO())), progress.LineReporter)
+
+
+@pytest.mark.parametrize("lost", ["full", "closed"])
+def test_a_run_outlives_its_output_with_one_warning(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if lost == "full":
+        stream = open("/dev/full", "w")  # noqa: SIM115
+    else:
+        reader, writer = os.pipe()
+        stream = os.fdopen(writer, "w")
+        os.close(reader)
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", said)
+    with stream:
+        console = progress.terminal()
+        reporter = progress.reporter_for(console)
+        reporter.start(0, 2, 1)
+        for line in "abc":
+            reporter.say(line)
+        reporter.validated(1, 9.5)
+        reporter.close()
+        progress.show(console, [])
+    reason = "no space left on device" if lost == "full" else "broken pipe"
+    assert said.getvalue() == f"snflow: warning: the output is lost ({reason}); the run continues\n"
+
+
+def test_an_output_that_works_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.terminal().print("a line")
+    assert capsys.readouterr().out == "a line\n"
