@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cli.mutations import check_mutation
 from nightly.check import Found, check
 
 
@@ -15,6 +16,4 @@ from nightly.check import Found, check
 )
 def mutated_recipes(seed: int, folder: Path) -> Found:
     """One mutation."""
-    from cli.mutations import check_mutation
-
     return Found(counted={"refused" if check_mutation(seed) else "read": 1})

@@ -1,7 +1,9 @@
 """The nightly run: its checks find their faults, it goes on where it was stopped, and short counts run here."""
 
 import json
+import re
 import shutil
+import tomllib
 
 import pytest
 import torch
@@ -93,3 +95,13 @@ def test_a_process_that_crashes_is_a_failure_of_its_chunk(monkeypatch):
     found = runner._run_chunk(runner.Chunk("fuzz", 3, 1), float("inf"))
     assert found["failures"][0]["seed"] == 3
     assert "ended with 1" in found["failures"][0]["message"]
+
+
+def test_the_oldest_environment_is_that_of_the_lower_bounds():
+    declared = tomllib.loads((runner.ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    bounds = dict(re.match(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)", text).groups() for text in declared)
+    lines = (runner.ROOT / "constraints-oldest.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pinned.keys() == bounds.keys()
+    for name, version in pinned.items():
+        assert version == bounds[name] or re.fullmatch(re.escape(bounds[name]) + r"(\.0)+", version), name
