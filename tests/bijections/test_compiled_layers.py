@@ -62,7 +62,7 @@ def test_a_compiled_layer_refuses_a_singular_weight():
     fast = compiled(layer)
     fast(torch.randn(2, 3))
     torch.nn.init.zeros_(layer.weight)
-    with pytest.raises(NotInvertibleError, match="Dense: .* a singular one"):
+    with pytest.raises(NotInvertibleError, match=r"Dense: .* a singular one"):
         fast(torch.randn(2, 3))
 
 
