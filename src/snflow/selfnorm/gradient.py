@@ -210,6 +210,84 @@ class _InBothModes(_SelfNormalized):
 _REFUSAL = {"where": "the self-normalized gradient", "fix": EXACT_IN_EVAL}
 
 
+def learned_solution(
+    y: Tensor, weight: Tensor, inverse_weight: Tensor, log_det_value: Tensor, operators: Operators
+) -> tuple[Tensor, Tensor]:
+    """x = A(r) y with the derivative dx = A(r)(dy − dA(w) x) of the solution of A(w) x = y, for an r that follows w.
+
+    With A(r) = A(w)⁻¹ all first derivatives are those of the exact inverse. Second derivatives that involve w raise an
+    error, since the derivative of r is not known.
+
+    Args:
+        y: with shape ``(batch, *event)``.
+        weight: w.
+        inverse_weight: r.
+        log_det_value: log|det A(r)| in nats, a scalar.
+        operators: the operators A(w) and A(r).
+
+    Returns:
+        x, and log|det A(r)| with the derivative −tr(A(r) dA(w)), with shape ``(batch,)``.
+
+    Example:
+        >>> from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
+        >>> w, y = torch.full((1, 1), 2.0, requires_grad=True), torch.ones(1, 1)
+        >>> dense = Operators(DenseOperator(), TransposedDenseOperator())
+        >>> x, log_det = learned_solution(y, w, 1 / w.detach(), torch.tensor(0.5).log(), dense)
+        >>> torch.autograd.grad([x, log_det], w, [torch.ones(1, 1), torch.ones(1)])[0]  # −y/w² − 1/w
+        tensor([[-0.7500]])
+    """
+    function = _LearnedSolution if torch.compiler.is_compiling() else _LearnedSolutionInBothModes
+    x, log_det = function.apply(y, weight, inverse_weight, log_det_value, operators)
+    return x, log_det
+
+
+class _LearnedSolution(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        y: Tensor, weight: Tensor, inverse_weight: Tensor, log_det_value: Tensor, operators: Operators
+    ) -> tuple[Tensor, Tensor]:
+        return operators.inverse.product(inverse_weight, y), log_det_value.to(y.dtype).expand(y.shape[0]).clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _, weight, inverse_weight, _, ctx.operators = inputs
+        ctx.save_for_backward(weight, inverse_weight, output[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        weight, inverse_weight, x = ctx.saved_tensors
+        a, g = ctx.operators.forward, ctx.operators.inverse
+        following = undifferentiable(inverse_weight, weight, **_LEARNED)
+        grad_y = g.transposed_product(following, grad_x)
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = a.weight_gradient(weight, x, -grad_y)
+            grad_weight = grad_weight - grad_log_det.sum() * a.trace_gradient(following, tuple(x.shape[1:]))
+        return grad_y, grad_weight, None, None, None
+
+
+class _LearnedSolutionInBothModes(_LearnedSolution):
+    """The same with derivatives in forward mode, which ``torch.compile`` does not support."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _LearnedSolution.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[1:3], output[0])
+
+    @staticmethod
+    def jvp(ctx: Any, y: Tensor, weight: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        saved_weight, inverse_weight, x = ctx.saved_tensors
+        a, g = ctx.operators.forward, ctx.operators.inverse
+        following = undifferentiable(inverse_weight, saved_weight, **_LEARNED)
+        log_det = -(a.trace_gradient(following, tuple(x.shape[1:])) * weight).sum()
+        return g.product(following, y - a.product(weight, x)), log_det.expand(x.shape[0])
+
+
+_LEARNED = {"where": "the learned inverse", "fix": "use inverse='exact', or differentiate the other direction twice"}
+
+
 def _exact(weight: Tensor, rule: GradientRule) -> Tensor:
     """w in derivatives with respect to x, which are exact.
 

@@ -22,7 +22,7 @@ from snflow.numerics.operators.conv import ConvOperator, resized
 from snflow.numerics.operators.dense import DenseOperator, TransposedDenseOperator
 from snflow.numerics.probes import rademacher, sum_event
 from snflow.numerics.transforms import is_traced, outside_transforms, under_transform
-from snflow.selfnorm.gradient import Operators, self_normalized
+from snflow.selfnorm.gradient import Operators, learned_solution, self_normalized
 from snflow.selfnorm.penalty import Penalty
 from snflow.selfnorm.tracking import Tracking, WeightPair
 
@@ -197,16 +197,22 @@ class SelfNormalizingMap(LinearMap):
             self.tracking.observe(mean, sum_event(x.square()).mean())
 
     def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
-        event_shape = tuple(z.shape[1:])
-        learned = inverse == "learned"
-        log_det = self.learned_log_det(event_shape) if learned else -self.exact_log_det(event_shape)
-        return self._decode(z, context, inverse), log_det.expand(z.shape[0])
+        if inverse == "learned":
+            return self._learned(z, self.learned_log_det(tuple(z.shape[1:])))
+        return self._decode(z, context, inverse), -self.exact_log_det(tuple(z.shape[1:])).expand(z.shape[0])
 
     def _decode(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> Tensor:
-        y = self._unbiased(z)
         if inverse == "learned":
-            return self.operators.inverse.product(self.inverse_weight, y)
+            return self._learned(z, z.new_zeros(()))[0]
+        y = self._unbiased(z)
         return self._refine(y) if inverse == "refined" else self._factor.solve(self.weight, y)
+
+    def _learned(self, z: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+        """g(z), and a given log|det A(r)| with its gradient; if r is no parameter, it is a function of w."""
+        y = self._unbiased(z)
+        if self.tracking.trains_inverse:
+            return self.operators.inverse.product(self.inverse_weight, y), log_det.expand(z.shape[0])
+        return learned_solution(y, self.weight, self.inverse_weight, log_det, self.operators)
 
     def _refine(self, y: Tensor) -> Tensor:
         solve, solve_transposed = self._refined_solves(y.dtype, self.refine_tolerance)
