@@ -257,3 +257,15 @@ def test_a_flow_keeps_its_own_defaults_and_inherits_the_others(name, option, def
     function = flows.ready_flows()[name]
     assert inspect.signature(function).parameters[option].default == default
     assert f"        {option}: " in function.__doc__
+
+
+@pytest.mark.parametrize("rotation", ["random", "pca"])
+def test_gaussianization_built_in_single_precision_is_inverted_to_double_precision(rotation):
+    x = torch.randn(500, 4).exp()
+    torch.set_default_dtype(torch.float32)
+    flow = snflow.preprocess(flows.gaussianization(4, rotation=rotation).double(), x).eval()
+    with torch.no_grad():
+        z, log_det = flow.bijection(x)
+        back, log_det_back = flow.bijection.inverse(z)
+    torch.testing.assert_close(back, x, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(log_det_back, -log_det, rtol=0, atol=1e-10)

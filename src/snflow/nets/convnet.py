@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -204,7 +205,9 @@ class _Block(nn.Module):
     def _attended(self, h: Tensor) -> Tensor:
         heads = self.query_key_value(h).flatten(2).unflatten(1, (3, _HEADS, -1)).transpose(-1, -2)
         query, key, value = heads.unbind(1)
-        return F.scaled_dot_product_attention(query, key, value).transpose(-1, -2).reshape(h.shape)
+        # written out: on a CPU the kernel of scaled_dot_product_attention has no second derivative
+        share = torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]), -1)
+        return (share @ value).transpose(-1, -2).reshape(h.shape)
 
     def _normalized(self, number: int, h: Tensor) -> Tensor:
         normal: Tensor = self.norms[number](h.movedim(1, -1))
