@@ -247,3 +247,15 @@ def test_every_parameter_of_a_density_with_branches_learns():
 def test_misuse(call, error, message):
     with pytest.raises(error, match=message):
         call(StandardNormal((4,)))
+
+
+@pytest.mark.parametrize(
+    "base",
+    [StandardNormal(2), Logistic(2), uniform((2,)), FoldedDensity(StandardNormal(2)), FoldedDensity(uniform((2,)))],
+    ids=["normal", "logistic", "uniform", "folded", "folded uniform"],
+)
+def test_the_support_is_where_the_density_is_positive(base):
+    base, z = base.double(), 4 * torch.randn(500, 2)
+    inside = base.support.check(z).expand(500, 2).all(1)
+    assert torch.equal(inside, base.log_prob(z) > -math.inf)
+    assert bool(base.support.check(base.sample(100)).all())

@@ -82,11 +82,21 @@ def test_preprocess_fits_gaussianization_layers():
     assert flow.eval().log_prob(x).mean() > -3
 
 
+def of_shares():
+    return snflow.Flow(snflow.Chain([snflow.Logit(), snflow.Dense(2)]), snflow.StandardNormal(2))
+
+
+def test_a_uniform_base_does_not_bound_the_data_of_a_distribution_function():
+    cdf = snflow.Flow(snflow.CDF(torch.distributions.Normal, loc=0.0, scale=1.0), snflow.Uniform(2))
+    assert snflow.standardized(cdf, 10 * torch.randn(9, 2)).log_prob(torch.zeros(3, 2)).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("build", "kind", "message"),
     [
         (lambda: snflow.standardized(snflow.dequantized(flows.maf(2), 5), torch.randn(9, 2)), ConfigError, "integer"),
         (lambda: snflow.standardized(flows.circular_spline(2), torch.randn(9, 2)), ConfigError, "a bounded range"),
+        (lambda: snflow.standardized(of_shares(), torch.rand(9, 2)), ConfigError, "a bounded range"),
         (lambda: snflow.dequantized(snflow.dequantized(flows.maf(2), 5), 5), ConfigError, "dequantized already"),
         (lambda: snflow.dequantized(flows.maf(2), 5, noise="variational"), ShapeError, "use noise='uniform'"),
         (lambda: snflow.dequantized(flows.maf(2), 5, noise="variatonal"), ConfigError, "did you mean 'variational'"),

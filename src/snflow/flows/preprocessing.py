@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -11,9 +12,10 @@ from torch import Tensor
 from snflow.bijections.base import Bijection
 from snflow.bijections.chain import Chain
 from snflow.bijections.coupling import checkerboard
+from snflow.bijections.domain import bounds
 from snflow.bijections.elementwise import Affine, Logit
 from snflow.bijections.transformers.affine import AffineTransformer
-from snflow.distributions.base import BaseDensity, DiagonalNormal, Logistic, StandardNormal, Uniform
+from snflow.distributions.base import BaseDensity, DiagonalNormal, Logistic, StandardNormal
 from snflow.distributions.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, ShapeError, check_arguments, check_choice, check_count, checked_arguments
@@ -60,7 +62,8 @@ def standardized(flow: Flow, x: Tensor) -> Flow:
         >>> bool(flow.encode(x).mean().abs() < 2)
         True
     """
-    if flow.dequantization is not None or isinstance(flow.base, Uniform):
+    everywhere = bounds(flow.bijection.preimage(flow.base.support)) == (-math.inf, math.inf)
+    if flow.dequantization is not None or not everywhere:
         bounded = "integer data" if flow.dequantization is not None else "a bounded range"
         raise ConfigError(
             "standardized",
