@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert [row["step"] for row in written] == ["0", "6", "12", "18"]
     assert written[0]["objective"] == ""
     for row in written[1:]:
+        assert row.pop("validation_nll_error") == ""
         filled = {k: float(v) for k, v in row.items()}
         assert all(map(math.isfinite, filled.values()))
         assert filled["validation_bits_per_dim"] == pytest.approx(filled["validation_nll"] / (64 * math.log(2)))
@@ -250,8 +252,8 @@ def test_a_new_folder_is_locked_for_the_whole_run(recipe, tmp_path, quiet, monke
         validations.append(1)
         return original(*rest)
 
-    original, validations = loop.exact_nll, []
-    monkeypatch.setattr(loop, "exact_nll", validated)
+    original, validations = loop.estimated_nll, []
+    monkeypatch.setattr(loop, "estimated_nll", validated)
     fit(recipe(training__epochs=1), tmp_path / "run", console=quiet)
     assert len(validations) == 2
     with RunFolder(tmp_path / "run").locked():
@@ -380,10 +382,10 @@ def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(reci
         if value > 200:
             with torch.no_grad():
                 flow.bijection.get_submodule("layers.4").inverse_weight.mul_(30)
-        return value
+        return value, None
 
     values = iter([100.0, 164.0, 228.0, 292.0])
-    monkeypatch.setattr(loop, "exact_nll", lost)
+    monkeypatch.setattr(loop, "estimated_nll", lost)
     with pytest.raises(DivergenceError, match=r"epoch 2: .*got 2 nats per dim.*at bijection\.layers\.4: ") as caught:
         fit(
             recipe(flow__tracking={"class_path": "Penalty", "init_args": {"guard": False}}),
@@ -400,7 +402,7 @@ def test_the_best_weights_are_those_reported(recipe, tmp_path, quiet, monkeypatc
     from snflow.train import loop
 
     values = iter([9.0, 3.0, 4.0, 5.0, 6.0])
-    monkeypatch.setattr(loop, "exact_nll", lambda *rest: next(values))
+    monkeypatch.setattr(loop, "estimated_nll", lambda *rest: (next(values), None))
     chosen = recipe(training__epochs=9, training__patience=2)
     summary = fit(chosen, tmp_path / "run", console=quiet).summary
     assert (summary["best_step"], summary["epochs"], summary["stopped_early"]) == (6, 3, True)
@@ -475,6 +477,49 @@ def test_batches_must_fit_the_data(recipe, tmp_path, quiet):
         fit(recipe(training__batch_size=121), tmp_path / "run", console=quiet)
 
 
+def test_an_estimated_likelihood_has_its_standard_error_everywhere(recipe, tmp_path, capsys, monkeypatch):
+    content = recipe(training__epochs=1).to_dict()
+    content |= {"data": {"name": "toy", "train": 40, "validation": 10, "test": 10}}
+    content["flow"] = {"name": "nice", "layers": 1, "width": 2}
+    monkeypatch.setattr(
+        Chain, "log_det_kind", property(lambda self: "estimate", lambda self, kind: None), raising=False
+    )
+    summary = fit(Recipe.from_dict(content), tmp_path / "run").summary
+    assert summary["test_nll_standard_error"] > 0
+    assert all(float(row["validation_nll_error"]) > 0 for row in rows(tmp_path / "run"))
+    assert re.search(r"estimated NLL \d\.\d{3} ± 0\.\d+ nats", capsys.readouterr().out)
+
+
+def test_estimates_depend_on_the_seed_alone(monkeypatch):
+    flow = Flow(Chain([]), StandardNormal((1,)))
+    monkeypatch.setattr(Flow, "log_prob", lambda self, x, *rest, **options: torch.randn(len(x)))
+    torch.manual_seed(3)
+    one = exact_nll(flow, torch.zeros(4, 1), 4, seed=0)
+    assert one == exact_nll(flow, torch.zeros(4, 1), 4, seed=0)
+    assert one != exact_nll(flow, torch.zeros(4, 1), 4, seed=1)
+
+
+@pytest.mark.parametrize(("cost", "count"), [(0.01, 16), (0.3, 8), (50.0, 1)])
+def test_the_picture_of_a_slow_flow_has_as_many_samples_as_its_time_allows(tmp_path, monkeypatch, cost, count):
+    from snflow.train import pictures
+
+    now, said, shown = [0.0], [], []
+
+    def slow(flow, number, seed):
+        now[0] += cost * number
+        return {"exact": torch.zeros(number, 1, 4, 4)}
+
+    monkeypatch.setattr(pictures.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pictures, "sample_by_each_inverse", slow)
+    monkeypatch.setattr(pictures, "_show_grid", lambda axes, images, *rest: shown.append(len(images)))
+    flow = Flow(Chain([]), StandardNormal((1, 4, 4)))
+    pictures.draw_samples(tmp_path / "samples.png", flow, torch.zeros(2, 1, 4, 4), 0, 5.0, said.append)
+    assert shown == [count]
+    assert now[0] <= max(5.0, cost)
+    assert len(said) == (count < 16)
+    assert all("samples.png shows" in text and "instead of 16 samples" in text for text in said)
+
+
 def test_points_of_the_plane_and_exact_rules_have_pictures_too(recipe, tmp_path, quiet):
     content = recipe().to_dict()
     content["data"] = {"name": "toy", "train": 200, "validation": 50, "test": 50}
@@ -500,7 +545,7 @@ def test_a_run_of_an_earlier_version_is_refused_in_our_words(copied):
 def test_evaluation_leaves_the_generators_of_training_alone(monkeypatch):
     from snflow.train import evaluation
 
-    monkeypatch.setattr(evaluation, "mean_nll", lambda *rest, **options: torch.rand(()).item())
+    monkeypatch.setattr(evaluation, "mean_nll_with_error", lambda *rest, **options: (torch.rand(()).item(), 0.0))
     flow = Flow(Chain([]), StandardNormal((1,)))
     before = torch.get_rng_state()
     exact_nll(flow, torch.zeros(1, 1), 1, 0)

@@ -89,16 +89,17 @@ def evaluate(
     import math
 
     from snflow.distributions.flow import bits_per_dim
-    from snflow.train.evaluation import exact_nll
+    from snflow.train.evaluation import estimated_nll
     from snflow.train.run_folder import load_flow, move
 
     flow, recipe = load_flow(run, checkpoint, _warn)
     dataset = recipe.load_dataset()
     move(flow, device)
     rows = getattr(dataset, split)
-    nll = exact_nll(flow, rows, batch_size or recipe.training.eval_batch_size, recipe.training.seed)
+    nll, error = estimated_nll(flow, rows, batch_size or recipe.training.eval_batch_size, recipe.training.seed)
     bits = "" if dataset.num_values is None else f", {bits_per_dim(nll, math.prod(dataset.event_shape)):.6f} bits/dim"
-    print(f"exact {split} NLL of the {checkpoint} checkpoint: {nll:.6f} nats{bits}, {len(rows)} rows")
+    kind, margin = ("exact", "") if error is None else ("estimated", f" ± {error:.2g}")
+    print(f"{kind} {split} NLL of the {checkpoint} checkpoint: {nll:.6f}{margin} nats{bits}, {len(rows)} rows")
 
 
 def sample(

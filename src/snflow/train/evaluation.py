@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snflow.distributions.flow import Flow, mean_nll
+from snflow.distributions.flow import Flow, mean_nll_with_error
 from snflow.errors import CheckpointError
 from snflow.selfnorm.diagnostics import refresh_inverses
 from snflow.train import generators
@@ -14,16 +14,7 @@ from snflow.train.optimizer import MovingAverage
 
 
 def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
-    """−1/N Σ log p(x): the exact NLL in nats; the dequantization noise depends only on ``seed``.
-
-    Args:
-        flow: the flow; its mode and all random generators are restored afterwards.
-        data: all rows, with shape ``(N, *event)``; floating data are converted to the dtype of the flow.
-        batch_size: rows evaluated at a time.
-        seed: seed of the noise.
-
-    Returns:
-        The mean NLL in nats.
+    """−1/N Σ log p(x): the mean of :func:`estimated_nll`, exact if the flow's log-determinants are.
 
     Example:
         >>> import snflow
@@ -31,9 +22,32 @@ def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
         >>> round(exact_nll(flow, torch.zeros(3, 2), 2, 0), 4)
         1.8379
     """
+    return estimated_nll(flow, data, batch_size, seed)[0]
+
+
+def estimated_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> tuple[float, float | None]:
+    """−1/N Σ log p(x) and, if its log-determinants are estimates, the standard error.
+
+    Args:
+        flow: the flow; its mode and all random generators are restored afterwards.
+        data: all rows, with shape ``(N, *event)``; floating data are converted to the dtype of the flow.
+        batch_size: rows evaluated at a time.
+        seed: seed of the dequantization noise and of the random vectors of estimates, the only randomness.
+
+    Returns:
+        The mean NLL and its standard error over rows and random vectors, in nats; ``None`` for an exact NLL.
+
+    Example:
+        >>> import snflow
+        >>> flow = snflow.Flow(snflow.Chain([]), snflow.StandardNormal(2))
+        >>> estimated_nll(flow, torch.zeros(3, 2), 2, 0)[1] is None
+        True
+    """
     generator = torch.Generator(flow.base.device).manual_seed(seed)
     with generators.preserved():
-        return mean_nll(flow, in_dtype_of(flow, data), batch_size=batch_size, generator=generator)
+        torch.manual_seed(seed)
+        nll, error = mean_nll_with_error(flow, in_dtype_of(flow, data), batch_size=batch_size, generator=generator)
+    return nll, None if flow.bijection.log_det_kind == "exact" else error
 
 
 def in_dtype_of(flow: Flow, data: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from snflow.data.dataset import Dataset
 from snflow.distributions.flow import Flow, bits_per_dim
 from snflow.train import generators
 from snflow.train.checkpoints import CheckpointStore
-from snflow.train.evaluation import exact_nll, load_model
+from snflow.train.evaluation import estimated_nll, load_model
 from snflow.train.loop import Outcome, TrainingLoop
 from snflow.train.metrics import LayerRow, MetricsFile
 from snflow.train.pictures import draw_curves, draw_samples
@@ -30,6 +30,9 @@ from snflow.train.processes import check_threads, launched
 from snflow.train.progress import SilentReporter, reporter_for, terminal
 from snflow.train.recipe import Recipe
 from snflow.train.run_folder import RunFolder
+
+_PICTURE_SHARE, _PICTURE_SECONDS = 0.1, 10.0
+"""Sampling for the picture at the end of a run takes at most this share of its training time, or these seconds."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +135,13 @@ def _conclude(
     command: str,
     say: Any,
 ) -> dict[str, Any]:
-    """Compute the exact test likelihood of the best checkpoint; write summary and pictures."""
+    """Compute the test likelihood of the best checkpoint; write summary and pictures."""
     options, tally = recipe.training, outcome.tally
     best = store.read("best", say)
     load_model(flow, best, averaged=True)
     flow.eval()
     began = time.perf_counter()
-    nll = exact_nll(flow, dataset.test, options.eval_batch_size, options.seed)
+    nll, error = estimated_nll(flow, dataset.test, options.eval_batch_size, options.seed)
     seconds = tally.seconds_by_epoch
     summary: dict[str, Any] = {
         "command": command,
@@ -154,6 +157,7 @@ def _conclude(
         "best_step": best.step,
         "validation_nll_nats": tally.best_nll,
         "test_nll_nats": nll,
+        "test_nll_standard_error": error,
         "test_bits_per_dim": None if dataset.num_values is None else bits_per_dim(nll, math.prod(dataset.event_shape)),
         "test_rows": len(dataset.test),
         "train_seconds": sum(seconds),
@@ -175,7 +179,8 @@ def _conclude(
     folder.write_summary(summary)
     try:
         draw_curves(folder.curves, MetricsFile(folder.metrics).read())
-        draw_samples(folder.samples, flow, dataset.test, options.seed)
+        budget = max(_PICTURE_SECONDS, _PICTURE_SHARE * sum(seconds))
+        draw_samples(folder.samples, flow, dataset.test, options.seed, budget, say)
     except Exception as error:
         say(f"warning: a picture could not be drawn: {type(error).__name__}: {error}")
     return summary

@@ -23,7 +23,7 @@ from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
 from snflow.selfnorm.diagnostics import gradient_angles, layer_diagnostics
 from snflow.train import generators
 from snflow.train.checkpoints import Checkpoint, CheckpointStore
-from snflow.train.evaluation import exact_nll, in_dtype_of, load_model, near
+from snflow.train.evaluation import estimated_nll, in_dtype_of, load_model, near
 from snflow.train.metrics import EpochRow, LayerRow, MetricsFile
 from snflow.train.optimizer import MovingAverage, learning_rate
 from snflow.train.progress import Reporter
@@ -295,12 +295,12 @@ class TrainingLoop:
         options, tally, running = self._recipe.training, self._tally, self._tally.epoch
         began = time.perf_counter()
         last = tally.epochs >= options.epochs
-        nll, improved, rise = None, False, 0.0
+        nll, error, improved, rise = None, None, False, 0.0
         if last or tally.epochs % options.validate_every == 0:
-            nll = self._validate()
+            nll, error = self._validate()
             improved = tally.judge(nll, options.patience)
             rise = (nll - tally.best_nll) / math.prod(self._dataset.event_shape)
-            self._reporter.validated(tally.epochs, nll)
+            self._reporter.validated(tally.epochs, nll, error)
         layers = self._layer_rows()
         residuals = {r.layer: r.inverse_residual for r in layers if r.inverse_residual is not None}
         row = EpochRow(
@@ -310,6 +310,7 @@ class TrainingLoop:
             objective=running.mean(running.objective),
             validation_nll=nll,
             validation_bits_per_dim=None if nll is None else self._bits(nll),
+            validation_nll_error=error,
             reconstruction_error=max((r.reconstruction_error for r in layers), default=None) if tally.epochs else None,
             inverse_residual=max(residuals.values(), default=None),
             penalty_weight=max((r.penalty_weight for r in layers), default=None),
@@ -336,14 +337,14 @@ class TrainingLoop:
         if improved or asked or ended or self._agreed(torch.tensor([float(self._minutes_are_over())]))[0] > 0:
             self._save()
 
-    def _validate(self) -> float:
-        """Return the exact validation NLL in nats, of the averaged weights if the run keeps an average."""
+    def _validate(self) -> tuple[float, float | None]:
+        """Return the validation NLL and its standard error, of the averaged weights if the run keeps an average."""
         options = self._recipe.training
         with self._average.applied() if self._average is not None else nullcontext():
-            nll = exact_nll(self._flow, self._dataset.validation, options.eval_batch_size, options.seed)
+            nll, error = estimated_nll(self._flow, self._dataset.validation, options.eval_batch_size, options.seed)
         if math.isnan(nll) or nll == math.inf:
             raise self._diverged(f"validation NLL {nll}")
-        return self._fabric.broadcast(nll)
+        return self._fabric.broadcast((nll, error))
 
     def _diverged(self, got: str) -> Exception:
         return self._check.divergence(f"epoch {self._tally.epochs}", got, self._last_good())

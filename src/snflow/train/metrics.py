@@ -25,9 +25,11 @@ class EpochRow:
     objective: float | None
     """Mean of the minimized surrogate, in nats; not a likelihood."""
     validation_nll: float | None
-    """Exact negative log-likelihood of the validation data, in nats."""
+    """Negative log-likelihood of the validation data, in nats; exact unless it has a standard error."""
     validation_bits_per_dim: float | None
     """``validation_nll`` in bits per dimension; for integer data only."""
+    validation_nll_error: float | None
+    """Standard error of ``validation_nll`` in nats, if its log-determinants are estimates."""
     reconstruction_error: float | None
     """Mean of ‖g(f(x)) − x‖² over the last batch, in the worst layer."""
     inverse_residual: float | None

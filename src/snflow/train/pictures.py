@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,14 @@ _TITLES: dict[InverseMethod, str] = {
 }
 
 
-def draw_samples(path: Path, flow: Flow, data: Tensor, seed: int) -> None:
+def draw_samples(
+    path: Path,
+    flow: Flow,
+    data: Tensor,
+    seed: int,
+    seconds: float = math.inf,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
     """Draw samples by the learned and by the exact inverse, from the same latents (the paper's Figure 2).
 
     Images are shown as grids, points in the plane beside their density, and other tables by their first two columns. A
@@ -38,8 +48,13 @@ def draw_samples(path: Path, flow: Flow, data: Tensor, seed: int) -> None:
         flow: the trained flow.
         data: real rows to compare with, with shape ``(N, *event)``.
         seed: seed of the latents.
+        seconds: time that the sampling may take; a flow that is too slow for it gets fewer samples, at least one.
+        say: called with a message if there are fewer.
     """
-    drawn = sample_by_each_inverse(flow, _SHOWN if is_image(flow) else _POINTS, seed)
+    wanted = _SHOWN if is_image(flow) else _POINTS
+    drawn, count = sample_within(flow, wanted, seed, seconds)
+    if count < wanted:
+        say(f"warning: {path} shows {count} instead of {wanted} samples: more would take over {seconds:.3g} s")
     figure = _image_rows(drawn, flow) if is_image(flow) else _clouds(drawn, flow, data)
     _save(figure, path)
 
@@ -63,6 +78,29 @@ def sample_by_each_inverse(flow: Flow, count: int, seed: int) -> dict[InverseMet
         for method in methods:
             result[method] = flow.bijection.decode(z, inverse=method).reshape(count, *flow.event_shape)
     return result
+
+
+def sample_within(flow: Flow, count: int, seed: int, seconds: float) -> tuple[dict[InverseMethod, Tensor], int]:
+    """Draw samples by each inverse, as many of ``count`` as a time allows, at least one.
+
+    Their number grows eightfold while the time of the last ones leaves room for the next.
+
+    Returns:
+        The samples as from :func:`sample_by_each_inverse`, and their number.
+    """
+    if seconds == math.inf:
+        return sample_by_each_inverse(flow, count, seed), count
+    began, number = time.perf_counter(), 1
+    drawn = sample_by_each_inverse(flow, number, seed)
+    if time.perf_counter() - began > seconds:
+        return drawn, number
+    while True:  # the first call, which factorizes, says little about the next ones
+        start = time.perf_counter()
+        drawn = sample_by_each_inverse(flow, number, seed)
+        now, more = time.perf_counter(), min(count, 8 * number)
+        if number == count or now - began + (now - start) * more / number > seconds:
+            return drawn, number
+        number = more
 
 
 def draw_image_grid(path: Path, flow: Flow, images: Tensor) -> None:

@@ -91,8 +91,8 @@ class Reporter(ABC):
         """Report steps of epoch ``epoch`` (counted from 1), with the objective of the last one in nats."""
 
     @abstractmethod
-    def validated(self, epoch: int, nll: float) -> None:
-        """Report the exact validation NLL in nats after ``epoch`` epochs."""
+    def validated(self, epoch: int, nll: float, error: float | None = None) -> None:
+        """Report the validation NLL after ``epoch`` epochs, and its standard error if it is an estimate, in nats."""
 
     @abstractmethod
     def say(self, text: str) -> None:
@@ -112,7 +112,7 @@ class SilentReporter(Reporter):
     def step(self, epoch: int, objective: float, steps: int = 1) -> None:
         """Do nothing."""
 
-    def validated(self, epoch: int, nll: float) -> None:
+    def validated(self, epoch: int, nll: float, error: float | None = None) -> None:
         """Do nothing."""
 
     def say(self, text: str) -> None:
@@ -134,7 +134,7 @@ class BarReporter(Reporter):
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
             TextColumn("objective {task.fields[objective]}"),
-            TextColumn("exact NLL {task.fields[nll]}"),
+            TextColumn("{task.fields[nll]}"),
             TimeRemainingColumn(),
             console=console,
             refresh_per_second=4,
@@ -143,7 +143,7 @@ class BarReporter(Reporter):
     def start(self, done: int, total: int, epochs: int) -> None:
         """Show the bar."""
         self._task = self._progress.add_task(
-            "", completed=done, total=total, epoch=0, epochs=epochs, objective="–", nll="–"
+            "", completed=done, total=total, epoch=0, epochs=epochs, objective="–", nll="exact NLL –"
         )
         self._progress.start()
 
@@ -151,9 +151,9 @@ class BarReporter(Reporter):
         """Advance the bar."""
         self._progress.update(self._task, advance=steps, epoch=epoch, objective=f"{objective:.3f}")
 
-    def validated(self, epoch: int, nll: float) -> None:
+    def validated(self, epoch: int, nll: float, error: float | None = None) -> None:
         """Show the new NLL."""
-        self._progress.update(self._task, nll=f"{nll:.3f} nats")
+        self._progress.update(self._task, nll=_likelihood(nll, error))
 
     def say(self, text: str) -> None:
         """Print above the bar."""
@@ -174,7 +174,7 @@ class LineReporter(Reporter):
 
     def __init__(self, console: Console, seconds: float = 10.0) -> None:
         self._console, self._seconds = console, seconds
-        self._nll = self._objective = float("nan")
+        self._nll, self._objective = "", float("nan")
         self._epoch = self._nll_epoch = 0
 
     def start(self, done: int, total: int, epochs: int) -> None:
@@ -195,10 +195,10 @@ class LineReporter(Reporter):
         if now - self._spoke >= self._seconds:
             self._line()
 
-    def validated(self, epoch: int, nll: float) -> None:
+    def validated(self, epoch: int, nll: float, error: float | None = None) -> None:
         """Show the first NLL immediately, later ones with the next line."""
-        first = self._nll != self._nll
-        self._epoch, self._nll, self._nll_epoch, self._pending = epoch, nll, epoch, True
+        first = not self._nll
+        self._epoch, self._nll, self._nll_epoch, self._pending = epoch, _likelihood(nll, error), epoch, True
         if first:
             self._line()
 
@@ -216,9 +216,9 @@ class LineReporter(Reporter):
         parts = [f"epoch {self._epoch}/{self._epochs}"]
         if self._done > self._start:
             parts.append(f"objective {self._objective:.3f}")
-        if self._nll == self._nll:
+        if self._nll:
             of = "" if self._nll_epoch == self._epoch else f" (epoch {self._nll_epoch})"
-            parts.append(f"exact NLL {self._nll:.3f} nats{of}")
+            parts.append(f"{self._nll}{of}")
         left = self._seconds_left()
         if left is not None:
             parts.append(f"{_duration(left)} left")
@@ -232,6 +232,11 @@ class LineReporter(Reporter):
             return None
         self._marks.append((self._spoke, self._done))
         return (self._spoke - began) / (self._done - done) * (self._total - self._done)
+
+
+def _likelihood(nll: float, error: float | None) -> str:
+    """Format an NLL with its standard error: ``exact NLL 3.142 nats``, ``estimated NLL 3.142 ± 0.010 nats``."""
+    return f"exact NLL {nll:.3f} nats" if error is None else f"estimated NLL {nll:.3f} ± {error:.2g} nats"
 
 
 def _duration(seconds: float) -> str:
