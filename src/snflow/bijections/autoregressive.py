@@ -16,6 +16,7 @@ from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import check_choice, check_context_shape, check_context_vector, check_count
 from snflow.nets.masked import MaskedMLP
 from snflow.nets.mlp import Activation
+from snflow.numerics.devices import structure_device
 from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.transforms import under_transform
 
@@ -295,9 +296,11 @@ class _Blocks(nn.Module):
     def __init__(self, features: int, inputs: int, outputs: int, *, hidden: bool) -> None:
         super().__init__()
         self.features, self.inputs, self.outputs = features, inputs, outputs
-        block = torch.ones(outputs, inputs)
-        self.register_buffer("diagonal", torch.kron(torch.eye(features), block), persistent=False)
-        self.register_buffer("lower", torch.kron(torch.ones(features, features).tril(-1), block), persistent=False)
+        with structure_device():
+            block = torch.ones(outputs, inputs)
+            diagonal, lower = torch.eye(features), torch.ones(features, features).tril(-1)
+        self.register_buffer("diagonal", torch.kron(diagonal, block), persistent=False)
+        self.register_buffer("lower", torch.kron(lower, block), persistent=False)
         bound = 1 / math.sqrt(inputs)
         weight = torch.empty(features * outputs, features * inputs).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)

@@ -14,6 +14,7 @@ from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, ShapeError, check_context_shape
 from snflow.nets.convnet import ConvNet
 from snflow.nets.mlp import clamped
+from snflow.numerics.devices import structure_device
 from snflow.numerics.probes import sum_event
 
 
@@ -28,7 +29,7 @@ def alternating(features: int, first: int = 0) -> Tensor:
         ([True, False, True, False], [False, True, False, True])
     """
     _check_size("alternating", features)
-    return (torch.arange(features) + first) % 2 == 0
+    return (torch.arange(features, device=structure_device()) + first) % 2 == 0
 
 
 def halves(features: int, first: int = 0) -> Tensor:
@@ -42,7 +43,7 @@ def halves(features: int, first: int = 0) -> Tensor:
         ([True, True, False, False, False], [False, True])
     """
     _check_size("halves", features)
-    low = torch.arange(features) < features // 2
+    low = torch.arange(features, device=structure_device()) < features // 2
     return ~low if first % 2 else low
 
 
@@ -57,7 +58,8 @@ def checkerboard(height: int, width: int, first: int = 0) -> Tensor:
         [[[True, False], [False, True]]]
     """
     _check_size("checkerboard", height * width)
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    device = structure_device()
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     return ((rows + columns + first) % 2 == 0)[None]
 
 

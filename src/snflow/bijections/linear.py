@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape, ShapePattern
 from snflow.errors import MAX_INT, ConfigError, GradientError, check_choice, check_count
+from snflow.numerics.devices import structure_device
 from snflow.numerics.factorization import check_invertible
 from snflow.numerics.kept_factor import KeptFactor
 from snflow.numerics.operators.dense import DenseOperator, Operator, relative_gradient
@@ -303,8 +304,8 @@ class Permutation(Bijection):
 
     def __init__(self, order: Sequence[int] | Tensor, *, image: bool = False) -> None:
         super().__init__()
-        index = torch.as_tensor(order).long()
-        if index.dim() != 1 or not torch.equal(index.sort().values, torch.arange(len(index))):
+        index = torch.as_tensor(order, device=None if isinstance(order, Tensor) else structure_device()).long()
+        if index.dim() != 1 or not torch.equal(index.sort().values, torch.arange(len(index), device=index.device)):
             raise ConfigError(
                 "Permutation",
                 expected="each index from 0 to D − 1 exactly once",

@@ -15,6 +15,7 @@ from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.bijections.chain import Chain
 from snflow.bijections.normalization import BatchNorm
 from snflow.errors import ConfigError, ConvergenceError, check_choice
+from snflow.numerics.devices import structure_device
 from snflow.numerics.transforms import under_transform
 from snflow.numerics.undifferentiable import once_differentiable
 
@@ -105,7 +106,7 @@ class Reversible(Bijection):
         self.has_inversion_methods = self.chain.has_inversion_methods
         self.undoing: InverseMethod = inverse
         self.tolerance = tolerance if tolerance is not None else (torch.inf if inverse == "learned" else _TOLERANCE)
-        self.register_buffer("reconstruction_error", torch.tensor(0.0), persistent=False)
+        self.register_buffer("reconstruction_error", torch.tensor(0.0, device=structure_device()), persistent=False)
 
     @property
     def domain(self) -> Constraint:

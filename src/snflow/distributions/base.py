@@ -28,6 +28,7 @@ from snflow.errors import (
     check_weight,
 )
 from snflow.nets.mlp import MLP
+from snflow.numerics.devices import structure_device
 from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.probes import sum_event
 
@@ -51,7 +52,7 @@ class BaseDensity(nn.Module, metaclass=CheckedConstructor):
         super().__init__()
         self.event_shape: Shape = () if event_shape == () else check_event_shape(self.label, event_shape)
         # A buffer follows .to(), so that a density without parameters has a dtype and a device.
-        self.register_buffer("_anchor", torch.empty(0), persistent=False)
+        self.register_buffer("_anchor", torch.empty(0, device=structure_device()), persistent=False)
 
     @abstractmethod
     def _log_prob(self, z: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from snflow.errors import CheckedConstructor, check_context_vector, check_count
 from snflow.nets.mlp import Activation, activation_module, clamped
+from snflow.numerics.devices import structure_device
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -76,8 +77,9 @@ class MaskedMLP(nn.Module, metaclass=CheckedConstructor):
         self.input_bound = input_bound
         # without a context, a unit without inputs is constant and redundant with the bias
         lowest = 0 if context_size or features == 1 else 1
-        degrees = lowest + torch.arange(width) * (features - lowest) // width
-        inputs = torch.arange(features)
+        device = structure_device()
+        degrees = lowest + torch.arange(width, device=device) * (features - lowest) // width
+        inputs = torch.arange(features, device=device)
         self.bounds: tuple[int, ...] = tuple(int((degrees <= m).sum()) for m in range(-1, features))
         """Entry m + 1: the number of units of a hidden layer with a degree of at most m."""
         self.first = _Masked(degrees[:, None] > inputs)

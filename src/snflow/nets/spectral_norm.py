@@ -41,7 +41,8 @@ class _Spectral(nn.Module, ABC):
         self.register_buffer("direction", direction / direction.norm())
         self._known: dict[bool, tuple[Tensor, Tensor]] = {}
         with torch.no_grad():
-            self.direction.copy_(self._leading(self.weight, cycles=1, tolerance=0.0))
+            if not weight.is_meta:
+                self.direction.copy_(self._leading(self.weight, cycles=1, tolerance=0.0))
 
     @abstractmethod
     def _map(self, weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from snflow.bijections.base import Bijection, InverseMethod, Shape, ShapePattern
 from snflow.bijections.linear import Initialization, LinearMap, initial_kernel, initial_matrix
 from snflow.bijections.reshaping import Squeeze
 from snflow.errors import ConfigError, ConvergenceError, check_choice, check_count, check_kernel
+from snflow.numerics.devices import structure_device
 from snflow.numerics.factorization import condition_number
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.kept_factor import KeptAccuracy, KeptFactor
@@ -89,7 +90,8 @@ class SelfNormalizingMap(LinearMap):
             self.inverse_weight = nn.Parameter(first)
         else:
             self.register_buffer("inverse_weight", first)
-        self.register_buffer("reconstruction_error", torch.tensor(0.0, dtype=weight.dtype), persistent=False)
+        error = torch.tensor(0.0, dtype=weight.dtype, device=structure_device())
+        self.register_buffer("reconstruction_error", error, persistent=False)
         self.refine_tolerance: float | None = None
         self.tracks_in_forward = True
         self._inverse_factor = KeptFactor(operators.inverse, self.label)

@@ -21,6 +21,7 @@ from snflow.errors import (
     check_shape_kept,
     check_weight,
 )
+from snflow.numerics.devices import structure_device
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
 from snflow.numerics.krylov import gmres
@@ -240,7 +241,7 @@ class SelfNormalizing(Bijection):
         self.log_det_kind = "exact" if self.small else "estimate"
         self.register_buffer("penalty_weight", torch.tensor(float(penalty_weight)))
         self.register_buffer("log_det_value", torch.tensor(0.0))
-        self.register_buffer("reconstruction_error", torch.tensor(0.0), persistent=False)
+        self.register_buffer("reconstruction_error", torch.tensor(0.0, device=structure_device()), persistent=False)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         f, g = self._map(self.forward_net, context), self._map(self.inverse_net, context)

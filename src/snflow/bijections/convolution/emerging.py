@@ -12,6 +12,7 @@ from snflow.bijections.base import Bijection
 from snflow.bijections.chain import Chain
 from snflow.bijections.convolution.conv2d import Conv2d
 from snflow.errors import check_choice, check_count, check_kernel
+from snflow.numerics.devices import structure_device
 from snflow.numerics.factorization import check_invertible
 from snflow.numerics.kept_factor import KeptFactor
 from snflow.numerics.operators.conv_triangular import TriangularConvOperator
@@ -100,9 +101,10 @@ class AutoregressiveConv2d(Bijection):
 def _before(channels: int, kernel_size: int, order: Order) -> Tensor:
     """The mask: 1 at the taps before the center and, at the center, for input channels before the output channel."""
     center = kernel_size // 2
-    mask = torch.zeros(channels, channels, kernel_size, kernel_size)
-    mask.flatten(2)[:, :, : kernel_size * center + center] = 1
-    mask[:, :, center, center] = torch.ones(channels, channels).tril(-1)
+    with structure_device():
+        mask = torch.zeros(channels, channels, kernel_size, kernel_size)
+        mask.flatten(2)[:, :, : kernel_size * center + center] = 1
+        mask[:, :, center, center] = torch.ones(channels, channels).tril(-1)
     return mask if order == "forward" else mask.flip(2, 3).transpose(0, 1).contiguous()
 
 

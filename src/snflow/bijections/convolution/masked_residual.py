@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.errors import check_context_vector, check_count, check_kernel
+from snflow.numerics.devices import structure_device
 from snflow.numerics.fixed_point import picard
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import pulled
@@ -93,12 +94,13 @@ class MaskedResidualConv2d(Bijection):
         self.biases = nn.ParameterList(torch.randn(inner) for _ in range(2))
         self.raw_scale = nn.Parameter(torch.full((channels,), SOFTPLUS_ONE))
         self.context = nn.Linear(context_size, inner, bias=False) if context_size else None
-        before = torch.zeros(channels, channels, kernel_size * kernel_size)
-        middle = kernel_size * kernel_size // 2
-        before[:, :, :middle] = 1
-        before[:, :, middle] = torch.ones(channels, channels).tril(-1)
-        itself = torch.zeros_like(before)
-        itself[:, :, middle] = torch.eye(channels)
+        with structure_device():
+            before = torch.zeros(channels, channels, kernel_size * kernel_size)
+            middle = kernel_size * kernel_size // 2
+            before[:, :, :middle] = 1
+            before[:, :, middle] = torch.ones(channels, channels).tril(-1)
+            itself = torch.zeros_like(before)
+            itself[:, :, middle] = torch.eye(channels)
         self.register_buffer("before", before.unflatten(2, (kernel_size, kernel_size)), persistent=False)
         self.register_buffer("itself", itself.unflatten(2, (kernel_size, kernel_size)), persistent=False)
 

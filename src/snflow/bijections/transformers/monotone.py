@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, check_count
+from snflow.numerics.devices import structure_device
 from snflow.numerics.monotone import SOFTPLUS_ONE, integral, legendre, sigmoidal, sum_of_squares
 from snflow.numerics.root_finding import implicit_inverse
 
@@ -47,7 +48,8 @@ class LogisticMixtureTransformer(Transformer):
         check_count("LogisticMixtureTransformer", "components", components)
         self.components = components
         self.parameters_per_element = 3 * components + 2
-        first = torch.linspace(-1, 1, components) if components > 1 else torch.zeros(1)
+        with structure_device():
+            first = torch.linspace(-1, 1, components) if components > 1 else torch.zeros(1)
         self.register_buffer("spread", first, persistent=False)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +99,8 @@ class SigmoidalTransformer(Transformer):
         check_count("SigmoidalTransformer", "layers", layers)
         self.units, self.layers = units, layers
         self.parameters_per_element = 3 * units * layers
-        first = torch.linspace(-1, 1, units) if units > 1 else torch.zeros(1)
+        with structure_device():
+            first = torch.linspace(-1, 1, units) if units > 1 else torch.zeros(1)
         self.register_buffer("spread", first, persistent=False)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,12 +222,14 @@ class SumOfSquaresTransformer(Transformer):
         self.polynomials, self.degree, self.bound = polynomials, degree, bound
         self.parameters_per_element = polynomials * (degree + 1) + 1
         # for h = 0, Σ p² ≈ 1, with slightly different slopes: identical polynomials would remain identical
-        first = torch.zeros(polynomials, degree + 1)
-        first[:, 0] = ((1 - _LEAST_SLOPE) / polynomials) ** 0.5
-        first[:, 1] = 0.05 * (torch.arange(polynomials) - (polynomials - 1) / 2)
+        with structure_device():
+            first = torch.zeros(polynomials, degree + 1)
+            first[:, 0] = ((1 - _LEAST_SLOPE) / polynomials) ** 0.5
+            first[:, 1] = 0.05 * (torch.arange(polynomials) - (polynomials - 1) / 2)
+            # scaled by B⁻ⁱ, so that all coefficients have effects of similar size on [−B, B]
+            units = torch.tensor([bound ** -float(i) for i in range(degree + 1)])
         self.register_buffer("first", first, persistent=False)
-        # scaled by B⁻ⁱ, so that all coefficients have effects of similar size on [−B, B]
-        self.register_buffer("units", torch.tensor([bound ** -float(i) for i in range(degree + 1)]), persistent=False)
+        self.register_buffer("units", units, persistent=False)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z = ∫₀ˣ (ε + Σ p²) + β."""
