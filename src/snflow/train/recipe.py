@@ -261,7 +261,8 @@ def _checked(content: Mapping[str, Any]) -> dict[str, Any]:
     known = ("description", *SECTIONS)
     for key, value in content.items():
         if key not in known:
-            raise ConfigError(str(key), expected="a section of a recipe", got="an unknown key", fix=nearest(key, known))
+            fix = nearest(str(key), known)
+            raise ConfigError(str(key) or "''", expected="a section of a recipe", got="an unknown key", fix=fix)
         if key != "description" and not isinstance(value, Mapping):
             raise ConfigError(
                 key, expected="a mapping of options", got=in_digits(value), fix=f"write `{key}:` above it"
@@ -276,8 +277,8 @@ def _check_plain(key: str, value: Any, depth: int = 0) -> None:
         raise ConfigError(key, expected=f"at most {_DEEPEST} levels of options", got="more", fix="remove its anchors")
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            if not isinstance(name, str):
-                raise ConfigError(key, expected="names of options", got=in_digits(name), fix="write names as text")
+            if not (isinstance(name, str) and name.isidentifier()):
+                raise ConfigError(key, expected="names of options", got=in_digits(name), fix="see `snflow recipes`")
             _check_plain(f"{key}.{name}", inner, depth + 1)
     elif isinstance(value, list | tuple):
         for inner in value:
@@ -317,7 +318,9 @@ def explained(error: Exception, parser: ArgumentParser) -> ConfigError:
     missing = re.search(r"arguments are required: (.*)", text)
     if missing:
         return ConfigError("arguments", expected=missing.group(1), got="nothing", fix="see --help")
-    key = next((name for name in re.findall(r"[\w.]+", text) if name in _types(parser)), "options")
+    sections = {kind.__name__: name for name, kind in OPTION_SECTIONS.items()}
+    words = [sections.get(word, word) for word in re.findall(r"[\w.]+", text)]
+    key = next((word for word in words if word in _types(parser) or word in SECTIONS), "options")
     if "expected one argument" in text:
         return ConfigError(f"--{key}", expected=_in_words(_types(parser)[key]), got="no value")
     value = re.search(r"(?:Got|Given) value: (?!type)(.*?)$", text)
