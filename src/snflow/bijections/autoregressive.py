@@ -15,6 +15,7 @@ from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import check_choice, check_context_shape, check_context_vector, check_count
 from snflow.nets.masked import MaskedMLP
+from snflow.nets.mlp import Activation, clamped
 from snflow.nets.mlp import Activation
 from snflow.numerics.devices import structure_device
 from snflow.numerics.root_finding import implicit_inverse
@@ -269,7 +270,8 @@ class BlockAutoregressive(Bijection):
         return known, torch.cat(slopes, 1).sum(1)
 
     def _value_and_log_slope(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        h, log_slope = x, torch.zeros_like(x).unsqueeze(2)
+        # far beyond the bound every unit is saturated, while a sum of products of x would overflow
+        h, log_slope = clamped(x, None), torch.zeros_like(x).unsqueeze(2)
         for number, layer in enumerate(self.layers):
             h, log_slope = layer(h, log_slope)
             if number == 0 and self.context is not None:

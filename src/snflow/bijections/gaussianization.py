@@ -98,7 +98,7 @@ class Gaussianization(Bijection):
         return y * self.log_std.exp() + self.mean, log_det + self.log_std.sum()
 
     def _rotation(self) -> Tensor:
-        """R made orthogonal to the precision of its dtype: one that was rounded to float32 is off by 1e-7 in float64."""
+        """R made orthogonal to the precision of its dtype: one converted from float32 to float64 is off by 1e-7."""
         turn = self.turn
         for _ in range(2):  # Newton–Schulz steps, each of which squares the error
             turn = 1.5 * turn - 0.5 * turn @ (turn.T @ turn)

@@ -38,16 +38,17 @@ def activation_module(where: str, name: Activation) -> nn.Module:
 
 
 def clamped(x: Tensor, bound: float | None) -> Tensor:
-    """x limited to [−bound, bound], or x itself without a bound.
+    """x limited to [−bound, bound], by default by the fourth root of the largest number of its dtype.
 
     The outputs of a network grow with its input, and scaling factors with the exponential of its outputs. Of a distant
-    point a network should not see the distance.
+    point a network should not see the distance. The default, 4e9 in float32, only keeps squares of outputs finite.
 
     Example:
         >>> clamped(torch.tensor([1.0, 1e30]), 10.0).tolist()
         [1.0, 10.0]
     """
-    return x if bound is None else x.clamp(-bound, bound)
+    bound = torch.finfo(x.dtype).max ** 0.25 if bound is None else bound
+    return x.clamp(-bound, bound)
 
 
 @final
