@@ -9,6 +9,7 @@ from snflow.bijections.base import Bijection
 from snflow.bijections.chain import Chain
 from snflow.bijections.elementwise import SmoothLeakyReLU
 from snflow.bijections.linear import Dense
+from snflow.errors import NotInvertibleError
 from snflow.testing import CATALOGUE, CHECKS, check
 from snflow.testing.cases import bijection_classes, transformer_classes
 
@@ -81,6 +82,8 @@ class Broken(Bijection):
             super()._load_from_state_dict(*arguments)
 
     def _log_det(self, z):
+        if self.fault == "damaged_weights" and not self.training and not bool(self.scale.all()):
+            raise NotInvertibleError("Broken", expected="numbers other than zero", got="zero")
         if self.fault == "shapes":
             return self.scale.abs().log().sum()[None]
         scale = self.scale.detach() if self.fault == "gradients" else self.scale

@@ -15,7 +15,15 @@ from snflow.bijections.domain import bounds, of_events
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.distributions.torch_distribution import FlowDistribution
-from snflow.errors import ConfigError, ContextError, DeviceError, DtypeError, ShapeError, check_event_shape
+from snflow.errors import (
+    ConfigError,
+    ContextError,
+    DeviceError,
+    DtypeError,
+    NotInvertibleError,
+    ShapeError,
+    check_event_shape,
+)
 from snflow.testing.cases import Case
 
 Direction = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -239,6 +247,37 @@ def check_transforms(case: Case) -> None:
         _close(f"gradient by {name}", gradient, by_parameter[list(values).index(name)], 1e-8)
 
 
+def check_damaged_weights(case: Case) -> None:
+    """With parameters of 0, NaN or ∞, ``train()`` and ``eval()`` raise the same error, or no gradient is silently NaN.
+
+    A finite loss has finite gradients; a loss that is not finite is seen by every training loop.
+    """
+    x, context = case.data(), case.context()
+    for value in (0.0, torch.nan, torch.inf):
+        raised = []
+        for training in (False, True):
+            layer = case.layer().train(training)
+            with torch.no_grad():
+                for parameter in layer.parameters():
+                    parameter.fill_(value)
+            try:
+                z, log_det = layer(x, context)
+            except NotInvertibleError:
+                raised.append(training)
+                continue
+            loss = z.square().sum() + log_det.sum()
+            if not (bool(loss.isfinite()) and loss.requires_grad):
+                continue
+            parameters = dict(layer.named_parameters())
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if not bool(gradient.isfinite().all()):
+                    raise ContractError(f"parameters of {value}: finite loss, but a gradient by {name} that is not")
+        if len(raised) == 1:
+            where = "train()" if raised[0] else "eval()"
+            raise ContractError(f"parameters of {value}: NotInvertibleError in {where} only")
+
+
 def _refuses(kind: type[Exception], call: Callable[[], object]) -> None:
     try:
         call()
@@ -259,6 +298,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "refusals": check_refusals,
     "autocast": check_autocast,
     "transforms": check_transforms,
+    "damaged_weights": check_damaged_weights,
 }
 """The checks by name; every layer passes all of them."""
 

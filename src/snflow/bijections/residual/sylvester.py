@@ -12,7 +12,7 @@ from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.affine import TanhTransformer
 from snflow.errors import ConfigError, check_choice, check_context_vector, check_count
 from snflow.nets.mlp import Activation
-from snflow.numerics.factorization import reflect
+from snflow.numerics.factorization import check_invertible, reflect
 from snflow.numerics.root_finding import implicit_inverse
 
 
@@ -160,8 +160,11 @@ class Sylvester(Bijection):
             return unit
         if self.basis == "householder":
             return reflect(unit.T, self.directions).T
-        columns: Tensor = torch.linalg.qr(self.directions)[0]
-        return columns
+        columns, triangle = torch.linalg.qr(self.directions)
+        # without full rank Q has no derivative
+        check_invertible(triangle.diagonal().abs().log().sum(), self.label, self.directions)
+        q: Tensor = columns
+        return q
 
     def _parameters_for(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """R and R̃ ``(batch or 1, M, M)``, b ``(batch or 1, M)``."""
