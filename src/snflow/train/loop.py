@@ -399,9 +399,8 @@ class TrainingLoop:
 
     def _signal(self, stop: StopRequest) -> int:
         """Return the number of the signal that ends the run, whichever process received it."""
-        received: list[Any] = [stop.received]
+        received: list[int | None] = [stop.received] * self._fabric.world_size
         if self._fabric.world_size > 1:
-            received = received * self._fabric.world_size
             dist.all_gather_object(received, stop.received)
         return next(number for number in received if number is not None)
 

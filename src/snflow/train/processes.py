@@ -15,7 +15,8 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy, ParallelStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.parallel import ParallelStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.distributed import distributed_c10d
 
