@@ -257,3 +257,20 @@ def test_a_bracket_grows_to_the_largest_numbers():
     z = torch.tensor([1e-300, 1e30, -1e300])
     x = invert_increasing(lambda x: (1e-6 * x, torch.full_like(x, 1e-6)), z, z - 1, z + 1)
     torch.testing.assert_close(x, 1e6 * z, rtol=1e-14, atol=1e-300)
+
+
+def test_second_derivatives_of_an_inverse_are_exact():
+    z = torch.tensor([0.5, 8.0, 30.0], requires_grad=True)
+    x, log_slope = implicit_inverse(lambda x: (x**3 + x, (3 * x**2 + 1).log()), z, 0 * z, z, where="test")
+    (slope,) = torch.autograd.grad((x + log_slope).sum(), z, create_graph=True)
+    wanted = _closed_form(z)
+    torch.testing.assert_close(slope, wanted)
+    second, expected = (torch.autograd.grad(v.sum(), z)[0] for v in (slope, wanted))
+    torch.testing.assert_close(second, expected)
+
+
+def _closed_form(z):
+    """d/dz (x − log f'(x)) at the root of x³ + x = z, by Cardano's formula."""
+    root = (z / 2 + (z.square() / 4 + 1 / 27).sqrt()) ** (1 / 3)
+    x = root - 1 / (3 * root)
+    return 1 / (3 * x**2 + 1) - 6 * x / (3 * x**2 + 1) ** 2

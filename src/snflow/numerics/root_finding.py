@@ -311,7 +311,7 @@ def implicit_inverse(
     where: str,
     solver: RootSolver = "newton",
 ) -> tuple[Tensor, Tensor]:
-    """x with f(x) = z and −log f'(x), with the gradients of the exact inverse: ∂x/∂z = 1/f', ∂x/∂θ = −∂f/∂θ / f'.
+    """x with f(x) = z and −log f'(x), with the derivatives of the exact inverse, up to the third: ∂x/∂z = 1/f', ….
 
     Args:
         function: an elementwise map from x to (f(x), log f'(x)), increasing from −∞ to ∞; autograd tracks its
@@ -348,8 +348,11 @@ def implicit_inverse(
     else:
         search = bisect if solver == "bisection" else chandrupatla
         root = search(lambda x: function(x)[0], *given, where=where)
-    value, log_slope = function(root)
-    step = (value - z) * (-log_slope.detach()).exp()
-    # the value is the root; the step, zero up to rounding, carries the gradient; infinities are returned unchanged
-    x = root - torch.where(root.isfinite(), step - step.detach(), 0.0)
+    x = root
+    for _ in range(2):
+        # A Newton step from the root is zero up to rounding, and only carries derivatives: those of first order after
+        # one step, of third order after two. Infinities are returned unchanged.
+        value, log_slope = function(x)
+        step = (value - z) * (-log_slope).exp()
+        x = x - torch.where(root.isfinite(), step - step.detach(), 0.0)
     return x, -function(x)[1]
