@@ -43,6 +43,7 @@ from .bijections.autoregressive import Autoregressive as Autoregressive
 from .bijections.autoregressive import BlockAutoregressive as BlockAutoregressive
 from .bijections.base import Bijection as Bijection
 from .bijections.chain import Chain as Chain
+from .bijections.context import ContextEmbedding as ContextEmbedding
 from .bijections.continuous import ContinuousFlow as ContinuousFlow
 from .bijections.convolution.conv2d import Conv2d as Conv2d
 from .bijections.convolution.conv2d import PLUConv2d as PLUConv2d
@@ -195,6 +196,7 @@ from .flows.preprocessing import dequantized as dequantized
 from .flows.preprocessing import preprocess as preprocess
 from .flows.preprocessing import standardized as standardized
 from .flows.preprocessing import with_base as with_base
+from .flows.preprocessing import with_context_embedding as with_context_embedding
 from .selfnorm.diagnostics import (
     gradient_angles as gradient_angles,
 )
@@ -218,5 +220,7 @@ from .selfnorm.pair import SelfNormalizing as SelfNormalizing
 from .selfnorm.penalty import Penalty as Penalty
 from .selfnorm.secant import Secant as Secant
 from .selfnorm.tracking import Tracking as Tracking
+from .train.fitting import FitReport as FitReport
+from .train.fitting import fit as fit
 
 __version__: str

@@ -18,9 +18,15 @@ def test_batches_follow_the_order_and_drop_the_incomplete_one():
     batches = Batches(data, 10, seed=3)
     assert batches.steps_per_epoch == 10
     seen = list(batches.epoch(7))
-    assert [batch.shape for batch in seen] == [(10, 1, 2, 2)] * 10
-    assert seen[0].dtype == torch.uint8
-    assert torch.equal(torch.cat(seen), data[batches.order(7)[:100]])
+    assert [batch.shape for batch, _ in seen] == [(10, 1, 2, 2)] * 10
+    assert seen[0][0].dtype == torch.uint8
+    assert torch.equal(torch.cat([batch for batch, _ in seen]), data[batches.order(7)[:100]])
+
+
+def test_contexts_go_with_their_rows():
+    data = torch.arange(103)
+    for rows, context in Batches(data, 10, context=10 * data, seed=3).epoch(7):
+        assert torch.equal(context, 10 * rows)
 
 
 def test_order_is_the_same_in_every_process():
@@ -50,7 +56,7 @@ def test_a_resumed_epoch_has_the_same_tail(start):
     whole = list(Batches(data, 10, seed=3).epoch(2))
     tail = list(Batches(data, 10, seed=3).epoch(2, start=start))
     assert len(tail) == 10 - start
-    assert all(torch.equal(a, b) for a, b in zip(whole[start:], tail, strict=True))
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[start:], tail, strict=True))
 
 
 def test_in_order_covers_all_rows():

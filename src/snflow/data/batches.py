@@ -12,6 +12,9 @@ from torch import Tensor
 
 from snflow.errors import MAX_INT, ConfigError, ShapeError, check_count
 
+Batch = tuple[Tensor, Tensor | None]
+"""Rows ``(batch, *event)``, and the contexts ``(batch, *context_shape)`` on which they are conditioned, if any."""
+
 
 @final
 class Batches:
@@ -23,6 +26,7 @@ class Batches:
     Args:
         data: the rows, with shape ``(N, *event)``, on any device.
         batch_size: the number of rows per batch.
+        context: the contexts of the rows, with shape ``(N, *context_shape)``; ``None`` for no context.
         seed: the seed of all epochs.
         augmentation: random changes of the images, seeded by (seed, epoch, batch); none by default.
 
@@ -35,12 +39,18 @@ class Batches:
         >>> batches.steps_per_epoch
         3
         >>> whole, tail = list(batches.epoch(5)), list(batches.epoch(5, start=2))
-        >>> torch.equal(whole[2], tail[0])
+        >>> torch.equal(whole[2][0], tail[0][0])
         True
     """
 
     def __init__(
-        self, data: Tensor, batch_size: int, *, seed: int = 0, augmentation: Augmentation | None = None
+        self,
+        data: Tensor,
+        batch_size: int,
+        *,
+        context: Tensor | None = None,
+        seed: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         check_count("Batches", "batch_size", batch_size, most=MAX_INT)
         if batch_size > data.shape[0]:
@@ -50,7 +60,7 @@ class Batches:
                 got=str(batch_size),
                 fix="use smaller batches",
             )
-        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.data, self.context, self.batch_size, self.seed = data, context, batch_size, seed
         self.augmentation = augmentation or Augmentation()
 
     @property
@@ -63,7 +73,7 @@ class Batches:
         generator = torch.Generator().manual_seed(_stable_seed(self.seed, epoch))
         return torch.randperm(self.data.shape[0], generator=generator)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Iterate over the batches of an epoch.
 
         Args:
@@ -71,7 +81,7 @@ class Batches:
             start: the first batch, to continue an interrupted epoch.
 
         Returns:
-            An iterator over ``steps_per_epoch - start`` batches, each with shape ``(batch_size, *event)``.
+            An iterator over ``steps_per_epoch - start`` pairs of rows ``(batch_size, *event)`` and their contexts.
 
         Raises:
             ConfigError: ``start`` is out of range.
@@ -80,12 +90,14 @@ class Batches:
             raise ConfigError("Batches.epoch", expected=f"0 ≤ start ≤ {self.steps_per_epoch}", got=str(start))
         return self._epoch(epoch, start)
 
-    def _epoch(self, epoch: int, start: int) -> Iterator[Tensor]:
+    def _epoch(self, epoch: int, start: int) -> Iterator[Batch]:
         rows = self.order(epoch).to(self.data.device)
         for batch in range(start, self.steps_per_epoch):
             first = batch * self.batch_size
             generator = torch.Generator().manual_seed(_stable_seed(self.seed, epoch, batch))
-            yield self.augmentation(self.data[rows[first : first + self.batch_size]], generator)
+            chosen = rows[first : first + self.batch_size]
+            context = None if self.context is None else self.context[chosen]
+            yield self.augmentation(self.data[chosen], generator), context
 
 
 def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:

@@ -21,10 +21,13 @@ class Dataset:
         validation: The rows used to select the best epoch, with shape ``(N', *event)``.
         test: The rows used for the reported likelihood, with shape ``(N'', *event)``.
         num_values: L, the number of values of integer data; ``None`` for continuous data.
+        train_context: The contexts of the training rows, with shape ``(N, *context_shape)``, for a conditional density.
+        validation_context: The contexts of the validation rows, with shape ``(N', *context_shape)``.
+        test_context: The contexts of the test rows, with shape ``(N'', *context_shape)``.
 
     Raises:
-        DataError: a split is empty or has the wrong event shape, its dtype does not fit ``num_values``, or a value is
-            NaN, infinite or outside 0 … L − 1.
+        DataError: a split is empty or has the wrong event shape, its dtype does not fit ``num_values``, a value is
+            NaN, infinite or outside 0 … L − 1, or the contexts do not fit the rows.
 
     Example:
         >>> import torch
@@ -38,10 +41,13 @@ class Dataset:
     validation: Tensor
     test: Tensor
     num_values: int | None = None
+    train_context: Tensor | None = None
+    validation_context: Tensor | None = None
+    test_context: Tensor | None = None
 
     def __post_init__(self) -> None:
         for split in ("train", "validation", "test"):
-            rows: Tensor = getattr(self, split)
+            rows, context = self.split(split)
             where = f"{self.name}, {split} split"
             if rows.dim() == 0 or rows.shape[0] == 0:
                 raise DataError(
@@ -62,6 +68,30 @@ class Dataset:
                     fix="convert the rows, or set num_values" if continuous else "convert the rows",
                 )
             check_values(where, rows, self.num_values)
+            self._check_context(where, rows, context)
+
+    def _check_context(self, where: str, rows: Tensor, context: Tensor | None) -> None:
+        wanted = None if self.context_shape is None else (len(rows), *self.context_shape)
+        if (None if context is None else tuple(context.shape)) != wanted:
+            raise DataError(
+                f"{where}, context",
+                expected="no contexts, as in the train split" if wanted is None else f"contexts of shape {wanted}",
+                got="none" if context is None else f"shape {tuple(context.shape)}",
+                fix="give one context for each row of every split, or none",
+            )
+        if context is not None:
+            if not context.is_floating_point():
+                raise DataError(f"{where}, context", expected="a floating dtype", got=f"{context.dtype}")
+            check_values(f"{where}, context", context)
+
+    def split(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """The rows of a split, ``"train"``, ``"validation"`` or ``"test"``, and their contexts."""
+        return getattr(self, name), getattr(self, f"{name}_context")
+
+    @property
+    def context_shape(self) -> tuple[int, ...] | None:
+        """The shape of one context; ``None`` without contexts."""
+        return None if self.train_context is None else tuple(self.train_context.shape[1:])
 
     @property
     def event_shape(self) -> tuple[int, ...]:

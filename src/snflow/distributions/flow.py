@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -356,7 +357,14 @@ def bits_per_dim(nats: _Nats, dimensions: int) -> _Nats:
     return nats / (dimensions * math.log(2))
 
 
-def mean_nll(flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Generator | None = None) -> float:
+def mean_nll(
+    flow: Flow,
+    data: Tensor,
+    context: Tensor | None = None,
+    *,
+    batch_size: int = 500,
+    generator: Generator | None = None,
+) -> float:
     """−1/N Σₙ log p(xₙ): the mean negative log-likelihood in nats, for reports.
 
     Log-determinants are those of eval mode: exact, or unbiased estimates where ``flow.bijection.log_det_kind`` is
@@ -366,6 +374,7 @@ def mean_nll(flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Gene
     Args:
         flow: the flow to evaluate.
         data: all rows, with shape ``(N, *event)``; batches are moved to the flow's device one by one.
+        context: their contexts, with shape ``(N, *context_shape)``, if the flow is conditional.
         batch_size: the number of rows per batch, which limits the memory and has no other effect.
         generator: the random number generator of the dequantization noise, on the flow's device; use equal seeds to
             compare flows.
@@ -377,6 +386,7 @@ def mean_nll(flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Gene
         DataError: there are no rows.
         ConfigError: the batch size is below 1.
         DtypeError: the data are not a tensor.
+        ContextError, ShapeError: the contexts do not fit the flow or the rows.
 
     Example:
         >>> import torch, snflow
@@ -384,11 +394,16 @@ def mean_nll(flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Gene
         >>> round(mean_nll(flow, torch.zeros(7, 1), batch_size=2), 4)
         0.9189
     """
-    return -_log_probs("mean_nll", flow, data, batch_size, generator).mean().item()
+    return -_log_probs("mean_nll", flow, data, context, batch_size, generator).mean().item()
 
 
 def mean_nll_with_error(
-    flow: Flow, data: Tensor, *, batch_size: int = 500, generator: Generator | None = None
+    flow: Flow,
+    data: Tensor,
+    context: Tensor | None = None,
+    *,
+    batch_size: int = 500,
+    generator: Generator | None = None,
 ) -> tuple[float, float]:
     """−1/N Σₙ log p(xₙ) and its standard error s/√N, s the standard deviation of log p(xₙ) over the rows.
 
@@ -398,6 +413,7 @@ def mean_nll_with_error(
     Args:
         flow: as in :func:`mean_nll`, like the other arguments.
         data: all rows, with shape ``(N, *event)``.
+        context: their contexts, with shape ``(N, *context_shape)``.
         batch_size: the number of rows per batch.
         generator: the random number generator of the dequantization noise.
 
@@ -415,21 +431,28 @@ def mean_nll_with_error(
         >>> round(mean, 4), round(error, 4)
         (2.1689, 0.75)
     """
-    log_probs = _log_probs("mean_nll_with_error", flow, data, batch_size, generator)
+    log_probs = _log_probs("mean_nll_with_error", flow, data, context, batch_size, generator)
     if len(log_probs) == 1:
         return -log_probs.item(), math.nan
     return -log_probs.mean().item(), (log_probs.std() / math.sqrt(len(log_probs))).item()
 
 
-def _log_probs(where: str, flow: Flow, data: Tensor, batch_size: int, generator: Generator | None) -> Tensor:
+def _log_probs(
+    where: str, flow: Flow, data: Tensor, context: Tensor | None, batch_size: int, generator: Generator | None
+) -> Tensor:
     """log p of every row in eval mode, in float64 on the CPU."""
     check_tensor(where, data)
     check_count(where, "batch_size", batch_size, most=MAX_INT)
     if data.dim() == 0 or data.shape[0] == 0:
         raise DataError(where, expected="at least one row", got="none")
-    device = flow.base.device
+    if context is not None and len(context) != len(data):
+        raise ShapeError(where, expected=f"{len(data)} contexts, one for each row", got=f"{len(context)}")
+    device, contexts = flow.base.device, [None] if context is None else context.split(batch_size)
     with _evaluating(flow), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        batches = [flow(batch.to(device), generator=generator) for batch in data.split(batch_size)]
+        batches = [
+            flow(rows.to(device), None if given is None else given.to(device), generator=generator)
+            for rows, given in zip(data.split(batch_size), itertools.cycle(contexts))
+        ]
     return torch.cat(batches).to("cpu", torch.float64)
 
 

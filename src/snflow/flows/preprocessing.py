@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from snflow.bijections.base import Bijection
+from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
+from snflow.bijections.context import ContextEmbedding, Standardization
 from snflow.bijections.coupling import checkerboard
 from snflow.bijections.domain import bounds
 from snflow.bijections.elementwise import Affine, Logit
@@ -38,7 +39,7 @@ _LARGEST_LOG_SCALE = 3.0
 
 
 @checked_arguments()
-def standardized(flow: Flow, x: Tensor) -> Flow:
+def standardized(flow: Flow, x: Tensor, context: Tensor | None = None) -> Flow:
     """Add the layer z = (x − mean)/σ before a flow, with the mean and standard deviation of each element of ``x``.
 
     The layer is fixed, saved with the flow and included in its log-determinant, so that ``log_prob`` is the density of
@@ -47,6 +48,7 @@ def standardized(flow: Flow, x: Tensor) -> Flow:
     Args:
         flow: A flow on continuous data; its layers are shared with the result, not copied.
         x: Training data, with shape ``(N, *event)``.
+        context: Training contexts, with shape ``(N, *context_shape)``, which are then standardized too.
 
     Returns:
         The flow with one more layer, on the same device and with the same dtype; ``log_prob`` is in nats.
@@ -71,6 +73,8 @@ def standardized(flow: Flow, x: Tensor) -> Flow:
             got=f"one on {bounded}",
             fix="leave standardization out (in a recipe: preprocessing.standardize: false)",
         )
+    if context is not None:
+        flow = with_context_embedding(flow, Standardization.of(context), tuple(context.shape[1:]))
     return _rebuilt(flow, in_front=[Affine.standardizing(x)])
 
 
@@ -131,6 +135,32 @@ def dequantized(
         )
     in_front = [Affine(0.0, float(num_values)), Logit(logit_alpha)]
     return _rebuilt(flow, in_front=in_front, dequantization=dequantization)
+
+
+@checked_arguments()
+def with_context_embedding(flow: Flow, net: nn.Module, context_shape: int | Shape) -> Flow:
+    """Condition a flow on features that a network computes from a context, as :class:`~snflow.ContextEmbedding`.
+
+    Args:
+        flow: A flow conditioned on the features; its layers are shared with the result, not copied.
+        net: Maps contexts to features, each with shape ``flow.context_shape``.
+        context_shape: C for vectors, or the shape of one context.
+
+    Returns:
+        The flow, conditioned on the context, on the same device and with the same dtype.
+
+    Raises:
+        ConfigError: the flow is unconditional.
+
+    Example:
+        >>> import torch, snflow
+        >>> images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+        >>> flow = snflow.with_context_embedding(snflow.flows.maf(2, context_shape=4), images, (1, 8, 8))
+        >>> flow.log_prob(torch.randn(5, 2), torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5])
+    """
+    bijection = ContextEmbedding(flow.bijection, net, context_shape)
+    return Flow(bijection, flow.base, flow.dequantization).to(flow.base.device, flow.base.dtype).train(flow.training)
 
 
 @checked_arguments()

@@ -98,7 +98,9 @@ def _layers(module: nn.Module) -> Iterator[tuple[str, SelfNormalizingMap, tuple[
             yield name, layer, tuple(layer.log_det_shape.tolist())
 
 
-def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> dict[str, float]:
+def gradient_angles(
+    flow: nn.Module, batch: Tensor, context: Tensor | None = None, *, penalty: bool = True
+) -> dict[str, float]:
     """∠(∂L/∂w, ∂L*/∂w) in degrees for each self-normalizing layer, with L as in ``train()`` and L* as in ``eval()``.
 
     L is the mean negative log-likelihood. The training gradient contains all terms of the gradient rule, including the
@@ -108,6 +110,7 @@ def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> 
     Args:
         flow: maps a batch to log-likelihoods ``(batch,)``.
         batch: data, with shape ``(batch, *event)``.
+        context: the contexts of the data, with shape ``(batch, *context_shape)``.
         penalty: whether L includes λ‖g(f(x)) − x‖²; without it, the angle measures only the approximation of the
             likelihood gradient by the learned inverse.
 
@@ -125,21 +128,23 @@ def gradient_angles(flow: nn.Module, batch: Tensor, *, penalty: bool = True) -> 
     """
     if not any(isinstance(layer, SelfNormalizingMap) for layer in flow.modules()):
         return {}
-    trained = _gradients(flow, batch, training=True, penalty=penalty)
-    exact = _gradients(flow, batch, training=False, penalty=penalty)
+    inputs = (batch,) if context is None else (batch, context)
+    trained = _gradients(flow, inputs, training=True, penalty=penalty)
+    exact = _gradients(flow, inputs, training=False, penalty=penalty)
     return {name: _degrees(trained[name], exact[name]) for name in trained}
 
 
-def _gradients(flow: nn.Module, batch: Tensor, *, training: bool, penalty: bool) -> dict[str, Tensor]:
+def _gradients(flow: nn.Module, inputs: tuple[Tensor, ...], *, training: bool, penalty: bool) -> dict[str, Tensor]:
     twin = copy.deepcopy(flow).train(training)
     layers = {name: layer for name, layer in twin.named_modules() if isinstance(layer, SelfNormalizingMap)}
     if not penalty:
         for layer in layers.values():
             layer.tracking.penalty_weight.zero_()
-    devices = [batch.device] if batch.device.type == "cuda" else []
+    device = inputs[0].device
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(0)
-        loss = -twin(batch).mean()
+        loss = -twin(*inputs).mean()
         gradients = torch.autograd.grad(loss, [layer.weight for layer in layers.values()])
     return dict(zip(layers, gradients, strict=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -194,6 +195,41 @@ def _damaged(path: Path, name: str, got: str) -> CheckpointError:
     return CheckpointError(str(path / name), expected="the file as it was written", got=got, fix=_DAMAGED)
 
 
+class Store(Protocol):
+    """Keeps checkpoints."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint."""
+
+    def last_good(self) -> str:
+        """Describe the last good checkpoint, for an error message."""
+
+
+class MemoryStore:
+    """The last and the best checkpoint, in memory.
+
+    Attributes:
+        last: the last one that was saved.
+        best: the one with the best validation.
+    """
+
+    def __init__(self) -> None:
+        self.last: Checkpoint | None = None
+        self.best: Checkpoint | None = None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep a copy of a checkpoint's weights, without the state of the optimizer."""
+        model = {name: tensor.detach().clone() for name, tensor in checkpoint.model.items()}
+        average = copy.deepcopy(checkpoint.state["average"])
+        self.last = Checkpoint(checkpoint.step, model, {"average": average}, checkpoint.notes)
+        if self.best is None or checkpoint.notes["best_step"] == checkpoint.step:
+            self.best = self.last
+
+    def last_good(self) -> str:
+        """Describe the last one."""
+        return "the flow has its last good weights" if self.last is not None else "the flow has its initial weights"
+
+
 _PREFIX = "step-"
 
 
@@ -216,6 +252,11 @@ class CheckpointStore:
         """Return the steps of the existing checkpoints, oldest first."""
         names = [p.name.removeprefix(_PREFIX) for p in self.folder.glob(f"{_PREFIX}*") if p.is_dir()]
         return sorted(int(name) for name in names if name.isdecimal())
+
+    def last_good(self) -> str:
+        """Describe the last good checkpoint, for an error message."""
+        steps = self.steps()
+        return f"the last good checkpoint is {self.path(steps[-1])}" if steps else "there is no checkpoint yet"
 
     def ever_written(self) -> bool:
         """Return whether any checkpoint exists, good or damaged."""

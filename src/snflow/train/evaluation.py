@@ -13,7 +13,7 @@ from snflow.train.checkpoints import Checkpoint
 from snflow.train.optimizer import MovingAverage
 
 
-def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
+def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int, context: Tensor | None = None) -> float:
     """−1/N Σ log p(x): the mean of :func:`estimated_nll`, exact if the flow's log-determinants are.
 
     Example:
@@ -22,10 +22,12 @@ def exact_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> float:
         >>> round(exact_nll(flow, torch.zeros(3, 2), 2, 0), 4)
         1.8379
     """
-    return estimated_nll(flow, data, batch_size, seed)[0]
+    return estimated_nll(flow, data, batch_size, seed, context)[0]
 
 
-def estimated_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> tuple[float, float | None]:
+def estimated_nll(
+    flow: Flow, data: Tensor, batch_size: int, seed: int, context: Tensor | None = None
+) -> tuple[float, float | None]:
     """−1/N Σ log p(x) and, if its log-determinants are estimates, the standard error.
 
     Args:
@@ -33,6 +35,7 @@ def estimated_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> tuple
         data: all rows, with shape ``(N, *event)``; floating data are converted to the dtype of the flow.
         batch_size: rows evaluated at a time.
         seed: seed of the dequantization noise and of the random vectors of estimates, the only randomness.
+        context: the contexts of the rows, with shape ``(N, *context_shape)``.
 
     Returns:
         The mean NLL and its standard error over rows and random vectors, in nats; ``None`` for an exact NLL.
@@ -46,7 +49,8 @@ def estimated_nll(flow: Flow, data: Tensor, batch_size: int, seed: int) -> tuple
     generator = torch.Generator(flow.base.device).manual_seed(seed)
     with generators.preserved():
         torch.manual_seed(seed)
-        nll, error = mean_nll_with_error(flow, in_dtype_of(flow, data), batch_size=batch_size, generator=generator)
+        rows, given = in_dtype_of(flow, data), None if context is None else in_dtype_of(flow, context)
+        nll, error = mean_nll_with_error(flow, rows, given, batch_size=batch_size, generator=generator)
     return nll, None if flow.bijection.log_det_kind == "exact" else error
 
 

@@ -16,19 +16,19 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch import distributed as dist
 
-from snflow.data.batches import Augmentation, Batches
+from snflow.data.batches import Augmentation, Batch, Batches
 from snflow.data.dataset import Dataset
 from snflow.distributions.flow import Flow, bits_per_dim
 from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
 from snflow.selfnorm.diagnostics import gradient_angles, layer_diagnostics
 from snflow.train import generators
-from snflow.train.checkpoints import Checkpoint, CheckpointStore
+from snflow.train.checkpoints import Checkpoint, Store
 from snflow.train.evaluation import estimated_nll, in_dtype_of, load_model, near
-from snflow.train.metrics import EpochRow, LayerRow, MetricsFile
+from snflow.train.metrics import EpochRow, LayerRow, Metrics
 from snflow.train.optimizer import MovingAverage, learning_rate
+from snflow.train.options import Options
 from snflow.train.progress import Reporter
-from snflow.train.recipe import Recipe
-from snflow.train.recorded_steps import matmul_precision, portable, set_up
+from snflow.train.recorded_steps import OptimizerBuilder, matmul_precision, portable, set_up
 from snflow.train.steps import DivergenceCheck, StepRequest, StepResult
 
 
@@ -111,6 +111,8 @@ class Tally:
     """NLL of the best validation so far, in nats."""
     validations_without_gain: int = 0
     """Number of validations since the best one."""
+    plateaus: int = 0
+    """Number of decays of the learning rate by the schedule plateau."""
     stopped_early: bool = False
     """Whether early stopping ended the run."""
     seconds_by_epoch: list[float] = field(default_factory=list)
@@ -162,11 +164,12 @@ class TrainingLoop:
         fabric: a launched Fabric; every process runs its own loop.
         flow: the flow, trained in place.
         dataset: training and validation data.
-        recipe: all options.
+        options: all options, as a recipe has them.
         store: store of the checkpoints.
-        metrics: file with one row per epoch.
-        layers: file with one row per epoch and self-normalizing layer.
+        metrics: receives one row per epoch.
+        layers: receives one row per epoch and self-normalizing layer.
         reporter: shows progress.
+        build_optimizer: makes another optimizer than Adam or AdamW.
 
     Raises:
         ConfigError: the batch size is not a multiple of the number of devices, or exceeds the data.
@@ -177,29 +180,38 @@ class TrainingLoop:
         fabric: Fabric,
         flow: Flow,
         dataset: Dataset,
-        recipe: Recipe,
-        store: CheckpointStore,
-        metrics: MetricsFile,
-        layers: MetricsFile,
+        options: Options,
+        store: Store,
+        metrics: Metrics,
+        layers: Metrics,
         reporter: Reporter,
+        build_optimizer: OptimizerBuilder | None = None,
     ) -> None:
-        self._fabric, self._flow, self._dataset, self._recipe = fabric, flow, dataset, recipe
+        self._fabric, self._flow, self._dataset, self._options = fabric, flow, dataset, options
         self._store, self._metrics, self._layers, self._reporter = store, metrics, layers, reporter
-        options = recipe.training
-        if options.batch_size % fabric.world_size:
+        training = options.training
+        if training.batch_size % fabric.world_size:
             raise ConfigError(
                 "training.batch_size",
                 expected=f"a multiple of {fabric.world_size}, the number of devices",
-                got=str(options.batch_size),
+                got=str(training.batch_size),
             )
-        flow.to(fabric.device, torch.float64 if options.precision == "64-true" else torch.float32)
-        changed = Augmentation(options.flip, options.jitter)
-        rows = near(in_dtype_of(flow, dataset.train), fabric.device)
-        self._batches = Batches(rows, options.batch_size, seed=options.seed, augmentation=changed)
-        self._average = None if options.ema_decay is None else MovingAverage(flow, options.ema_decay)
-        self._check = DivergenceCheck(flow, options, recipe.optimizer)
+        flow.to(fabric.device, torch.float64 if training.precision == "64-true" else torch.float32)
+        rows, context = (
+            None if values is None else near(in_dtype_of(flow, values), fabric.device)
+            for values in dataset.split("train")
+        )
+        self._batches = Batches(
+            cast(Tensor, rows),
+            training.batch_size,
+            context=context,
+            seed=training.seed,
+            augmentation=Augmentation(training.flip, training.jitter),
+        )
+        self._average = None if training.ema_decay is None else MovingAverage(flow, training.ema_decay)
+        self._check = DivergenceCheck(flow, training, options.optimizer)
         self._model, self._optimizer, self._steps = set_up(
-            fabric, flow, recipe, self._average, self._check, self._agreed, self._last_good
+            fabric, flow, options, self._average, self._check, self._agreed, store.last_good, build_optimizer
         )
         self._finite = _finite_tensors(flow)
         self._tally = Tally()
@@ -220,7 +232,7 @@ class TrainingLoop:
         """
         if resume is not None:
             self._load(resume)
-        tally, epochs, steps = self._tally, self._recipe.training.epochs, self._batches.steps_per_epoch
+        tally, epochs, steps = self._tally, self._options.training.epochs, self._batches.steps_per_epoch
         if self._fabric.is_global_zero:
             for file in (self._metrics, self._layers):
                 file.start(None if resume is None else tally.epochs)
@@ -244,13 +256,14 @@ class TrainingLoop:
     def _run_epoch(self, stop: StopRequest) -> bool:
         """Train on the remaining batches of the epoch, and return whether a signal asked to stop."""
         tally, steps = self._tally, self._batches.steps_per_epoch
-        every = self._recipe.training.checkpoint_every_steps
+        every = self._options.training.checkpoint_every_steps
         rank, world = self._fabric.global_rank, self._fabric.world_size
         self._model.train()
-        with matmul_precision(self._recipe.device.matmul):
+        with matmul_precision(self._options.device.matmul):
             began = time.perf_counter()
             for batch in self._batches.epoch(tally.epochs, tally.batch):
-                taken = self._take(batch[rank::world].to(self._fabric.device), stop, every)
+                rows, context = (None if v is None else v[rank::world].to(self._fabric.device) for v in batch)
+                taken = self._take((cast(Tensor, rows), context), stop, every)
                 if taken is None:
                     continue
                 now = time.perf_counter()
@@ -262,7 +275,7 @@ class TrainingLoop:
                 began = time.perf_counter()
         return False
 
-    def _take(self, batch: Tensor, stop: StopRequest, every: int) -> StepResult | None:
+    def _take(self, batch: Batch, stop: StopRequest, every: int) -> StepResult | None:
         """Take one optimizer step, and return the results that are known so far."""
         tally = self._tally
         ends = tally.batch + 1 == self._batches.steps_per_epoch
@@ -292,13 +305,15 @@ class TrainingLoop:
 
     def _finish_epoch(self) -> None:
         """Validate, write a row of metrics and save a checkpoint; also before training, as epoch 0."""
-        options, tally, running = self._recipe.training, self._tally, self._tally.epoch
+        options, tally, running = self._options.training, self._tally, self._tally.epoch
         began = time.perf_counter()
         last = tally.epochs >= options.epochs
         nll, error, improved, rise = None, None, False, 0.0
         if last or tally.epochs % options.validate_every == 0:
             nll, error = self._validate()
             improved = tally.judge(nll, options.patience)
+            without_gain = tally.validations_without_gain
+            tally.plateaus += without_gain > 0 and without_gain % self._options.schedule.decay_epochs == 0
             rise = (nll - tally.best_nll) / math.prod(self._dataset.event_shape)
             self._reporter.validated(tally.epochs, nll, error)
         layers = self._layer_rows()
@@ -333,21 +348,22 @@ class TrainingLoop:
             self._layers.append(*layers)
             self._metrics.append(row)
             self._tell_repairs(layers)
-        self._check.validated(rise, residuals, tally.epochs, self._last_good())
+        self._check.validated(rise, residuals, tally.epochs, self._store.last_good())
         if improved or asked or ended or self._agreed(torch.tensor([float(self._minutes_are_over())]))[0] > 0:
             self._save()
 
     def _validate(self) -> tuple[float, float | None]:
         """Return the validation NLL and its standard error, of the averaged weights if the run keeps an average."""
-        options = self._recipe.training
+        options = self._options.training
         with self._average.applied() if self._average is not None else nullcontext():
-            nll, error = estimated_nll(self._flow, self._dataset.validation, options.eval_batch_size, options.seed)
+            rows, context = self._dataset.split("validation")
+            nll, error = estimated_nll(self._flow, rows, options.eval_batch_size, options.seed, context)
         if math.isnan(nll) or nll == math.inf:
             raise self._diverged(f"validation NLL {nll}")
         return self._fabric.broadcast((nll, error))
 
     def _diverged(self, got: str) -> Exception:
-        return self._check.divergence(f"epoch {self._tally.epochs}", got, self._last_good())
+        return self._check.divergence(f"epoch {self._tally.epochs}", got, self._store.last_good())
 
     def _bits(self, nll: float) -> float | None:
         if self._dataset.num_values is None:
@@ -357,9 +373,9 @@ class TrainingLoop:
     def _layer_rows(self) -> list[LayerRow]:
         """One row for each self-normalizing layer that has seen data."""
         tally, angles, likelihood_angles = self._tally, {}, {}
-        if self._recipe.training.measure_angle:
-            angles = gradient_angles(self._flow, self._fixed_batch())
-            likelihood_angles = gradient_angles(self._flow, self._fixed_batch(), penalty=False)
+        if self._options.training.measure_angle:
+            angles = gradient_angles(self._flow, *self._fixed_batch())
+            likelihood_angles = gradient_angles(self._flow, *self._fixed_batch(), penalty=False)
         resumed_at_its_end = tally.epoch.reconstruction_errors
         rows = []
         for name, found in layer_diagnostics(self._flow).items():
@@ -370,9 +386,14 @@ class TrainingLoop:
             rows.append(LayerRow(epoch=tally.epochs, layer=name, **measured))
         return rows
 
-    def _fixed_batch(self) -> Tensor:
-        rows = self._dataset.train[: self._recipe.training.batch_size]
-        return in_dtype_of(self._flow, rows).to(self._fabric.device)
+    def _fixed_batch(self) -> Batch:
+        rows, context = (
+            None
+            if values is None
+            else in_dtype_of(self._flow, values[: self._options.training.batch_size]).to(self._fabric.device)
+            for values in self._dataset.split("train")
+        )
+        return cast(Tensor, rows), context
 
     def _tell_repairs(self, layers: list[LayerRow]) -> None:
         """Report which inverses the guard repaired in this epoch."""
@@ -383,12 +404,13 @@ class TrainingLoop:
             self._reporter.say(f"epoch {self._tally.epochs}: the guard repaired lost inverses: {counts}")
 
     def _learning_rate(self, step: int) -> float:
-        recipe = self._recipe
+        recipe = self._options
         steps = self._batches.steps_per_epoch
-        return learning_rate(recipe.optimizer.learning_rate, recipe.schedule, step, steps, recipe.training.epochs)
+        peak, epochs = recipe.optimizer.learning_rate, recipe.training.epochs
+        return learning_rate(peak, recipe.schedule, step, steps, epochs, self._tally.plateaus)
 
     def _minutes_are_over(self) -> bool:
-        return time.monotonic() - self._saved_at >= 60 * self._recipe.training.checkpoint_minutes
+        return time.monotonic() - self._saved_at >= 60 * self._options.training.checkpoint_minutes
 
     def _agreed(self, values: Tensor) -> list[float]:
         """Return the mean of each value over the devices, so that all respond alike to a NaN or a signal."""
@@ -403,10 +425,6 @@ class TrainingLoop:
         if self._fabric.world_size > 1:
             dist.all_gather_object(received, stop.received)
         return next(number for number in received if number is not None)
-
-    def _last_good(self) -> str:
-        steps = self._store.steps()
-        return f"the last good checkpoint is {self._store.path(steps[-1])}" if steps else "there is no checkpoint yet"
 
     def _save(self) -> None:
         """Write a checkpoint.
@@ -452,7 +470,7 @@ class TrainingLoop:
         lost = sorted(self._finite - _finite_tensors(self._flow))
         if self._agreed(torch.tensor([float(bool(lost))]))[0] > 0:
             got = f"a non-finite {lost[0]}" if lost else "a non-finite weight in another process"
-            raise self._check.divergence(f"step {self._tally.step}", got, self._last_good())
+            raise self._check.divergence(f"step {self._tally.step}", got, self._store.last_good())
 
     def _load(self, checkpoint: Checkpoint) -> None:
         """Restore model, optimizer, average, progress and generators."""

@@ -7,6 +7,7 @@ import io
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Protocol
 
 from snflow.errors import DataError
 from snflow.train.files import replace_file
@@ -72,6 +73,37 @@ class LayerRow:
     """Angle between the training gradient of the weight and the exact one on a fixed batch, in degrees."""
     likelihood_angle: float | None
     """The same angle without the penalty, for the likelihood gradient, which the learned inverse approximates."""
+
+
+class Metrics(Protocol):
+    """Receives one row per epoch, or several."""
+
+    def start(self, finished_epochs: int | None) -> None:
+        """Start; when a run is resumed, drop the rows after the checkpoint."""
+
+    def append(self, *rows: EpochRow | LayerRow) -> None:
+        """Add rows."""
+
+
+class History:
+    """Rows in memory.
+
+    Example:
+        >>> history = History()
+        >>> history.rows
+        []
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[EpochRow | LayerRow] = []
+
+    def start(self, finished_epochs: int | None) -> None:
+        """Start."""
+        self.rows = [row for row in self.rows if finished_epochs is not None and row.epoch <= finished_epochs]
+
+    def append(self, *rows: EpochRow | LayerRow) -> None:
+        """Add rows."""
+        self.rows += rows
 
 
 class MetricsFile:

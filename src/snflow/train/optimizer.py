@@ -18,7 +18,7 @@ from snflow.train.options import OptimizerOptions, ScheduleOptions
 def adam(
     parameters: Iterable[nn.Parameter], options: OptimizerOptions, device: torch.device, *, recorded: bool = False
 ) -> torch.optim.Adam:
-    """θ ← θ − η m̂ / (√v̂ + ε): Adam, fused into one kernel if the device supports it.
+    """θ ← θ − η m̂ / (√v̂ + ε): Adam or AdamW, fused into one kernel if the device supports it.
 
     Args:
         parameters: θ, of any shapes.
@@ -27,14 +27,15 @@ def adam(
         recorded: whether the step is recorded as a CUDA graph.
 
     References:
-        Kingma & Ba (2015), Adam, algorithm 1.
+        Kingma & Ba (2015), Adam, algorithm 1; Loshchilov & Hutter (2019), Decoupled weight decay regularization.
 
     Example:
         >>> weight = nn.Parameter(torch.zeros(3))
         >>> adam([weight], OptimizerOptions(learning_rate=0.5), weight.device).defaults["lr"]
         0.5
     """
-    return torch.optim.Adam(
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.name]
+    return kind(
         parameters,
         lr=options.learning_rate,
         betas=options.betas,
@@ -45,8 +46,10 @@ def adam(
     )
 
 
-def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """peak · min(1, (step + 1)/warm-up), then constant or half a cosine down to peak · ``final_fraction``.
+def learning_rate(
+    peak: float, options: ScheduleOptions, step: int, steps_per_epoch: int, epochs: int, plateaus: int = 0
+) -> float:
+    """peak · min(1, (step + 1)/warm-up), then constant, half a cosine, or peak · factorⁿ after n decays.
 
     Args:
         peak: the learning rate at the end of the warm-up.
@@ -54,6 +57,7 @@ def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_ep
         step: number of optimizer steps taken before this one.
         steps_per_epoch: number of steps per epoch.
         epochs: number of epochs of the run.
+        plateaus: number of decays so far, for the schedule ``"plateau"``.
 
     Returns:
         The learning rate of this step.
@@ -68,6 +72,11 @@ def learning_rate(peak: float, options: ScheduleOptions, step: int, steps_per_ep
         return peak * min(1.0, (step + 1) / warmup)
     if options.decay == "constant":
         return peak
+    if options.decay == "plateau":
+        return peak * options.factor**plateaus
+    if options.decay == "step":
+        decays: int = int((step - warmup) // (options.decay_epochs * steps_per_epoch))
+        return peak * options.factor**decays
     # The first step after the warm-up has the peak rate, the last step of the run final_fraction of it.
     progress = min(1.0, (step - warmup) / max(1.0, epochs * steps_per_epoch - 1 - warmup))
     return peak * (options.final_fraction + (1 - options.final_fraction) * 0.5 * (1 + math.cos(math.pi * progress)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 from snflow.errors import MAX_INT, check_option
 
@@ -15,8 +15,10 @@ _MOST_PROCESSES = 10**4
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Adam (Kingma & Ba 2015), fused into one kernel if the device supports it."""
+    """Adam (Kingma & Ba 2015) or AdamW, fused into one kernel if the device supports it."""
 
+    name: Literal["adam", "adamw"] = "adam"
+    """Adam, or AdamW, whose weight decay is not scaled by the gradient's second moment (Loshchilov & Hutter 2019)."""
     learning_rate: float = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -24,7 +26,7 @@ class OptimizerOptions:
     eps: float = 1e-8
     """Constant added to the square root of the second moment."""
     weight_decay: float = 0.0
-    """L2 penalty, added to the gradient as weight_decay × parameter."""
+    """Weight decay: added to the gradient as weight_decay × parameter by adam; taken off the parameter by adamw."""
     clip_norm: float | None = None
     """Maximum norm of the gradient over all parameters; null for no clipping."""
 
@@ -40,19 +42,26 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """Learning-rate schedule: a linear warm-up, then a constant rate or a cosine."""
+    """Learning-rate schedule: a linear warm-up, then a constant or decaying rate."""
 
     warmup_epochs: float = 0.0
     """Number of epochs over which the learning rate rises linearly to its peak."""
-    decay: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up: constant, or half a cosine down to final_fraction of the peak."""
+    decay: Literal["constant", "cosine", "step", "plateau"] = "constant"
+    """After the warm-up: constant; half a cosine down to final_fraction of the peak; multiplied by factor every
+    decay_epochs epochs (step); or whenever decay_epochs validations in a row are no improvement (plateau)."""
     final_fraction: float = 0.0
     """Learning rate at the last step of a cosine, as a fraction of the peak."""
+    factor: float = 0.5
+    """Factor by which step and plateau multiply the learning rate."""
+    decay_epochs: int = 10
+    """Epochs between two decays of step; validations without improvement before a decay of plateau."""
 
     def __post_init__(self) -> None:
         require = partial(check_option, "schedule", self)
         require("warmup_epochs", 0 <= self.warmup_epochs < math.inf, "a finite number of at least 0")
         require("final_fraction", 0 <= self.final_fraction <= 1, "a number in [0, 1]")
+        require("factor", 0 < self.factor < 1, "a number between 0 and 1")
+        require("decay_epochs", 1 <= self.decay_epochs <= MAX_INT, "an integer of at least 1")
 
 
 @dataclass(frozen=True)
@@ -141,3 +150,41 @@ class DeviceOptions:
         require("timeout", 1 <= self.timeout <= 86400, "a number of seconds from 1 to 86400")
         require("read_every", 1 <= self.read_every <= MAX_INT, "an integer of at least 1")
         require("cuda_graph", not self.cuda_graph or self.devices == 1, "false with several devices")
+
+
+class Options(Protocol):
+    """All options of a training loop; a :class:`~snflow.train.Recipe` has them, and so has :class:`FitOptions`."""
+
+    @property
+    def optimizer(self) -> OptimizerOptions:
+        """Options of the optimizer."""
+        ...
+
+    @property
+    def schedule(self) -> ScheduleOptions:
+        """Options of the learning-rate schedule."""
+        ...
+
+    @property
+    def training(self) -> TrainingOptions:
+        """Number of epochs, batches, validation and checkpoints."""
+        ...
+
+    @property
+    def device(self) -> DeviceOptions:
+        """Device, and how steps are executed."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of a training loop without a recipe."""
+
+    optimizer: OptimizerOptions
+    """Options of the optimizer."""
+    schedule: ScheduleOptions
+    """Options of the learning-rate schedule."""
+    training: TrainingOptions
+    """Number of epochs, batches, validation and checkpoints."""
+    device: DeviceOptions
+    """Device, and how steps are executed."""

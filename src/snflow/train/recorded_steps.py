@@ -13,13 +13,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from snflow.data.batches import Batch
 from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError
 from snflow.selfnorm.followers import Followers
 from snflow.train.optimizer import MovingAverage, adam
-from snflow.train.options import OptimizerOptions, TrainingOptions
-from snflow.train.recipe import Recipe
+from snflow.train.options import OptimizerOptions, Options, TrainingOptions
 from snflow.train.steps import DivergenceCheck, EagerSteps, StepRequest, StepResult, Steps, gradient_norm
+
+OptimizerBuilder = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+"""Makes an optimizer for these parameters; its learning rate is set before each step, by the schedule."""
 
 WARM_UP = 3
 """Number of steps before recording: the first steps allocate memory, initialize layers and select kernels."""
@@ -72,7 +75,7 @@ class RecordedSteps:
         device = parameters[0].device
         self._on_cuda = device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._batch: Tensor | None = None
+        self._batch: Batch | None = None
         self._warm, self._since = 0, 0
         # Adam on CUDA reads a float32 rate; on the CPU the rate has the precision of an eager step.
         self._rate = torch.zeros((), dtype=torch.float32 if self._on_cuda else torch.float64, device=device)
@@ -86,7 +89,7 @@ class RecordedSteps:
         self._left_out = torch.zeros((), device=device)
         self._noted = self._note if backend is None else torch.compile(self._note, backend=backend)
 
-    def take(self, batch: Tensor, asked: StepRequest) -> StepResult | None:
+    def take(self, batch: Batch, asked: StepRequest) -> StepResult | None:
         """Take one step; if a read is due, return the results of all steps since the last one."""
         if self._since == 0:
             self._number.fill_(asked.number - 1)
@@ -100,15 +103,17 @@ class RecordedSteps:
             return None
         return self._read(stop, due)
 
-    def _place(self, batch: Tensor) -> None:
+    def _place(self, batch: Batch) -> None:
         """Copy the batch to the memory from which the recorded step reads."""
         if self._batch is None:
-            self._batch = batch.clone()
+            self._batch = batch[0].clone(), None if batch[1] is None else batch[1].clone()
             for group in self._optimizer.param_groups:
                 group["lr"] = self._rate
                 group["capturable"] = self._on_cuda
         else:
-            self._batch.copy_(batch)
+            for place, values in zip(self._batch, batch, strict=True):
+                if place is not None and values is not None:
+                    place.copy_(values)
 
     def _run(self) -> None:
         if not self._on_cuda:
@@ -142,7 +147,7 @@ class RecordedSteps:
 
     def _step(self) -> None:
         """The function that is recorded."""
-        loss = -self._model(self._batch).mean()
+        loss = -self._model(*cast(Batch, self._batch)).mean()
         loss.backward()
         norm = gradient_norm(self._parameters)
         taken = self._noted(loss.detach(), norm)
@@ -193,22 +198,24 @@ RECORDING = ("cuda",)
 def set_up(
     fabric: Fabric,
     flow: Flow,
-    recipe: Recipe,
+    recipe: Options,
     average: MovingAverage | None,
     check: DivergenceCheck,
     agreed: Callable[[Tensor], list[float]],
     last_good: Callable[[], str],
+    build_optimizer: OptimizerBuilder | None = None,
 ) -> tuple[nn.Module, Any, Steps]:
-    """Set up Adam, the flow (compiled and distributed according to the options) and the training steps.
+    """Set up the optimizer, the flow (compiled and distributed according to the options) and the training steps.
 
     Args:
         fabric: a launched Fabric.
         flow: the flow, already on its device.
-        recipe: the recipe with all options.
+        recipe: all options.
         average: moving average of the weights, or ``None``.
         check: handles non-finite values.
         agreed: returns the mean of each value over the devices.
         last_good: describes the last good checkpoint.
+        build_optimizer: makes another optimizer than Adam or AdamW.
 
     Returns:
         The flow as Fabric has set it up, its optimizer, and the steps.
@@ -232,7 +239,11 @@ def set_up(
             fix="install it, name another compiler in CXX, or omit device.compile",
         )
     parameters = [p for p in flow.parameters() if p.requires_grad]
-    optimizer = adam(parameters, recipe.optimizer, fabric.device, recorded=options.cuda_graph)
+    optimizer: torch.optim.Optimizer
+    if build_optimizer is None:
+        optimizer = adam(parameters, recipe.optimizer, fabric.device, recorded=options.cuda_graph)
+    else:
+        optimizer = build_optimizer(parameters)
     compiled = flow if options.compile == "off" else cast(nn.Module, torch.compile(flow, backend=options.compile))
     followers = Followers(flow) if options.cuda_graph or options.compile != "off" else None
     model, shared = fabric.setup(compiled, optimizer)
@@ -241,7 +252,7 @@ def set_up(
         recorded = RecordedSteps(
             compiled,
             parameters,
-            optimizer,
+            cast(torch.optim.Adam, optimizer),
             options=recipe.optimizer,
             training=training,
             average=average,

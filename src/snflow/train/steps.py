@@ -10,6 +10,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from snflow.data.batches import Batch
 from snflow.errors import DivergenceError
 from snflow.selfnorm.diagnostics import layer_diagnostics
 from snflow.selfnorm.followers import Followers
@@ -63,11 +64,11 @@ class StepResult:
 class Steps(Protocol):
     """Takes θ ← Adam(∂/∂θ mean(−flow(x))), batch by batch."""
 
-    def take(self, batch: Tensor, asked: StepRequest) -> StepResult | None:
+    def take(self, batch: Batch, asked: StepRequest) -> StepResult | None:
         """Take one step; return ``None`` if its results are not yet known.
 
         Args:
-            batch: with shape ``(batch, *event)``, on the device.
+            batch: rows with shape ``(batch, *event)`` and their contexts, on the device.
             asked: what the loop passes to this step.
 
         Raises:
@@ -110,13 +111,13 @@ class EagerSteps:
         self._average, self._check, self._followers = average, check, followers
         self._backward, self._agreed, self._last_good = backward, agreed, last_good
 
-    def take(self, batch: Tensor, asked: StepRequest) -> StepResult:
+    def take(self, batch: Batch, asked: StepRequest) -> StepResult:
         """Take one step."""
         for group in self._optimizer.param_groups:
             group["lr"] = asked.rate
         if self._followers is not None:
             self._followers.track()
-        loss = -self._model(batch).mean()
+        loss = -self._model(*batch).mean()
         self._backward(loss)
         norm = gradient_norm(self._parameters)
         flags = torch.tensor([asked.stop(), asked.due()], device=loss.device)
