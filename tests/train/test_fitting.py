@@ -80,9 +80,11 @@ def test_arrays_tensors_and_frames_are_the_same_data(x):
 
 def test_the_best_weights_come_back(x):
     flow = small()
-    report = quick(flow, x, epochs=6, learning_rate=0.3, schedule="constant", patience=None)
+    held = x[:100]
+    report = quick(flow, x[100:], validation=held, epochs=6, learning_rate=0.3, schedule="constant", patience=None)
     assert report.best_epoch < 6
-    nll = -flow.log_prob(torch.tensor(x, dtype=flow.base.dtype)).mean().item()
+    nll = -flow.log_prob(torch.tensor(held, dtype=flow.base.dtype)).mean().item()
+    assert nll == pytest.approx(report.validation_nll, rel=1e-6)
     assert nll < report.history[-1]["validation_nll"]
 
 
@@ -133,8 +135,14 @@ def test_integers_are_dequantized():
 def test_schedules(x, schedule):
     report = quick(small(), x, epochs=4, schedule=schedule, decay_epochs=1, learning_rate=0.3)
     rates = [row["learning_rate"] for row in report.history[1:]]
-    assert rates[0] == pytest.approx(0.3, rel=0.2)
-    assert (rates[-1] < 0.3) == (schedule != "constant" and (schedule != "plateau" or report.best_epoch < 4))
+    nlls = [row["validation_nll"] for row in report.history]
+    worse = [nll > min(nlls[: epoch + 1]) for epoch, nll in enumerate(nlls)]
+    decays = {"constant": [0] * 4, "step": [0, 1, 2, 3], "plateau": [sum(worse[: epoch + 1]) for epoch in range(4)]}
+    if schedule == "cosine":
+        assert rates == sorted(rates, reverse=True)
+        assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+    else:
+        assert rates == pytest.approx([0.3 * 0.5**number for number in decays[schedule]])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", lambda parameters: torch.optim.SGD(parameters, momentum=0.9)])

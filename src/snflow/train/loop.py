@@ -308,6 +308,7 @@ class TrainingLoop:
         options, tally, running = self._options.training, self._tally, self._tally.epoch
         began = time.perf_counter()
         last = tally.epochs >= options.epochs
+        rate = self._learning_rate(tally.step - 1) if tally.step else None
         nll, error, improved, rise = None, None, False, 0.0
         if last or tally.epochs % options.validate_every == 0:
             nll, error = self._validate()
@@ -321,7 +322,7 @@ class TrainingLoop:
         row = EpochRow(
             epoch=tally.epochs,
             step=tally.step,
-            learning_rate=self._learning_rate(tally.step - 1) if tally.step else None,
+            learning_rate=rate,
             objective=running.mean(running.objective),
             validation_nll=nll,
             validation_bits_per_dim=None if nll is None else self._bits(nll),
