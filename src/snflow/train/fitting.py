@@ -183,12 +183,13 @@ def fit(
         compile,
     )
     target = torch.device(flow.base.device if device is None else device)
+    index = cast("int | None", target.index)
     with generators.preserved():
         generators.seed(seed)
         _prepare(flow, dataset, standardize, embedding_net)
         fabric = Fabric(
             accelerator=target.type,
-            devices=1 if target.index is None else [target.index],
+            devices=1 if index is None else [index],
             precision=chosen.training.precision,
         )
         store, history = MemoryStore(), History()
@@ -204,6 +205,7 @@ def fit(
         if outcome.signal is not None:
             raise KeyboardInterrupt
         held, given = (None if v is None else in_dtype_of(flow, v) for v in dataset.split("validation"))
+        generators.seed(seed)  # of the random vectors of estimated log-determinants
         generator = torch.Generator(flow.base.device).manual_seed(seed)
         nll, error = mean_nll_with_error(
             flow, cast(Tensor, held), given, batch_size=chosen.training.eval_batch_size, generator=generator
