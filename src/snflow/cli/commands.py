@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from snflow.errors import MAX_INT, ConfigError, NumericalWarning, check_count, check_positive, check_seed, nearest
 from snflow.train.recipe import (
@@ -349,9 +349,16 @@ def _warn(text: str) -> None:
     print(f"snflow: warning: {' '.join(text.split())}", file=sys.stderr)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning about numbers as one line, and others as Python does, with their place in the source."""
     if issubclass(category, NumericalWarning):
         _warn(str(message))
     else:
-        sys.stderr.write(warnings.formatwarning(message, category, *place[:2]))
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _failed(f"{error.filename or 'the disk'}: {(error.strerror or str(error)).lower()}")
     except (MemoryError, OverflowError) as error:
-        return _failed(f"{' '.join(words)}: {error or 'out of memory'}; use smaller numbers")
+        return _failed(f"{' '.join(words)}: {str(error) or 'out of memory'}; use smaller numbers")
     except RuntimeError as error:
         if not any(text in str(error).lower() for text in _TOO_LARGE):
             raise  # an error in this library, whose traceback should be reported
