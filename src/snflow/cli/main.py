@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after ``snflow``; those of the process if ``None``.
 
     Returns:
-        The exit code: 0 for success, 2 for wrong usage or data, 3 for divergence, 4 for a damaged checkpoint, 130 and
-        143 for a signal.
+        The exit code: 0 for success, 2 for wrong usage or data, 3 for divergence, 4 for a damaged checkpoint, 5
+        for a lost process of several, 130 and 143 for a signal.
 
     Example:
         >>> main(["fitt"])
