@@ -139,6 +139,17 @@ def test_flows_on_images_recover_points_at_any_distance(build, distance):
     assert (back - x).abs().max() <= 1e-4 * x.abs().max()
 
 
+def test_the_quadrature_of_umnn_is_exact_to_rounding():
+    flow = flows.umnn(3, layers=2).eval()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.4 * torch.randn_like(parameter))
+    x = (2 * torch.randn(12, 3)).requires_grad_()
+    z, log_det = flow.bijection(x)
+    jacobian = torch.stack([torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in z.unbind(1)], 1)
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian)[1], rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["naf", "bnaf", "umnn", "sos"])
 def test_exact_zeros_are_recovered(name):
     for seed in range(4):

@@ -16,7 +16,6 @@ from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import check_choice, check_context_shape, check_context_vector, check_count
 from snflow.nets.masked import MaskedMLP
 from snflow.nets.mlp import Activation, clamped
-from snflow.nets.mlp import Activation
 from snflow.numerics.devices import structure_device
 from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.transforms import under_transform
