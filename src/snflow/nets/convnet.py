@@ -207,7 +207,8 @@ class _Block(nn.Module):
         query, key, value = heads.unbind(1)
         # written out: on a CPU the kernel of scaled_dot_product_attention has no second derivative
         share = torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]), -1)
-        return (share @ value).transpose(-1, -2).reshape(h.shape)
+        attended: Tensor = (share @ value).transpose(-1, -2).reshape(h.shape)
+        return attended
 
     def _normalized(self, number: int, h: Tensor) -> Tensor:
         normal: Tensor = self.norms[number](h.movedim(1, -1))
