@@ -399,3 +399,22 @@ def test_each_thread_decodes_by_the_method_it_asks_for():
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(wrong, range(8))) == 0
     assert torch.equal(flow.decode(z), wanted["exact"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["dense", "conv", "glow", "residual"])
+def test_finite_data_of_any_size_have_no_nan_density(name, dtype):
+    options = {"scales": 1, "layers": 1, "width": 4} if name == "glow" else {}
+    shape = (1, 4, 4) if name in ("conv", "glow") else (4,)
+    flow = getattr(flows, name)(shape, **options).to(dtype)
+    flow.log_prob(torch.randn(8, *shape, dtype=dtype))
+    x = torch.finfo(dtype).max * torch.randn(20, *shape, dtype=dtype).sign()
+    assert not flow.eval().log_prob(x).isnan().any()
+
+
+def test_nan_of_the_weights_is_not_hidden():
+    base = DiagonalNormal(2)
+    with torch.no_grad():
+        base.mean.fill_(math.nan)
+    flow = Flow(Chain([]), base).eval()
+    assert flow.log_prob(torch.ones(1, 2)).isnan().all()

@@ -100,7 +100,8 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
 
         Returns:
             One log-density per sample, with shape ``(batch,)``. The gradient is exact, or self-normalized for
-            self-normalizing layers in training.
+            self-normalizing layers in training. In ``eval()``, finite data so far out that the flow overflows, beyond
+            2·10¹⁹ in float32, have the log-density −∞.
 
         Raises:
             ShapeError, DtypeError, DeviceError, ContextError: the data or the context do not fit the flow.
@@ -109,7 +110,9 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
         x, log_q = self._continuous(x, generator)
         z, log_det = self.bijection(x, context)
         log_prob: Tensor = self.base.log_prob(z) + log_det
-        return log_prob if log_q is None else log_prob - log_q
+        if log_q is not None:
+            return log_prob - log_q
+        return log_prob if self.training else _overflowed(log_prob, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """log p(x | context), as :meth:`log_prob`."""
@@ -308,6 +311,17 @@ class Flow(nn.Module, metaclass=CheckedConstructor):
         (m,) = leading_shape("Flow", "context", context, shape, batch="m")
         z = self.base.rsample(n * m, temperature=temperature, generator=generator)
         return z, context.expand(n, *context.shape).flatten(0, 1), (n, m)
+
+
+def _overflowed(log_prob: Tensor, x: Tensor) -> Tensor:
+    """−∞ in place of NaN where x is finite and ½x² would overflow: the density is below the smallest number there.
+
+    NaN at other points is an error in the flow or in its weights, and stays.
+    """
+    size = x.flatten(1).abs().amax(1)
+    largest = torch.finfo(x.dtype).max
+    far = (size > largest**0.5) & (size <= largest)
+    return torch.where(far & log_prob.isnan(), -torch.inf, log_prob)
 
 
 def _data_shape(bijection: Bijection, base: BaseDensity) -> Shape:
