@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
 import torch
@@ -10,8 +11,12 @@ from torch import Tensor
 
 from snflow.numerics.krylov import lanczos
 from snflow.numerics.probes import sum_event
+from snflow.numerics.undifferentiable import once_only
 
 Map = Callable[[Tensor], Tensor]
+
+# torch counts the levels of forward-mode differentiation for the whole process, not for each thread
+_one_level = threading.RLock()
 
 TANGENTS = 64
 """Number of columns of a Jacobian that are computed at once, to limit memory."""
@@ -32,7 +37,8 @@ def along(function: Map, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
         >>> along(torch.square, torch.tensor([[3.0]]), torch.tensor([[1.0]]))
         (tensor([[9.]]), tensor([[6.]]))
     """
-    pushed = torch.func.jvp(function, (x,), (tangent,))
+    with _one_level:
+        pushed = torch.func.jvp(function, (x,), (tangent,))
     return pushed[0], pushed[1]
 
 
@@ -298,4 +304,5 @@ def series_log_det(function: Map, x: Tensor, probes: Tensor, weights: list[float
     if not differentiable:
         return image.detach(), value
     carried = carried / len(probes)
-    return image, value + (carried - carried.detach())
+    zero = once_only(image, at, where="the series of a log-determinant", fix="use an exact log-determinant")
+    return image, value + (carried - carried.detach()) + zero
