@@ -71,6 +71,62 @@ class _Undifferentiable(torch.autograd.Function):
         raise ctx.error()
 
 
+def once_only(*tensors: Tensor, where: str, fix: str) -> Tensor:
+    """0, whose gradient by the tensors is zero and must not be differentiated again.
+
+    Added to a surrogate, a value whose gradient contains constants that depend on these tensors, it makes second
+    derivatives of the surrogate raise an error.
+
+    Args:
+        tensors: what the constants depend on.
+        where: the layer, for the error message.
+        fix: what to do instead.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        GradientError: when a gradient of it is differentiated.
+
+    Example:
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> square = 2 * x.detach() * x + once_only(x, where="Square", fix="use x * x")
+        >>> (slope,) = torch.autograd.grad(square, x, create_graph=True)
+        >>> slope.backward()
+        Traceback (most recent call last):
+        snflow.errors.GradientError: Square: expected first derivatives, got a derivative of one; use x * x
+    """
+    if torch.compiler.is_compiling():
+        return tensors[0].new_zeros(())
+    zero: Tensor = _OnceOnly.apply(where, fix, *tensors)
+    return zero
+
+
+class _OnceOnly(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(where: str, fix: str, *tensors: Tensor) -> Tensor:
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.where, ctx.fix, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        on = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return None, None, *(None for _ in on)
+        zeros = (undifferentiable(torch.zeros_like(v), *grads, *on, where=ctx.where, fix=ctx.fix) for v in on)
+        return None, None, *zeros
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+        raise GradientError(ctx.where, expected="a derivative in reverse mode", got="forward mode", fix=ctx.fix)
+
+
 def once_differentiable(where: str, fix: str) -> Callable[[Backward], Backward]:
     """Make the gradients of an autograd function raise an error if they are differentiated again.
 
