@@ -106,6 +106,10 @@ class NumericalWarning(UserWarning):
     """A result is finite but poorly conditioned."""
 
 
+class CompileWarning(UserWarning):
+    """A part of a compiled flow runs uncompiled."""
+
+
 def check_arguments(where: str, signature: inspect.Signature, args: Sequence[object], kwargs: Iterable[str]) -> None:
     """Raise an error if arguments do not fit a signature, suggesting the closest valid keyword.
 

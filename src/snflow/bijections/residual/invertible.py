@@ -17,6 +17,7 @@ from snflow.errors import (
     check_event_shape,
     check_shape_kept,
 )
+from snflow.numerics.compilation import uncompiled
 from snflow.numerics.fixed_point import implicit_fixed_point
 from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of, roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
@@ -29,6 +30,8 @@ _SMALL = 3
 """Number of elements up to which the full Jacobian costs no more than a series."""
 _EVAL_TERMS = 20
 """Number of terms that are always included in ``eval()``, where variance matters more than speed."""
+
+_UNCOMPILED = uncompiled("InvertibleResidual", "its norms are kept until a weight changes, its series ends at random")
 
 
 @final
@@ -105,6 +108,7 @@ class InvertibleResidual(Bijection):
         self.small = size <= exact_dimensions
         self.log_det_kind = "exact" if self.small else "estimate"
 
+    @_UNCOMPILED
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         g = self._map(context)
         if self._takes_jacobian():
@@ -112,10 +116,12 @@ class InvertibleResidual(Bijection):
         change, log_det = self._estimated(g, x)
         return x + change, log_det
 
+    @_UNCOMPILED
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, g = self._decode(z, context), self._map(context)
         return x, -(self._exact(g, x) if self._takes_jacobian() else self._estimated(g, x))[1]
 
+    @_UNCOMPILED
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         g = self._map(context)
         return implicit_fixed_point(lambda x: z - g(x), z, where="InvertibleResidual", iterations=500)
