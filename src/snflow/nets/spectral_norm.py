@@ -114,7 +114,8 @@ class _Spectral(nn.Module, ABC):
         # WWᵀ has the same eigenvalues as WᵀW, and shorter vectors
         u = leading_direction(gram_of_outputs, image, cycles=cycles, tolerance=tolerance)
         v = self._transposed(weight, u)
-        return v / v.norm()
+        direction: Tensor = v / v.norm()
+        return direction
 
     def __getstate__(self) -> dict[str, object]:
         """Exclude the cached norms from copies and pickles: they are recomputed on demand."""

@@ -1,7 +1,9 @@
 from . import (
+    compilation as compilation,
     convolution_matrices as convolution_matrices,
 )
 from . import (
+    devices as devices,
     factorization as factorization,
 )
 from . import (

@@ -35,10 +35,11 @@ def uncompiled(where: str, why: str) -> Callable[[Callable[Arguments, Result]], 
     """
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        @torch.compiler.disable(reason=f"{where}: {why}")
-        def outside(*args: Any, **kwargs: Any) -> Any:
+        def warned(*args: Any, **kwargs: Any) -> Any:
             warn_once(where, why)
             return function(*args, **kwargs)
+
+        outside = torch.compiler.disable(warned, reason=f"{where}: {why}")
 
         @functools.wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
