@@ -1,9 +1,13 @@
 from . import (
     compilation as compilation,
+)
+from . import (
     convolution_matrices as convolution_matrices,
 )
 from . import (
     devices as devices,
+)
+from . import (
     factorization as factorization,
 )
 from . import (
