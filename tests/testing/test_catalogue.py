@@ -64,6 +64,8 @@ class Broken(Bijection):
             z = z + x.mean(0)
         if self.fault == "transforms":
             z = z * (1 if bool(x.isfinite().all()) else 2)
+        if self.fault == "second_derivatives":  # a slope that is a constant to autograd
+            return z, self._log_det(z) + (x.detach() * x).sum(1)
         if self.fault == "single_precision":
             return z.double(), self._log_det(z).double()
         return z, self._log_det(z)

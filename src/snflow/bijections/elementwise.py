@@ -327,9 +327,11 @@ class SmoothLeakyReLU(Bijection):
         lowest = z - (1 - self.alpha) * math.log(2)
         lower, upper = (torch.where(bound < 0, bound / self.alpha, bound).detach() for bound in (lowest, z))
         root = invert_increasing(self._value_and_slope, z, lower, upper, start=upper, where=f"{self.label} inverse")
-        # an additional Newton step provides the gradient; infinities are returned unchanged, without a gradient
-        value, slope = self._value_and_slope(root)
-        x = root - torch.where(root.isinf(), 0.0, (value - z) / slope)
+        # two additional Newton steps provide the derivatives; infinities are returned unchanged, without derivatives
+        x = root
+        for _ in range(2):
+            value, slope = self._value_and_slope(x)
+            x = x - torch.where(root.isinf(), 0.0, (value - z) / slope)
         return x, -sum_event(self._value_and_slope(x)[1].log())
 
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from snflow.bijections.base import Bijection, InverseMethod, Shape
 from snflow.errors import (
     ConvergenceError,
-    GradientError,
     check_choice,
     check_context_shape,
     check_count,
@@ -27,7 +26,7 @@ from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lan
 from snflow.numerics.krylov import gmres
 from snflow.numerics.probes import ProbeName, draw_probes, sum_event
 from snflow.numerics.transforms import under_transform
-from snflow.numerics.undifferentiable import EXACT_IN_EVAL, undifferentiable
+from snflow.numerics.undifferentiable import EXACT_IN_EVAL, once_only
 
 
 @dataclass(frozen=True)
@@ -108,42 +107,21 @@ def surrogate(
 
 
 class _Objective(torch.autograd.Function):
-    """0 with the gradient c ∂(surrogate) + |c| ∂(penalty): the penalty is minimized whatever the sign of c.
-
-    The surrogate contains constants that depend on z = f(x) and g(z), so that its gradient has no derivative: a
-    gradient of zero by ``z`` and ``back`` says so.
-    """
+    """0 with the gradient c ∂(surrogate) + |c| ∂(penalty): the penalty is minimized whatever the sign of c."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(surrogate: Tensor, penalty: Tensor, z: Tensor, back: Tensor) -> Tensor:
+    def forward(surrogate: Tensor, penalty: Tensor) -> Tensor:
         return torch.zeros_like(surrogate)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[2:])
+        pass
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (c,), on = grads, ctx.saved_tensors
-        if not torch.is_grad_enabled():
-            return c, c.abs(), None, None
-        return (
-            c,
-            c.abs(),
-            *(undifferentiable(torch.zeros_like(v), c, *on, where="SelfNormalizing", fix=EXACT_IN_EVAL) for v in on),
-        )
-
-
-class _ObjectiveInBothModes(_Objective):
-    """The same with an error in forward mode, which ``torch.compile`` does not support."""
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
-        raise GradientError(
-            "SelfNormalizing", expected="a derivative in reverse mode", got="forward mode", fix=EXACT_IN_EVAL
-        )
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return grads[0], grads[0].abs()
 
 
 NewtonStep = Callable[[Tensor, Tensor], Tensor]
@@ -259,8 +237,8 @@ class SelfNormalizing(Bijection):
         if not under_transform():
             self.reconstruction_error.copy_(s.reconstruction.detach().mean())
         penalty = self.penalty_weight * s.reconstruction + self.jacobian_penalty * s.jacobian
-        objective = _Objective if torch.compiler.is_compiling() else _ObjectiveInBothModes
-        z, log_det = s.z, self.log_det_value.to(x) + objective.apply(s.log_det, penalty, s.z, s.back)
+        zero = once_only(s.z, s.back, where="SelfNormalizing", fix=EXACT_IN_EVAL)
+        z, log_det = s.z, self.log_det_value.to(x) + zero + _Objective.apply(s.log_det, penalty)
         return (z, log_det) if torch.is_grad_enabled() else (z.detach(), log_det.detach())
 
     def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Size, Tensor
@@ -22,6 +23,7 @@ from snflow.errors import (
     DtypeError,
     NotInvertibleError,
     ShapeError,
+    SnflowError,
     check_event_shape,
 )
 from snflow.testing.cases import Case
@@ -278,6 +280,55 @@ def check_damaged_weights(case: Case) -> None:
             raise ContractError(f"parameters of {value}: NotInvertibleError in {where} only")
 
 
+def check_second_derivatives(case: Case) -> None:
+    """Hessians of the log-density by the data are right or refused, by every route and in both modes.
+
+    The log-density, under a standard normal base, is differentiated along random directions, and compared with
+    differences of its first derivatives.
+    """
+    if not case.smooth:
+        return
+    x, context = case.data(2), case.context(2)
+    # A differential equation takes as long as all other layers together; its two modes are the same.
+    count, modes = (2, (False, True)) if case.transforms else (1, (False,))
+    directions, origin, step = torch.randn(count, *x.shape, dtype=x.dtype), torch.zeros(count, dtype=x.dtype), 1e-5
+    for training in modes:
+        layer = case.layer().train()
+        layer(x, context)  # the first batch, for layers that are initialized by it
+        layer.train(training)
+
+        def density(t: Tensor, twin: Bijection) -> Tensor:
+            torch.manual_seed(_SEED)
+            z, log_det = twin(x + torch.tensordot(t, directions, 1), context)
+            total: Tensor = log_det.sum() - z.square().sum() / 2
+            return total
+
+        def slope(t: Tensor, twin: Bijection) -> Tensor:
+            t = t.clone().requires_grad_()
+            return torch.autograd.grad(density(t, twin), t)[0]
+
+        units = step * torch.eye(count, dtype=x.dtype)
+        ends = [[slope(sign * unit, copy.deepcopy(layer)) for sign in (1, -1)] for unit in units]
+        wanted = torch.stack([(above - below) / (2 * step) for above, below in ends])
+        for route, hessian in _HESSIANS.items():
+            twin = copy.deepcopy(layer)
+            try:
+                found = hessian(partial(density, twin=twin))(origin)
+            except (SnflowError, RuntimeError):  # of this library, or of torch
+                continue
+            _close(f"Hessian by {route} in {'train' if training else 'eval'}()", found, wanted, 1e-4)
+
+
+_SEED = 0
+
+_HESSIANS: dict[str, Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]] = {
+    "torch.autograd": lambda function: partial(torch.autograd.functional.hessian, function),
+    "jacrev of jacrev": lambda function: torch.func.jacrev(torch.func.jacrev(function)),
+    "jacfwd of jacrev": lambda function: torch.func.jacfwd(torch.func.jacrev(function), randomness="same"),
+}
+"""Ways to compute a Hessian."""
+
+
 def _refuses(kind: type[Exception], call: Callable[[], object]) -> None:
     try:
         call()
@@ -298,6 +349,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "refusals": check_refusals,
     "autocast": check_autocast,
     "transforms": check_transforms,
+    "second_derivatives": check_second_derivatives,
     "damaged_weights": check_damaged_weights,
 }
 """The checks by name; every layer passes all of them."""
