@@ -213,12 +213,12 @@ def _residual_with_context() -> Bijection:
 
 def _continuous_with_context() -> Bijection:
     net = VelocityNet((2,), width=4, depth=1, context_shape=2)
-    return ContinuousFlow(net, (2,), context_shape=2, solver="rk4", adjoint=False)
+    return ContinuousFlow(net, (2,), context_shape=2, solver="rk4", steps=8, adjoint=False)
 
 
 def _continuous_images() -> Bijection:
     net = VelocityNet((1, 2, 2), width=2, depth=1)
-    return ContinuousFlow(net, (1, 2, 2), solver="rk4", adjoint=False)
+    return ContinuousFlow(net, (1, 2, 2), solver="rk4", steps=8, adjoint=False)
 
 
 def _coupling_with_context() -> Bijection:
