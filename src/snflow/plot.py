@@ -67,15 +67,7 @@ def density(
         given = None if context is None else context[None]
         limits = _limits(flow.sample(_POINTS, given).reshape(-1, 2) if data is None else data)
     figure, axes = _panel()
-    left, right, bottom, top = limits
-    y, x = torch.meshgrid(
-        torch.linspace(bottom, top, resolution), torch.linspace(left, right, resolution), indexing="ij"
-    )
-    grid = torch.stack([x, y], -1).reshape(-1, 2).to(flow.base.device, flow.base.dtype)
-    with torch.no_grad():
-        contexts = None if context is None else context.expand(len(grid), *context.shape)
-        log_prob = torch.nan_to_num(flow.log_prob(grid, contexts).double().cpu(), nan=-torch.inf)
-    values = log_prob.exp().reshape(resolution, resolution).numpy()
+    values = _grid_density(flow, limits, resolution, context)
     picture = axes.imshow(values, extent=limits, origin="lower", aspect="auto", cmap="viridis")
     figure.colorbar(picture, ax=axes, label="density")
     if data is not None:
@@ -194,9 +186,31 @@ def samples(
         drawn = flow.sample(n, given, inverse=method, temperature=temperature, generator=generator)
         title = f"{method} inverse" if flow.bijection.has_inversion_methods else "samples"
         panels[title] = drawn.reshape(n, *flow.event_shape)
+    return side_by_side(flow, panels)
+
+
+def side_by_side(flow: Flow, panels: Mapping[str, Tensor], *, columns: int | None = None) -> Figure:
+    """Several sets of rows: images as one grid each, vectors as points in the plane of their first two elements.
+
+    Where events have two elements, the density is shown too, after the first set.
+
+    Args:
+        flow: the flow that gives the event shape, and the density.
+        panels: rows with shape ``(n, *event)``, by title.
+        columns: number of columns of a grid of images; by default a square grid, or one line if there are several.
+
+    Returns:
+        A figure with one panel for each set, and one for the density.
+
+    Example:
+        >>> import torch, snflow
+        >>> flow = snflow.flows.realnvp(2, width=4).eval()
+        >>> [axes.get_title() for axes in side_by_side(flow, {"data": torch.randn(9, 2)}).axes]
+        ['data', 'density']
+    """
     if is_image(flow.event_shape):
-        return _image_panels(panels, flow)
-    return _point_panels(panels)
+        return _image_panels(panels, flow, columns)
+    return _point_panels(panels, flow)
 
 
 def interpolation(
@@ -468,18 +482,39 @@ def _tiled(images: Tensor, top: float, columns: int) -> NDArray[Any]:
     return canvas.squeeze(-1).numpy()
 
 
-def _point_panels(panels: Mapping[str, Tensor]) -> Figure:
-    figure = Figure(figsize=(0.5 + 3.5 * len(panels), 3.8), layout="constrained")
+def _point_panels(panels: Mapping[str, Tensor], flow: Flow | None = None) -> Figure:
     rows = {title: _rows(points) for title, points in panels.items()}
-    shown = [rows["data"]] if "data" in rows else list(rows.values())
+    first, shown = next(iter(rows)), [rows["data"]] if "data" in rows else list(rows.values())
     (left, right), (bottom, top) = (
         _range(np.concatenate([points[:, min(column, points.shape[1] - 1)] for points in shown])) for column in (0, 1)
     )
-    for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], rows.items(), strict=True):
-        second = min(1, points.shape[1] - 1)
-        axes.scatter(points[:_POINTS, 0], points[:_POINTS, second], s=2, color=_INK, linewidths=0)
+    planar = flow is not None and flow.event_shape == (2,) and flow.bijection.context_shape is None
+    titles = [first, *(["density"] if planar else []), *(title for title in rows if title != first)]
+    figure = Figure(figsize=(0.5 + 3.5 * len(titles), 3.8), layout="constrained")
+    for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles, strict=True):
+        if title in rows:
+            points = rows[title][:_POINTS]
+            axes.scatter(points[:, 0], points[:, min(1, points.shape[1] - 1)], s=2, color=_INK, linewidths=0)
+        elif flow is not None:
+            limits = (left, right, bottom, top)
+            axes.imshow(_grid_density(flow, limits, 120), extent=limits, origin="lower", aspect="auto", cmap="viridis")
         axes.set(title=title, xlim=(left, right), ylim=(bottom, top), xlabel="x₁")
     return figure
+
+
+@torch.no_grad()
+def _grid_density(
+    flow: Flow, limits: tuple[float, float, float, float], resolution: int, context: Tensor | None = None
+) -> NDArray[np.float64]:
+    """p on a grid of the plane, with shape ``(resolution, resolution)``."""
+    left, right, bottom, top = limits
+    y, x = torch.meshgrid(
+        torch.linspace(bottom, top, resolution), torch.linspace(left, right, resolution), indexing="ij"
+    )
+    grid = torch.stack([x, y], -1).reshape(-1, 2).to(flow.base.device, flow.base.dtype)
+    contexts = None if context is None else context.expand(len(grid), *context.shape)
+    log_prob = torch.nan_to_num(flow.log_prob(grid, contexts).double().cpu(), nan=-torch.inf)
+    return log_prob.exp().reshape(resolution, resolution).numpy()
 
 
 def _line(axes: Axes, history: Sequence[Mapping[str, float | None]], column: str, label: str, color: str) -> None:

@@ -147,10 +147,8 @@ def sample(
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".npy":
             np.save(path, drawn.numpy())
-        elif pictures.is_image(flow):
-            pictures.draw_image_grid(path, flow, drawn)
         else:
-            pictures.draw_points(path, flow, drawn)
+            pictures.draw_rows(path, flow, drawn)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise ConfigError("--out", expected="a writable file", got=str(error)) from error
     print(f"{len(drawn)} samples by the {inverse} inverse: {out}")
