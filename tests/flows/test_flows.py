@@ -13,6 +13,7 @@ from snflow.bijections.elementwise import Affine, Elementwise, LeakyReLU, Logit,
 from snflow.bijections.linear import Dense
 from snflow.bijections.reshaping import Flatten, Squeeze
 from snflow.errors import ConfigError, ShapeError
+from snflow.flows._composition import split_docstring
 from snflow.selfnorm.layers import SelfNormalizingConv2d, SelfNormalizingDense
 from snflow.train.recipe import available_recipes, read_yaml
 
@@ -256,7 +257,7 @@ def test_an_int_or_a_shape_for_vectors(shape):
 def test_a_flow_keeps_its_own_defaults_and_inherits_the_others(name, option, default):
     function = flows.ready_flows()[name]
     assert inspect.signature(function).parameters[option].default == default
-    assert f"        {option}: " in function.__doc__
+    assert f"\n    {option}: " in function.__doc__
 
 
 @pytest.mark.parametrize("rotation", ["random", "pca"])
@@ -269,3 +270,13 @@ def test_gaussianization_built_in_single_precision_is_inverted_to_double_precisi
         back, log_det_back = flow.bijection.inverse(z)
     torch.testing.assert_close(back, x, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(log_det_back, -log_det, rtol=0, atol=1e-10)
+
+
+def test_docstrings_are_split_with_and_without_the_indentation_that_python_3_13_removes():
+    indented = "z = x.\n\n    Args:\n        a: One.\n        b: Two,\n            on two lines.\n\n    Returns:\n        z.\n    "
+    expected = (
+        "z = x.\n\nArgs:\n",
+        {"a": "    a: One.\n", "b": "    b: Two,\n        on two lines.\n"},
+        "\nReturns:\n    z.\n",
+    )
+    assert split_docstring(indented) == split_docstring(inspect.cleandoc(indented)) == expected

@@ -92,20 +92,24 @@ def _inheriting(function: Callable[Options, Flow], like: Callable[..., object]) 
     parameters = [p.replace(annotation=hints[p.name]) for p in (*first, *rest.values())]
     complete.__signature__ = inspect.Signature(parameters, return_annotation=Flow)  # type: ignore[attr-defined]
     complete.__annotations__ = {p.name: hints[p.name] for p in parameters} | {"return": Flow}
-    before, described, after = _split_docstring(function.__doc__ or "")
-    described = {**_split_docstring(like.__doc__ or "")[1], **described}
+    before, described, after = split_docstring(function.__doc__ or "")
+    described = {**split_docstring(like.__doc__ or "")[1], **described}
     complete.__doc__ = before + "".join(described[p.name] for p in parameters) + after
     return complete
 
 
-def _split_docstring(text: str) -> tuple[str, dict[str, str], str]:
-    """The docstring up to its arguments, the lines of each argument by name, and the rest."""
-    if "    Args:\n" not in text:
-        text = text.replace("    Returns:\n", "    Args:\n\n    Returns:\n", 1)
-    before, heading, body = text.partition("    Args:\n")
-    section = re.match(r"(?: {8}.*\n)*", body)
+def split_docstring(text: str) -> tuple[str, dict[str, str], str]:
+    """The docstring up to its arguments, the lines of each argument by name, and the rest.
+
+    Python 3.13 has removed the indentation of docstrings already; it is removed here from those of other versions.
+    """
+    text = inspect.cleandoc(text) + "\n"
+    if "\nArgs:\n" not in text:
+        text = text.replace("\nReturns:\n", "\nArgs:\n\nReturns:\n", 1)
+    before, heading, body = text.partition("\nArgs:\n")
+    section = re.match(r"(?: {4}.*\n)*", body)
     end = section.end() if section else 0
-    entries = re.findall(r"^ {8}\w+: .*\n(?: {12}.*\n)*", body[:end], re.MULTILINE)
+    entries = re.findall(r"^ {4}\w+: .*\n(?: {8}.*\n)*", body[:end], re.MULTILINE)
     return before + heading, {entry.split(":")[0].strip(): entry for entry in entries}, body[end:]
 
 
