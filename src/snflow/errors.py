@@ -106,6 +106,10 @@ class NumericalWarning(UserWarning):
     """A result is finite but poorly conditioned."""
 
 
+class DataWarning(UserWarning):
+    """Data were accepted, but hold something that a density cannot describe well, or were changed."""
+
+
 class CompileWarning(UserWarning):
     """A part of a compiled flow runs uncompiled."""
 
