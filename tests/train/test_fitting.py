@@ -189,3 +189,65 @@ def test_divergence_leaves_the_last_good_weights(x):
 def test_errors_name_what_was_expected(x, call, kind, message):
     with pytest.raises(kind, match=message):
         call(x)
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, *columns):
+        self.columns = [torch.as_tensor(column) for column in columns]
+
+    def __len__(self):
+        return len(self.columns[0])
+
+    def __getitem__(self, index):
+        rows = tuple(column[index] for column in self.columns)
+        return rows if len(rows) > 1 else rows[0]
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            yield 100 + torch.randn(2, generator=generator)
+
+
+def test_datasets_of_torch_are_split_and_shuffled(x):
+    flow = small()
+    report = quick(flow, Rows(x), epochs=5)
+    assert report.history[-1]["step"] == 5 * (270 // 50)
+    assert report.history[-1]["validation_nll"] < report.history[0]["validation_nll"]
+    torch.manual_seed(0)
+    first = quick(small(), Rows(x), seed=1)
+    torch.manual_seed(0)
+    assert quick(small(), Rows(x), seed=1).validation_nll == first.validation_nll
+
+
+def test_contexts_come_with_the_rows_of_a_stream(x):
+    flow = small(context_shape=1)
+    report = quick(flow, Rows(x, x[:, :1]))
+    assert math.isfinite(report.validation_nll)
+
+
+@pytest.mark.parametrize("kind", [list, lambda batches: torch.utils.data.DataLoader(torch.cat(batches), 50)])
+def test_batches_may_come_from_any_iterable(x, kind):
+    batches = kind(list(torch.tensor(x, dtype=torch.float32).split(50)))
+    report = quick(small(), batches, validation=x)
+    assert report.history[-1]["step"] == 2 * 6
+
+
+def test_a_stream_without_length_needs_a_number_of_steps(x):
+    with pytest.raises(ConfigError, match="pass steps_per_epoch"):
+        quick(small(), Endless(), validation=x)
+    report = quick(small(), Endless(), validation=100 + np.zeros((9, 2)), steps_per_epoch=7)
+    assert report.history[-1]["step"] == 14
+
+
+def test_streams_are_checked(x):
+    rows = torch.tensor(x)
+    with pytest.raises(ConfigError, match="validation data, since x is a stream without random access"):
+        quick(small(), list(rows.split(50)))
+    with pytest.raises(ConfigError, match="which can be read once"):
+        quick(small(), iter(rows.split(50)), validation=x)
+    with pytest.raises(DataError, match="batch 2 of the stream: expected finite numbers"):
+        quick(small(), [rows[:50], rows[50:100] / 0], validation=x)
+    with pytest.raises(DataError, match="a pair of rows and contexts, got dict"):
+        quick(small(), [rows[:50], {}], validation=x)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
-from snflow.errors import MAX_INT, ConfigError, ShapeError, check_count
+from snflow.errors import MAX_INT, ConfigError, DataError, ShapeError, check_count
 
 Batch = tuple[Tensor, Tensor | None]
 """Rows ``(batch, *event)``, and the contexts ``(batch, *context_shape)`` on which they are conditioned, if any."""
@@ -98,6 +100,124 @@ class Batches:
             chosen = rows[first : first + self.batch_size]
             context = None if self.context is None else self.context[chosen]
             yield self.augmentation(self.data[chosen], generator), context
+
+
+class BatchSource(Protocol):
+    """Batches of training data, epoch by epoch: from rows in memory or from a stream."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of batches in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Iterate over the batches of an epoch, from the batch ``start`` on."""
+        ...
+
+
+@final
+class StreamedBatches:
+    """Batches of a dataset of torch, or of any iterable, that need not fit into memory.
+
+    A map-style dataset is shuffled, by (seed, epoch); other streams keep their order. Incomplete batches of a dataset
+    are dropped. A stream that ends within an epoch starts again.
+
+    Args:
+        source: a ``torch.utils.data.Dataset`` of rows, or an iterable of batches, such as a ``DataLoader``; rows and
+            batches are tensors, or pairs of a tensor and its context.
+        batch_size: the number of rows per batch of a dataset; an iterable of batches has its own.
+        dtype: the floating dtype of the batches; integers stay as they are.
+        seed: the seed of all epochs.
+        steps_per_epoch: the number of batches in an epoch, for a stream without a length.
+
+    Raises:
+        ConfigError: the length of the stream is unknown, or it has less than a batch.
+        DataError: a batch is neither a tensor nor a pair, is not finite, or the stream is empty.
+
+    Example:
+        >>> import torch
+        >>> source = [torch.zeros(4, 2), torch.ones(4, 2)]
+        >>> batches = StreamedBatches(source, 4, dtype=torch.float64)
+        >>> [float(rows.mean()) for rows, _ in batches.epoch(0)]
+        [0.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        batch_size: int,
+        *,
+        dtype: torch.dtype,
+        seed: int = 0,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        check_count("StreamedBatches", "batch_size", batch_size, most=MAX_INT)
+        self.dtype, self.seed = dtype, seed
+        if isinstance(source, Iterator):
+            raise ConfigError(
+                "StreamedBatches",
+                expected="a stream that can be read again in each epoch",
+                got=f"a {type(source).__name__}, which can be read once",
+                fix="pass an object whose __iter__ starts again, such as a DataLoader",
+            )
+        self._order = torch.Generator()
+        self._batches: Iterable[Any] = source
+        if isinstance(source, IterableDataset):
+            self._batches = DataLoader(source, batch_size, drop_last=True)
+        elif isinstance(source, torch.utils.data.Dataset):
+            self._batches = DataLoader(source, batch_size, shuffle=True, drop_last=True, generator=self._order)
+        if steps_per_epoch is None:
+            try:
+                steps_per_epoch = len(self._batches)
+            except TypeError:
+                raise ConfigError(
+                    "StreamedBatches",
+                    expected="a stream with a length",
+                    got=f"a {type(source).__name__} without one",
+                    fix="pass steps_per_epoch",
+                ) from None
+        check_count("StreamedBatches", "steps_per_epoch", steps_per_epoch, most=MAX_INT)
+        self.steps_per_epoch = steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Iterate over the batches of an epoch, from the batch ``start`` on."""
+        self._order.manual_seed(_stable_seed(self.seed, epoch))
+        return itertools.islice(self._endless(), start, self.steps_per_epoch)
+
+    def first(self, rows: int) -> Batch:
+        """About the first ``rows`` rows of the first epoch, as one batch."""
+        taken: list[Batch] = []
+        for batch in self.epoch(0):
+            taken.append(batch)
+            if sum(len(x) for x, _ in taken) >= rows:
+                break
+        contexts = [context for _, context in taken if context is not None]
+        return torch.cat([x for x, _ in taken]), torch.cat(contexts) if contexts else None
+
+    def _endless(self) -> Iterator[Batch]:
+        while True:
+            count = 0
+            for count, batch in enumerate(self._batches, 1):
+                yield self._checked(batch, count)
+            if not count:
+                raise DataError("StreamedBatches", expected="at least one batch", got="none")
+
+    def _checked(self, batch: Any, number: int) -> Batch:
+        parts = list(batch) if isinstance(batch, list | tuple) else [batch]
+        if not 1 <= len(parts) <= 2 or not all(isinstance(part, Tensor) for part in parts):
+            raise DataError(
+                f"batch {number} of the stream",
+                expected="a tensor of rows, or a pair of rows and contexts",
+                got=", ".join(type(part).__name__ for part in parts) or "nothing",
+            )
+        rows, context = (
+            part.to(self.dtype) if part is not None and part.is_floating_point() else part
+            for part in (*parts, None)[:2]
+        )
+        for part in (rows, context):
+            if part is not None and part.is_floating_point() and not bool(part.isfinite().all()):
+                raise DataError(f"batch {number} of the stream", expected="finite numbers", got="NaN or infinity")
+        return rows, context
 
 
 def in_order(data: Tensor, batch_size: int) -> Iterator[Tensor]:

@@ -64,8 +64,7 @@ def standardized(flow: Flow, x: Tensor, context: Tensor | None = None) -> Flow:
         >>> bool(flow.encode(x).mean().abs() < 2)
         True
     """
-    everywhere = bounds(flow.bijection.preimage(flow.base.support)) == (-math.inf, math.inf)
-    if flow.dequantization is not None or not everywhere:
+    if flow.dequantization is not None or not is_unbounded(flow):
         bounded = "integer data" if flow.dequantization is not None else "a bounded range"
         raise ConfigError(
             "standardized",
@@ -76,6 +75,17 @@ def standardized(flow: Flow, x: Tensor, context: Tensor | None = None) -> Flow:
     if context is not None:
         flow = with_context_embedding(flow, Standardization.of(context), tuple(context.shape[1:]))
     return _rebuilt(flow, in_front=[Affine.standardizing(x)])
+
+
+def is_unbounded(flow: Flow) -> bool:
+    """Whether the density is positive for all real numbers, so that data of any scale may be standardized.
+
+    Example:
+        >>> import snflow
+        >>> is_unbounded(snflow.flows.maf(2)), is_unbounded(snflow.flows.circular_spline(2))
+        (True, False)
+    """
+    return bounds(flow.bijection.preimage(flow.base.support)) == (-math.inf, math.inf)
 
 
 @checked_arguments()

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import IterableDataset, random_split
 
 from snflow.bijections.context import Standardization
 from snflow.bijections.elementwise import Affine
+from snflow.data.batches import StreamedBatches
 from snflow.data.dataset import Dataset
 from snflow.data.rows import as_rows
-from snflow.distributions.base import Uniform, check_kind
+from snflow.distributions.base import check_kind
 from snflow.distributions.flow import Flow, mean_nll_with_error
 from snflow.errors import CONSTRUCTED_WITH, ArgumentError, ConfigError, DataError, check_choice, nearest
 from snflow.flows.gaussianization import gaussianize
-from snflow.flows.preprocessing import dequantized, standardized, with_context_embedding
+from snflow.flows.preprocessing import dequantized, is_unbounded, standardized, with_context_embedding
 from snflow.train import generators
 from snflow.train.checkpoints import MemoryStore
 from snflow.train.evaluation import in_dtype_of, load_model
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Schedule = Literal["constant", "cosine", "step", "plateau"]
+
+_STANDARDIZED_ON, _MOST_HELD_OUT = 100_000, 100_000
+"""Numbers of rows of a stream from which the moments are computed, and on which it is validated."""
 
 _OVERFITTING = 0.1
 """Gap between training and validation, in nats per dimension, above which a report speaks of overfitting."""
@@ -110,6 +118,7 @@ def fit(
     embedding_net: nn.Module | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
+    steps_per_epoch: int | None = None,
     compile: bool = False,
     progress: bool = True,
     **options: Any,
@@ -123,10 +132,13 @@ def fit(
 
     Args:
         flow: A flow, for example from :mod:`snflow.flows`.
-        x: Data with shape ``(N, *event)``: a tensor, a NumPy array, a pandas or polars data frame.
+        x: Data with shape ``(N, *event)``: a tensor, a NumPy array, a pandas or polars data frame; or, for data that do
+            not fit into memory, a torch ``Dataset`` of rows, or an iterable of batches such as a ``DataLoader``. Rows
+            and batches may be pairs of data and context.
         context: The values on which the density is conditioned, with shape ``(N, *context_shape)``, in any of these
             forms, if the flow was built with a ``context_shape``.
         validation: Share of the rows that are held out, or data to validate on: rows, or rows and contexts in a tuple.
+            An iterable of batches needs data.
         epochs: Number of passes over the training data, at most.
         batch_size: Number of rows per step.
         learning_rate: Peak learning rate.
@@ -139,6 +151,7 @@ def fit(
         embedding_net: A network that computes the flow's context from yours; it is trained with the flow.
         seed: Seed of the split, the order of the batches, and noise.
         device: Device to train on; by default that of the flow.
+        steps_per_epoch: Number of batches in an epoch, for a stream of unknown length.
         compile: Whether to compile the objective with ``torch.compile``.
         progress: Whether to show progress: a bar on a terminal, lines elsewhere.
         options: Any other option of a recipe's sections ``optimizer``, ``schedule`` and ``training``, such as
@@ -166,12 +179,15 @@ def fit(
     check_choice("fit", "schedule", schedule, Schedule)
     if num_values is None and flow.dequantization is not None:
         num_values = flow.dequantization.num_values
-    dataset = _dataset(flow, x, context, validation, num_values, seed)
-    rows = len(dataset.train)
+    batches = None
+    if _is_stream(x):
+        batches, dataset = _stream(flow, x, context, validation, num_values, batch_size, seed, steps_per_epoch)
+    else:
+        dataset = _dataset(x, context, validation, num_values, seed)
     chosen = _options(
         {
             "epochs": epochs,
-            "batch_size": min(batch_size, rows),
+            "batch_size": min(batch_size, len(dataset.train)),
             "learning_rate": learning_rate,
             "patience": patience,
             "decay": schedule,
@@ -195,7 +211,7 @@ def fit(
         store, history = MemoryStore(), History()
         reporter = reporter_for(terminal()) if progress else SilentReporter()
         build = optimizer if callable(optimizer) else None
-        loop = TrainingLoop(fabric, flow, dataset, chosen, store, history, History(), reporter, build)
+        loop = TrainingLoop(fabric, flow, dataset, chosen, store, history, History(), reporter, build, batches)
         try:
             outcome = loop.run()
         finally:
@@ -224,7 +240,49 @@ def fit(
     )
 
 
-def _dataset(flow: Flow, x: Any, context: Any, validation: Any, num_values: int | None, seed: int) -> Dataset:
+def _is_stream(x: Any) -> bool:
+    """Whether data come in batches: a dataset of torch or an iterable that is neither an array nor a data frame."""
+    if isinstance(x, list | tuple):  # of batches, or of numbers, which are no data
+        return bool(x) and isinstance(x[0], Tensor | list | tuple) and not isinstance(x[0][0], float | int)
+    in_memory = isinstance(x, Tensor | np.ndarray | str | bytes) or hasattr(x, "to_numpy")
+    return isinstance(x, TorchDataset) or (not in_memory and isinstance(x, Iterable))
+
+
+def _stream(
+    flow: Flow,
+    x: Any,
+    context: Any,
+    validation: Any,
+    num_values: int | None,
+    batch_size: int,
+    seed: int,
+    steps_per_epoch: int | None,
+) -> tuple[StreamedBatches, Dataset]:
+    """The batches of a stream, and a dataset of its first rows and of the validation rows."""
+    if context is not None:
+        raise ConfigError("fit", expected="contexts in the stream, as pairs", got="context=", fix="yield (x, context)")
+    held: Any = validation
+    batched = partial(StreamedBatches, dtype=flow.base.dtype, seed=seed)
+    if isinstance(validation, float | int):
+        if not isinstance(x, TorchDataset) or isinstance(x, IterableDataset):
+            raise ConfigError(
+                "fit",
+                expected="validation data, since x is a stream without random access",
+                got=repr(validation),
+                fix="pass validation=x_held_out, or (x_held_out, context)",
+            )
+        rest, last = random_split(x, [1 - validation, validation], torch.Generator().manual_seed(seed))
+        held = batched(last, min(batch_size, len(last))).first(_MOST_HELD_OUT)
+        x = rest
+    batches = batched(x, batch_size, steps_per_epoch=steps_per_epoch)
+    rows, given = batches.first(_STANDARDIZED_ON)
+    own, conditions = held if isinstance(held, tuple) else (held, None)
+    kept = as_rows("fit, validation", own, num_values)
+    contexts = None if conditions is None else as_rows("fit, validation context", conditions)
+    return batches, Dataset("fit", rows, kept, kept, num_values, given, contexts, contexts)
+
+
+def _dataset(x: Any, context: Any, validation: Any, num_values: int | None, seed: int) -> Dataset:
     """Rows and contexts, split into training and validation; the test split, which is not used, is the latter."""
     split: tuple[Tensor, Tensor]
     given: tuple[Tensor | None, Tensor | None]
@@ -277,7 +335,7 @@ def _prepare(flow: Flow, dataset: Dataset, standardize: bool, embedding_net: nn.
         prepared = with_context_embedding(prepared, embedding_net, dataset.context_shape or ())
     if dataset.num_values is not None:
         prepared = prepared if prepared.dequantization is not None else dequantized(prepared, dataset.num_values)
-    elif standardize and not fitted and not isinstance(flow.base, Uniform):
+    elif standardize and not fitted and is_unbounded(flow):
         prepared = standardized(prepared, x, context)
     gaussianize(prepared, in_dtype_of(prepared, x))
     if prepared is not flow:

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch import distributed as dist
 
-from snflow.data.batches import Augmentation, Batch, Batches
+from snflow.data.batches import Augmentation, Batch, Batches, BatchSource
 from snflow.data.dataset import Dataset
 from snflow.distributions.flow import Flow, bits_per_dim
 from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
@@ -170,6 +170,7 @@ class TrainingLoop:
         layers: receives one row per epoch and self-normalizing layer.
         reporter: shows progress.
         build_optimizer: makes another optimizer than Adam or AdamW.
+        batches: batches of training data; by default those of the dataset's rows.
 
     Raises:
         ConfigError: the batch size is not a multiple of the number of devices, or exceeds the data.
@@ -186,6 +187,7 @@ class TrainingLoop:
         layers: Metrics,
         reporter: Reporter,
         build_optimizer: OptimizerBuilder | None = None,
+        batches: BatchSource | None = None,
     ) -> None:
         self._fabric, self._flow, self._dataset, self._options = fabric, flow, dataset, options
         self._store, self._metrics, self._layers, self._reporter = store, metrics, layers, reporter
@@ -197,17 +199,7 @@ class TrainingLoop:
                 got=str(training.batch_size),
             )
         flow.to(fabric.device, torch.float64 if training.precision == "64-true" else torch.float32)
-        rows, context = (
-            None if values is None else near(in_dtype_of(flow, values), fabric.device)
-            for values in dataset.split("train")
-        )
-        self._batches = Batches(
-            cast(Tensor, rows),
-            training.batch_size,
-            context=context,
-            seed=training.seed,
-            augmentation=Augmentation(training.flip, training.jitter),
-        )
+        self._batches = batches or self._rows_in_memory()
         self._average = None if training.ema_decay is None else MovingAverage(flow, training.ema_decay)
         self._check = DivergenceCheck(flow, training, options.optimizer)
         self._model, self._optimizer, self._steps = set_up(
@@ -216,6 +208,20 @@ class TrainingLoop:
         self._finite = _finite_tensors(flow)
         self._tally = Tally()
         self._saved_at = time.monotonic()
+
+    def _rows_in_memory(self) -> Batches:
+        training = self._options.training
+        rows, context = (
+            None if values is None else near(in_dtype_of(self._flow, values), self._fabric.device)
+            for values in self._dataset.split("train")
+        )
+        return Batches(
+            cast(Tensor, rows),
+            training.batch_size,
+            context=context,
+            seed=training.seed,
+            augmentation=Augmentation(training.flip, training.jitter),
+        )
 
     def run(self, resume: Checkpoint | None = None) -> Outcome:
         """Train until the recipe is completed, from scratch or from a checkpoint.
