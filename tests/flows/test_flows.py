@@ -273,12 +273,10 @@ def test_gaussianization_built_in_single_precision_is_inverted_to_double_precisi
 
 
 def test_docstrings_are_split_with_and_without_the_indentation_that_python_3_13_removes():
-    indented = (
-        "z = x.\n\n    Args:\n        a: One.\n        b: Two,\n            on two lines.\n\n    Returns:\n        z."
-    )
+    indented = "z = x.\n\n    Args:\n        a: One.\n        b: Two\n            lines.\n\n    Returns:\n        z."
     expected = (
         "z = x.\n\nArgs:\n",
-        {"a": "    a: One.\n", "b": "    b: Two,\n        on two lines.\n"},
+        {"a": "    a: One.\n", "b": "    b: Two\n        lines.\n"},
         "\nReturns:\n    z.\n",
     )
     assert split_docstring(indented) == split_docstring(inspect.cleandoc(indented)) == expected
