@@ -68,6 +68,15 @@ def test_an_ensemble_is_its_members(name, training):
             torch.testing.assert_close(gradients[key][number], gradient, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["dense, penalty", "conv, penalty"])
+def test_a_functional_call_uses_the_buffers_that_it_gets(name):
+    (first, second), x = members(name, 2)
+    first.train(), second.train()
+    first.log_prob(x)
+    state = second.state_dict()
+    torch.testing.assert_close(functional_call(first, state, (x,)), second.log_prob(x), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_each_sample(name, training):

@@ -111,7 +111,8 @@ class LinearMap(Bijection):
         self.bias = nn.Parameter(torch.zeros(weight.shape[0])) if bias else None
         self.register_buffer("log_det_value", torch.zeros(()))
         self.register_buffer("log_det_shape", torch.zeros(len(event_shape), dtype=torch.long))
-        self._known: tuple[Shape, Tensor] | None = None
+        # the event shape, the value, and the buffer that they were stored in, which a functional call may replace
+        self._known: tuple[Shape, Tensor, Tensor] | None = None
         self._factor = KeptFactor(operator, self.label, self._remember)
         self.register_load_state_dict_post_hook(_forget)
 
@@ -146,19 +147,20 @@ class LinearMap(Bijection):
 
     def _last_log_det(self, event_shape: Shape) -> Tensor:
         """The last exact value; computed now if there is none for this event shape."""
-        known = self._known  # read once: another thread may replace it
-        if known is None and not (is_traced(self.log_det_shape) or torch.compiler.is_compiling()):
-            known = self._known = tuple(self.log_det_shape.tolist()), self.log_det_value.clone()
+        known, buffer = self._known, self.log_det_value  # read once: another thread may replace them
+        unread = known is None or (known[2] is not buffer and not is_traced(buffer))
+        if unread and not (is_traced(self.log_det_shape) or torch.compiler.is_compiling()):
+            known = self._known = tuple(self.log_det_shape.tolist()), buffer.clone(), buffer
         if known is None or known[0] != event_shape:
             return self.exact_log_det(event_shape).detach()
-        # recorded code reads the buffer, whose memory stays
-        return self.log_det_value if is_recorded() else known[1].to(self.log_det_value)
+        # recorded code reads the buffer, whose memory stays; in an ensemble it has one value for each member
+        return buffer if is_recorded() or is_traced(buffer) else known[1]
 
     def _remember(self, log_abs_det: Tensor, event_shape: Shape) -> None:
         """Store a new exact value, with its event shape."""
         self.log_det_value.copy_(log_abs_det)
         self.log_det_shape.copy_(torch.tensor(event_shape))
-        self._known = event_shape, log_abs_det.to(self.log_det_value)
+        self._known = event_shape, log_abs_det.to(self.log_det_value), self.log_det_value
 
 
 def _forget(layer: nn.Module, _: object) -> None:
