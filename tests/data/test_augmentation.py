@@ -37,10 +37,14 @@ def test_no_change_is_the_same_tensor():
 def test_a_resumed_epoch_has_the_same_images():
     data = torch.randint(256, (12, 1, 4, 4), dtype=torch.uint8)
     batches = Batches(data, 3, augmentation=Augmentation(flip=True, jitter=1))
-    whole, tail = list(batches.epoch(2)), list(batches.epoch(2, start=2))
+
+    def images(epoch):
+        return [rows for rows, _ in epoch]
+
+    whole, tail = images(batches.epoch(2)), images(batches.epoch(2, start=2))
     assert all(map(torch.equal, whole[2:], tail))
-    assert not all(map(torch.equal, whole, Batches(data, 3).epoch(2)))
-    assert not all(map(torch.equal, whole, batches.epoch(3)))
+    assert not all(map(torch.equal, whole, images(Batches(data, 3).epoch(2))))
+    assert not all(map(torch.equal, whole, images(batches.epoch(3))))
 
 
 def test_rows_that_are_not_images_are_refused():

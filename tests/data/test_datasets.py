@@ -133,7 +133,7 @@ def test_wrong_options(make, message):
 
 
 def test_datasets_are_the_public_functions_that_return_one():
-    assert list(datasets()) == ["cifar10", "digits", "imagenet32", "mnist", "table", "toy"]
+    assert list(datasets()) == ["cifar10", "digits", "image_files", "imagenet32", "mnist", "table", "toy"]
     assert datasets()["toy"] is toy
 
 

@@ -1,13 +1,15 @@
 """Tables from files: all delimiters and headers, and errors that name line and column."""
 
+import contextlib
 import struct
 
 import numpy as np
 import pytest
 import torch
 
-from snflow.data import table
-from snflow.errors import ConfigError, DataError
+from snflow.data import Dataset, table
+from snflow.data.delimited import _CHUNK
+from snflow.errors import ConfigError, DataError, DataWarning, NumericalWarning
 
 
 def everything(dataset):
@@ -26,11 +28,12 @@ def write(tmp_path):
     return write
 
 
-EXPECTED = torch.tensor([[float(row), row + 0.5, -1e-3] for row in range(20)], dtype=torch.float32)
+ROWS = [(row + 0.25, row * row + 0.5, -(row * row % 7) * 1e-3) for row in range(20)]
+EXPECTED = torch.tensor(ROWS, dtype=torch.float64)
 
 
 def body(delimiter, end="\n"):
-    return "".join(f"{row}{delimiter}{row + 0.5}{delimiter}-1e-3{end}" for row in range(20))
+    return "".join(f"{x}{delimiter}{y}{delimiter}{z!r}{end}" for x, y, z in ROWS)
 
 
 @pytest.mark.parametrize(
@@ -53,30 +56,32 @@ def body(delimiter, end="\n"):
         body(",").replace("0.5", '"0.5"', 1),
         "#x y z\n" + body(" "),
         body(",").rstrip("\n"),
-        body(",").replace("0,0.5", "0,\t0.5", 1),
+        body(",").replace("0.25,0.5", "0.25,\t0.5", 1),
     ],
 )
 def test_text(write, text):
     read = table(write(text))
     assert torch.equal(everything(read), EXPECTED)
-    assert read.train.dtype == torch.float32
+    assert read.train.dtype == torch.float64
     assert read.num_values is None
     assert [len(read.train), len(read.validation), len(read.test)] == [16, 2, 2]
 
 
 @pytest.mark.parametrize("save", ["npy", "npz", "f4", "i8", "big_endian"])
 def test_arrays(tmp_path, save):
-    values = EXPECTED.double().numpy()
+    values = EXPECTED.numpy()
     path = tmp_path / ("a.npz" if save == "npz" else "a.npy")
-    expected = EXPECTED
+    expected, warned = EXPECTED, contextlib.nullcontext()
     if save == "npz":
         np.savez_compressed(path, only=values)
     elif save == "i8":
         np.save(path, values.astype(np.int64))
-        expected = EXPECTED.trunc()
+        expected, warned = EXPECTED.trunc(), pytest.warns(DataWarning)
     else:
         np.save(path, values.astype({"f4": "<f4", "big_endian": ">f8"}.get(save, "<f8")))
-    assert torch.equal(everything(table(str(path))), expected)
+        expected = EXPECTED.float().double() if save == "f4" else EXPECTED
+    with warned:
+        assert torch.equal(everything(table(str(path))), expected)
 
 
 def test_columns_by_number_and_by_name(write):
@@ -93,7 +98,7 @@ def test_columns_of_an_array(tmp_path):
 
 
 def test_a_dropped_column_may_hold_words(write):
-    path = write("".join(f"{row}\t{row + 0.5}\tg\n" for row in range(20)), "magic.data")
+    path = write("".join(f"{x}\t{y}\tg\n" for x, y, _ in ROWS), "magic.data")
     assert torch.equal(everything(table(path, drop_columns=[2])), EXPECTED[:, :2])
     with pytest.raises(DataError, match=r"magic\.data, line 1, column 2: expected a number, got 'g'"):
         table(path)
@@ -128,11 +133,10 @@ def test_relative_path_is_looked_up_in_the_environment(write, tmp_path, monkeypa
         ("1 2\n\n3\n", "line 3: expected 2 fields separated by whitespace, got 1"),
         ("x,y\n1,2\n3,nan\n4,5\n", r"finite numbers, got nan in row 1, column 'y'; remove or impute such rows"),
         ("1,2\n-inf,3\n", "finite numbers, got -inf in row 1, column '0'"),
-        ("1,2\n3,1e300\n", "finite numbers, got inf in row 1, column '1'"),
         ("", "at least one row, got none"),
         ("# only a comment\n\n", "at least one row, got none"),
         ("x,y\n", "train split: expected at least one row, got none"),
-        ("1,2\n3,4\n", "validation split: expected at least one row, got none"),
+        ("1.5,2\n3,4.5\n", "validation split: expected at least one row, got none"),
         (b"\xff\xfe1,2\n", "a text file in UTF-8, got bytes that are not"),
         (",\n1,2\n", "line 1, column 0: expected a number, got nothing"),
         ('"1,000",2\n3,4\n', r"line 1, column 0: expected a number, got '1,000'; write it without separators"),
@@ -273,3 +277,122 @@ def test_array_is_chosen_by_key(tmp_path):
         table(str(path))
     with pytest.raises(ConfigError, match=r"got 'row'; did you mean 'rows'"):
         table(str(path), key="row")
+
+
+def test_decimal_commas(write):
+    for delimiter in (";", "\t", " "):
+        assert torch.equal(everything(table(write(body(delimiter).replace(".", ",")))), EXPECTED)
+    quoted = "".join('"{}","{}","{}"\n'.format(*map(repr, row)).replace(".", ",") for row in ROWS)
+    assert torch.equal(everything(table(write(quoted), decimal=",")), EXPECTED)
+
+
+def test_numbers_that_may_be_in_thousands_or_fractions_are_refused(write):
+    path = write("".join(f"{row + 1},234;{row + 1},500\n" for row in range(20)))
+    with pytest.raises(DataError, match=r"got '1,234', which may have a decimal comma or a separator of thousands"):
+        table(path)
+    assert float(everything(table(path, decimal=",", columns=1))[0]) == 1.5
+
+
+def test_a_wrong_field_far_below_is_named(write):
+    lines = [f"{row / 8},{row**2 / 8}\n" for row in range(_CHUNK + 10)]
+    lines[_CHUNK + 5] = "1,1_000\n"
+    with pytest.raises(DataError, match=f"line {_CHUNK + 6}, column 1: expected a number, got '1_000'"):
+        table(write("".join(lines)))
+    lines[_CHUNK + 5] = "1\n"
+    with pytest.raises(DataError, match=f"line {_CHUNK + 6}: expected 2 fields separated by commas, got 1"):
+        table(write("".join(lines)))
+
+
+def test_contexts(write):
+    path = write("x,age,y\n" + body(","))
+    read = table(path, context_columns="age")
+    assert torch.equal(everything(read), EXPECTED[:, [0, 2]])
+    assert [column.name for column in read.columns.columns] == ["x", "y"]
+    assert read.context_columns == ("age",)
+    for split in ("train", "validation", "test"):
+        rows, context = read.split(split)
+        assert torch.equal(context[:, 0], (rows[:, 0] - 0.25) ** 2 + 0.5)
+    assert torch.equal(table(path, context_columns=[1]).train_context, read.train_context)
+    assert table(path, columns="x", context_columns=["y", "age"]).train_context.shape == (16, 2)
+    with pytest.raises(ConfigError, match="columns or context_columns, got 'age' in both"):
+        table(path, columns=["x", "age"], context_columns="age")
+
+
+def test_integers_get_noise_and_other_whole_numbers_a_warning(write):
+    path = write("count,x\n" + "".join(f"{row * row % 7},{row / 8}\n" for row in range(40)))
+    with pytest.warns(DataWarning, match="whole numbers.*'count'.*integers"):
+        plain = table(path)
+    noisy = table(path, integer_columns="count")
+    assert torch.equal(noisy.train[:, 0].floor(), plain.train[:, 0])
+    assert not torch.equal(noisy.train[:, 0], plain.train[:, 0])
+    assert torch.equal(noisy.train[:, 1], plain.train[:, 1])
+    assert torch.equal(noisy.train, table(path, integer_columns=[0]).train)
+    with pytest.raises(DataError, match="column 'x': expected integers"):
+        table(path, integer_columns=["count", "x"])
+    with pytest.raises(ConfigError, match="integer_columns among the columns of the density, got 'count'"):
+        table(path, columns="x", integer_columns="count")
+
+
+@pytest.mark.parametrize(
+    ("third", "problem"),
+    [
+        (lambda row: 2.5, "constant: 'z'"),
+        (lambda row: 3 * row - 1.25, "equal up to scale and shift: 'x' and 'z'"),
+    ],
+)
+def test_columns_without_a_density_are_named(write, third, problem):
+    path = write("x,y,z\n" + "".join(f"{row + 0.5},{row * row / 8},{third(row + 0.5)}\n" for row in range(20)))
+    with pytest.warns(DataWarning, match=problem):
+        table(path)
+
+
+def test_a_repeated_name_gets_a_number(write):
+    path = write("x,y,x\n" + body(","))
+    with pytest.warns(DataWarning, match="'x' more than once; column 2 is called 'x_2' here: rename it"):
+        read = table(path, columns=["x_2", "y"])
+    assert torch.equal(everything(read)[:, 0].sort().values, EXPECTED[:, 2].sort().values)
+
+
+def test_float32_that_cannot_hold_a_column_is_named(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    rows[:, 1] = 1.7e9 + 3600 * np.random.default_rng(1).random(200)
+    np.save(tmp_path / "a.npy", rows)
+    read = table(tmp_path / "a.npy")
+    assert len(read.train[:, 1].unique()) == 160
+    read.check_precision(torch.float64)
+    with pytest.warns(NumericalWarning, match="float32 rounds column '1' by up to 6.*64-true"):
+        read.check_precision(torch.float32)
+    np.save(tmp_path / "b.npy", 1000 + rows[:, :1])
+    table(tmp_path / "b.npy").check_precision(torch.float32)
+    huge = 1e300 * torch.tensor(rows[:, :1])
+    with pytest.raises(DataError, match=r"in float32: expected finite numbers, got -?inf in row 0, column 0; train in"):
+        Dataset("huge", huge, huge, huge).check_precision(torch.float32)
+
+
+def test_the_fingerprint_is_that_of_the_content(write):
+    text = body(",")
+    one, moved, changed = write(text), write(text, "b.csv"), write(text.replace("0.25", "0.26", 1), "c.csv")
+    assert table(one).fingerprint == table(moved).fingerprint != table(changed).fingerprint
+    assert table(one, seed=1).fingerprint != table(one).fingerprint
+    assert table(one, context_columns=2).fingerprint != table(one, drop_columns=2).fingerprint
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1")
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        with pytest.raises(DataError, match=r"a\.parquet: expected pyarrow.*pip install 'snflow\[parquet\]'"):
+            table(path)
+        return
+    with pytest.raises(DataError, match=r"a\.parquet: expected a Parquet file"):
+        table(path)
+    columns = {name: EXPECTED[:, number].numpy() for number, name in enumerate("xyz")}
+    parquet.write_table(pyarrow.table({**columns, "label": ["a"] * 20, "gap": [None] + [1.5] * 19}), path)
+    assert torch.equal(everything(table(path, columns=["x", 1, "z"])), EXPECTED)
+    with pytest.raises(DataError, match="column 'label': expected numbers, got string"):
+        table(path, columns="label")
+    with pytest.raises(DataError, match="finite numbers, got nan in row 0, column 'gap'"):
+        table(path, columns="gap")

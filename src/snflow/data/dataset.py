@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from snflow.errors import DataError
+from snflow.data.columns import Columns
+from snflow.errors import DataError, NumericalWarning
+
+_SPLITS = ("train", "validation", "test")
+
+_RESOLUTION = 1e-3
+"""Largest rounding error of a column, in units of its standard deviation, that is accepted without a warning."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +33,8 @@ class Dataset:
         train_context: The contexts of the training rows, with shape ``(N, *context_shape)``, for a conditional density.
         validation_context: The contexts of the validation rows, with shape ``(N', *context_shape)``.
         test_context: The contexts of the test rows, with shape ``(N'', *context_shape)``.
+        columns: The columns of a table.
+        context_columns: The names of the columns of a table on which the density of the others is conditioned.
 
     Raises:
         DataError: a split is empty or has the wrong event shape, its dtype does not fit ``num_values``, a value is
@@ -44,9 +55,11 @@ class Dataset:
     train_context: Tensor | None = None
     validation_context: Tensor | None = None
     test_context: Tensor | None = None
+    columns: Columns | None = None
+    context_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for split in ("train", "validation", "test"):
+        for split in _SPLITS:
             rows, context = self.split(split)
             where = f"{self.name}, {split} split"
             if rows.dim() == 0 or rows.shape[0] == 0:
@@ -98,8 +111,58 @@ class Dataset:
         """The shape of one row."""
         return tuple(self.train.shape[1:])
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256, in hexadecimal, of all rows and contexts: equal data have equal ones, wherever they lie."""
+        digest = hashlib.sha256()
+        for values in (part for split in _SPLITS for part in self.split(split) if part is not None):
+            digest.update(f"{values.dtype} {tuple(values.shape)}".encode())
+            digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
-def check_values(where: str, rows: Tensor, num_values: int | None = None, columns: list[str] | None = None) -> None:
+    def check_precision(self, dtype: torch.dtype) -> None:
+        """Say whether a dtype can hold the rows and contexts, which are wider.
+
+        Raises:
+            DataError: a number is finite, but not in this dtype.
+
+        Warns:
+            NumericalWarning: the differences within a column are lost in rounding.
+        """
+        events = None if self.columns is None else [column.name for column in self.columns.columns]
+        fix = "train in float64 (training.precision: 64-true, or flow.double()), or rescale it"
+        for split in _SPLITS:
+            rows, context = self.split(split)
+            for part, values, known in (("", rows, events), (", context", context, self.context_columns)):
+                if values is None or not values.is_floating_point() or values.dtype.itemsize <= dtype.itemsize:
+                    continue
+                stored = values.to(dtype)
+                check_values(f"{self.name}, {split} split{part}, in {str(dtype)[6:]}", stored, columns=known, fix=fix)
+                if split == "train":
+                    self._check_resolution(values, stored, known, fix)
+
+    def _check_resolution(self, values: Tensor, stored: Tensor, names: Sequence[str] | None, fix: str) -> None:
+        error = (stored.to(values.dtype) - values).abs().amax(0)
+        varies = values.amax(0) > values.amin(0)
+        lost = (varies & (error > _RESOLUTION * values.std(0, correction=0))).nonzero().tolist()
+        if lost:
+            place = tuple(lost[0])
+            column = names[place[0]] if names and len(place) == 1 else place[0] if len(place) == 1 else place
+            warnings.warn(
+                f"{self.name}: {str(stored.dtype)[6:]} rounds column {column!r} by up to {error[place].item():.3g}, "
+                f"which is not small against its standard deviation: {fix}, or subtract a constant from it",
+                NumericalWarning,
+                3,
+            )
+
+
+def check_values(
+    where: str,
+    rows: Tensor,
+    num_values: int | None = None,
+    columns: Sequence[str] | None = None,
+    fix: str | None = None,
+) -> None:
     """Reject NaN, infinite and out-of-range values, and report the first.
 
     Args:
@@ -107,6 +170,7 @@ def check_values(where: str, rows: Tensor, num_values: int | None = None, column
         rows: The data, with shape ``(N, *event)``.
         num_values: L for integers from 0 to L − 1; ``None`` for continuous data.
         columns: The names of the columns, for rows with shape ``(N, columns)``.
+        fix: How to fix the error; the usual remedies if ``None``.
 
     Raises:
         DataError: a value is not allowed; the message gives its row and column, both counted from 0.
@@ -118,13 +182,13 @@ def check_values(where: str, rows: Tensor, num_values: int | None = None, column
     if rows.numel() == 0:
         return
     if num_values is None:
-        wrong, expected, fix = ~torch.isfinite(rows), "finite numbers", "remove or impute such rows"
+        wrong, expected, usual = ~torch.isfinite(rows), "finite numbers", "remove or impute such rows"
     elif int(rows.min()) >= 0 and int(rows.max()) < num_values:
         return
     else:
         wide = rows.to(torch.int64)  # in a comparison with uint8, 256 would wrap to 0
         wrong, expected = (wide < 0) | (wide >= num_values), f"values from 0 to {num_values - 1}"
-        fix = "rescale the data or raise num_values"
+        usual = "rescale the data or raise num_values"
     if not bool(wrong.any()):
         return
     row, *place = wrong.nonzero()[0].tolist()
@@ -133,7 +197,7 @@ def check_values(where: str, rows: Tensor, num_values: int | None = None, column
         position = f"column {columns[place[0]]!r}" if columns else f"column {place[0]}"
     else:
         position = f"position {tuple(place)}"
-    raise DataError(where, expected=expected, got=f"{value} in row {row}, {position}", fix=fix)
+    raise DataError(where, expected=expected, got=f"{value} in row {row}, {position}", fix=fix or usual)
 
 
 def split_rows(rows: Tensor, sizes: tuple[int, int, int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -168,7 +232,7 @@ def datasets() -> dict[str, Callable[..., Dataset]]:
 
     Example:
         >>> list(datasets())
-        ['cifar10', 'digits', 'imagenet32', 'mnist', 'table', 'toy']
+        ['cifar10', 'digits', 'image_files', 'imagenet32', 'mnist', 'table', 'toy']
     """
     from snflow import data
 

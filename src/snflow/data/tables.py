@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from snflow.data.columns import Column, Columns
 from snflow.data.dataset import Dataset, check_values, split_rows
+from snflow.data.delimited import Decimal, Delimited
 from snflow.data.files import parsing
 from snflow.errors import ConfigError, DataError, check_seed, checked_arguments, nearest
+
+Selection = list[int | str] | int | str | None
+"""Columns by number or name: a list, a single one, or ``None``."""
 
 
 @checked_arguments("data.table")
@@ -22,44 +27,58 @@ def table(
     path: str | Path,
     *,
     key: str | None = None,
-    columns: list[int | str] | None = None,
-    drop_columns: list[int | str] | None = None,
+    columns: Selection = None,
+    drop_columns: Selection = None,
+    context_columns: Selection = None,
+    integer_columns: Selection = None,
+    decimal: Decimal | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    r"""A table of numbers from a file: .npy, .npz, or text (.csv, .data, .txt, .tsv) with one row per line.
+    r"""A table of numbers from a file: .npy, .npz, .parquet, or text (.csv, .data, .txt, .tsv), one row per line.
 
-    Text may be delimited by commas, tabs, semicolons or whitespace, whichever yields the most numbers in the first two
-    lines; a field in double quotes may contain the delimiter. Separators of thousands, as in 1,000, are refused. The
-    header is the first line if none of its fields is a number, or an earlier line starting with ``#`` if it has as many
-    fields as the first row; other lines starting with ``#``, and blank lines, are ignored. Columns that are not used
-    may contain anything. NaN and infinite values are rejected, not repaired.
+    Text may be delimited by commas, tabs, semicolons or whitespace, with decimal points or commas: whichever makes most
+    fields of the first lines numbers. A field in double quotes may contain the delimiter. Separators of thousands, as
+    in 1,000, are refused. The header is the first line if none of its fields is a number, or an earlier line starting
+    with ``#`` if it has as many fields as the first row; other lines starting with ``#``, and blank lines, are ignored.
+    Columns that are not used may contain anything. NaN and infinite values are rejected, not repaired.
+
+    Integers k become k + u, with u uniform on [0, 1) and drawn once: the log-density of the rows, averaged over u, is
+    a lower bound on the log-probability of the integers.
 
     Args:
         path: File; a relative path that does not exist is looked up in $SNFLOW_DATA.
         key: Name of the array in an .npz file; optional if there is only one.
         columns: Columns to keep, in this order, by number from 0 or by name in the header; by default all.
         drop_columns: Columns to omit, such as a class label, by number from 0 or by name in the header.
+        context_columns: Columns on which the density of the others is conditioned.
+        integer_columns: Columns of integers, such as counts or codes, which get uniform noise.
+        decimal: Decimal mark of text, "." or ","; by default it is found.
         validation_fraction: Fraction of the rows used to select the best epoch.
         test_fraction: Fraction of the rows used for the reported likelihood.
-        seed: Seed of the random split.
+        seed: Seed of the random split, and of the noise.
 
     Returns:
-        Rows with shape ``(N, columns)``, float32.
+        Rows with shape ``(N, columns)``, and contexts with shape ``(N, context columns)`` if asked for, float64.
 
     Raises:
         DataError: the file is missing or damaged, is not a table of finite numbers, or is too short for the fractions.
         ConfigError: a fraction or the seed is out of range, both ``columns`` and ``drop_columns`` are given, or a
             column or an array of that name does not exist.
 
+    Warns:
+        DataWarning: a column is constant, equal to another one up to scale and shift, or of whole numbers but not
+            among ``integer_columns``; or the header has a name twice.
+
     Example:
         >>> import pathlib, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "a.csv")
-        ...     _ = path.write_text("# x, y\n" + 20 * "1, 2\n")
-        ...     table(path, drop_columns=["y"]).train.shape
-        torch.Size([16, 1])
+        ...     _ = path.write_text("# x, age\n" + "".join(f"{0.1 * n}, {n * n}\n" for n in range(20)))
+        ...     data = table(path, context_columns="age")
+        >>> data.train.shape, data.train_context.shape
+        (torch.Size([16, 1]), torch.Size([16, 1]))
     """
     for option, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 1:
@@ -75,23 +94,62 @@ def table(
     if columns is not None and drop_columns is not None:
         raise ConfigError("data.table", expected="either columns or drop_columns", got="both", fix="leave one out")
     file = _find(Path(path))
-
-    def choose(count: int, names: list[str] | None) -> list[int]:
-        return _positions(str(file), count, names, columns, drop_columns)
-
-    if file.suffix in (".npy", ".npz"):
-        values: NDArray[np.generic] = _read_array(file, key)
-        chosen = choose(values.shape[1], None)
-        values, names = values[:, chosen], [str(column) for column in chosen]
-    else:
-        values, names = _read_text(file, choose)
-    # The cast precedes the check: 1e300 is finite in float64 but infinite in float32.
-    with np.errstate(over="ignore"):
-        rows = torch.from_numpy(values.astype(np.float32))
-    check_values(str(file), rows, columns=names)
+    source = read_source(file, key=key, decimal=decimal)
+    dropped, contexts, integers = map(source.positions, (drop_columns, context_columns, integer_columns))
+    kept = list(range(source.width)) if columns is None else source.positions(columns)
+    if columns is not None and not {*kept}.isdisjoint(contexts):
+        both = source.name(next(column for column in contexts if column in kept))
+        raise ConfigError(str(file), expected="columns or context_columns", got=f"{both!r} in both", fix="drop one")
+    chosen = [column for column in kept if column not in (*dropped, *contexts)]
+    if not chosen:
+        raise ConfigError(str(file), expected="at least one column", got="none", fix="drop fewer columns")
+    if stray := [column for column in integers if column not in chosen]:
+        raise ConfigError(
+            str(file),
+            expected="integer_columns among the columns of the density",
+            got=repr(source.name(stray[0])),
+            fix="leave it out",
+        )
+    values = source.finite([*chosen, *contexts])
+    events, conditions = values[:, : len(chosen)], values[:, len(chosen) :]
+    described = described_columns(
+        [source.name(column) for column in chosen], {source.name(column) for column in integers}, events
+    )
+    rows = dequantized_rows(str(file), described, events, seed)
+    if len(rows):
+        described.warn(str(file), events)
     validation, test = (round(fraction * len(rows)) for fraction in (validation_fraction, test_fraction))
     sizes = (len(rows) - validation - test, validation, test)
-    return Dataset(file.name, *split_rows(rows, sizes, seed))
+    given = split_rows(torch.from_numpy(conditions), sizes, seed) if contexts else (None, None, None)
+    return Dataset(
+        file.name,
+        *split_rows(torch.from_numpy(rows), sizes, seed),
+        None,
+        *given,
+        columns=described,
+        context_columns=tuple(source.name(column) for column in contexts),
+    )
+
+
+def described_columns(names: Sequence[str], integers: set[str], values: NDArray[np.float64]) -> Columns:
+    """The columns of a table of numbers, with their lowest and highest values in ``values`` ``(N, D)``."""
+    made = tuple(Column(name, "integer" if name in integers else "real") for name in names)
+    empty = np.zeros(len(made))
+    low, high = (values.min(0), values.max(0)) if len(values) else (empty, empty)
+    return Columns(made, None, (np.dtype(np.float64),) * len(made), low, high)
+
+
+def dequantized_rows(where: str, columns: Columns, values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Rows ``(N, D)`` of numbers, with uniform noise on the integers.
+
+    Raises:
+        DataError: a value in a column of integers is none.
+    """
+    if not columns.discrete.any():
+        return values
+    for column, given in zip(columns.columns, values.T, strict=True):
+        column.read(where, given)
+    return values + columns.discrete * np.random.default_rng(seed).random(values.shape)
 
 
 def _find(path: Path) -> Path:
@@ -108,33 +166,102 @@ def _find(path: Path) -> Path:
     )
 
 
-def _positions(
-    where: str,
-    count: int,
-    names: list[str] | None,
-    keep: list[int | str] | None,
-    drop: list[int | str] | None,
-) -> list[int]:
-    """Turn the columns to keep or to drop, given by number or name, into the positions of those that are kept."""
+# --- Sources
 
-    def position(column: int | str) -> int:
-        if names is not None and column in names:
-            return names.index(str(column))
-        if isinstance(column, int) and 0 <= column < count:
+
+class Source(ABC):
+    """A table in a file, whose columns are read when they are asked for.
+
+    Args:
+        path: the file.
+        names: the names of all columns, if the file has them.
+        width: the number of columns.
+    """
+
+    def __init__(self, path: Path, names: list[str] | None, width: int) -> None:
+        self.path, self.names, self.width = path, names, width
+
+    @abstractmethod
+    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
+        """The numbers in some columns, with shape ``(N, len(columns))``."""
+
+    def name(self, column: int) -> str:
+        """The name of a column; its number, if the file has no names."""
+        return self.names[column] if self.names else str(column)
+
+    def positions(self, columns: Selection) -> list[int]:
+        """The positions of columns that are given by number or name.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        chosen = columns if isinstance(columns, list) else [] if columns is None else [columns]
+        return [self._position(column) for column in chosen]
+
+    def finite(self, columns: Sequence[int]) -> NDArray[np.float64]:
+        """The numbers in some columns.
+
+        Raises:
+            DataError: a value is NaN or infinite; the message gives its row and column.
+        """
+        values = self.numbers(columns)
+        check_values(str(self.path), torch.from_numpy(values), columns=[self.name(column) for column in columns])
+        return values
+
+    def _position(self, column: int | str) -> int:
+        if self.names is not None and column in self.names:
+            return self.names.index(str(column))
+        if isinstance(column, int) and 0 <= column < self.width:
             return column
-        known = f"a column number from 0 to {count - 1}" + (" or a name in the header" if names else "; no header")
-        fix = nearest(column, names) if names and isinstance(column, str) else None
-        raise ConfigError(where, expected=known, got=repr(column), fix=fix)
-
-    kept = list(range(count)) if keep is None else [position(column) for column in keep]
-    dropped = {position(column) for column in drop or ()}
-    left = [column for column in kept if column not in dropped]
-    if not left:
-        raise ConfigError(where, expected="at least one column", got="none", fix="drop fewer columns")
-    return left
+        known = f"a column number from 0 to {self.width - 1}"
+        known += " or a name in the header" if self.names else "; no header"
+        fix = nearest(column, self.names) if self.names and isinstance(column, str) else None
+        raise ConfigError(str(self.path), expected=known, got=repr(column), fix=fix)
 
 
-# --- Arrays
+def read_source(path: Path, *, key: str | None = None, decimal: Decimal | None = None) -> Source:
+    """Open a table, by the end of its name.
+
+    Args:
+        path: the file.
+        key: name of the array in an .npz file.
+        decimal: decimal mark of text.
+
+    Raises:
+        DataError: the file is damaged, or is no table of numbers.
+        ConfigError: an archive has no array of that name.
+    """
+    if path.suffix in (".npy", ".npz"):
+        return _Array(path, key)
+    if path.suffix in (".parquet", ".pq"):
+        return _Parquet(path)
+    return Text(path, decimal)
+
+
+@final
+class Text(Source):
+    """A table in text."""
+
+    def __init__(self, path: Path, decimal: Decimal | None) -> None:
+        self.text = Delimited.read(path, decimal)
+        super().__init__(path, self.text.names, self.text.width)
+
+    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
+        """The numbers in some columns."""
+        return self.text.numbers(columns)
+
+
+@final
+class _Array(Source):
+    """An array of NumPy."""
+
+    def __init__(self, path: Path, key: str | None) -> None:
+        self._values = _read_array(path, key)
+        super().__init__(path, None, self._values.shape[1])
+
+    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
+        """The numbers in some columns."""
+        return self._values[:, list(columns)].astype(np.float64)
 
 
 def _read_array(path: Path, key: str | None) -> NDArray[np.generic]:
@@ -168,106 +295,37 @@ def _pick(path: Path, archive: np.lib.npyio.NpzFile, key: str | None) -> NDArray
     return values
 
 
-# --- Text
+@final
+class _Parquet(Source):
+    """A Parquet file, read column by column with pyarrow or polars."""
 
-_DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", None: "whitespace"}
-
-
-def _read_text(
-    path: Path, choose: Callable[[int, list[str] | None], list[int]]
-) -> tuple[NDArray[np.float64], list[str]]:
-    """Read the chosen columns of a text file, ``(rows, columns)``, and their names (numbers without a header).
-
-    ``choose`` maps the number of columns and their names, if there is a header, to the positions of the columns to
-    read.
-    """
-    lines = _lines(path)
-    rows = [(number, line) for number, line in lines if not line.startswith("#")]
-    if not rows:
-        raise DataError(str(path), expected="at least one row", got="none")
-    delimiter = _sniff([line for _, line in rows[:2]])
-    header = None
-    first = _fields(rows[0][1], delimiter)
-    if any(first) and not any(map(_resembles_a_number, first)):
-        header, rows = first, rows[1:]
-    else:
-        leading = [_fields(line.lstrip("#"), delimiter) for number, line in lines if number < rows[0][0]]
-        header = next((names for names in leading if len(names) == len(first)), None)
-    columns = choose(len(first), header)
-    names = [header[column] if header else str(column) for column in columns]
-    values = np.empty((len(rows), len(columns)))
-    for row, (number, line) in enumerate(rows):
-        fields = _fields(line, delimiter)
-        if len(fields) != len(first):
-            raise DataError(
-                f"{path}, line {number}",
-                expected=f"{len(first)} fields separated by {_DELIMITERS[delimiter]}",
-                got=f"{len(fields)}",
-                fix="repair the line or remove it",
-            )
+    def __init__(self, path: Path) -> None:
         try:
-            values[row] = [_number(fields[column]) for column in columns]
-        except ValueError as error:
-            wrong = next(column for column in columns if not _is_number(fields[column]))
-            name = f" ({header[wrong]!r})" if header else ""
+            from pyarrow import parquet
+        except ImportError:
             raise DataError(
-                f"{path}, line {number}, column {wrong}{name}",
-                expected="a number",
-                got=repr(fields[wrong]) if fields[wrong] else "nothing",
-                fix="write it without separators of thousands"
-                if _resembles_a_number(fields[wrong])
-                else "repair it, remove the line, or leave the column out with drop_columns",
-            ) from error
-    return values, names
+                str(path),
+                expected="pyarrow, which reads Parquet",
+                got="no such package",
+                fix="pip install 'snflow[parquet]', or save the table as .csv or .npy",
+            ) from None
+        with parsing(path, "a Parquet file", "write it again"):
+            self._file: Any = parquet.ParquetFile(path)
+            names = [str(name) for name in self._file.schema_arrow.names]
+        super().__init__(path, names, len(names))
 
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, with their numbers from 1."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            stripped = [(number, line.strip("\r\n ")) for number, line in enumerate(file, start=1)]
-    except UnicodeDecodeError as error:
-        raise DataError(
-            str(path),
-            expected="a text file in UTF-8",
-            got=f"bytes that are not ({error.reason})",
-            fix="save it as .npy",
-        ) from error
-    except OSError as error:
-        raise DataError(str(path), expected="a readable file", got=str(error), fix="check its permissions") from error
-    return [(number, line) for number, line in stripped if line.strip()]
-
-
-def _sniff(lines: list[str]) -> str | None:
-    """Return the delimiter that yields the most numbers; the first one in a tie."""
-    return max(
-        _DELIMITERS, key=lambda delimiter: sum(_is_number(f) for line in lines for f in _fields(line, delimiter))
-    )
-
-
-def _fields(line: str, delimiter: str | None) -> list[str]:
-    """Split a line; a field in double quotes may contain the delimiter."""
-    if delimiter is None:
-        fields = re.findall(r'"[^"]*"|\S+', line)
-    else:
-        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [""])
-    return [field.strip().strip('"').strip() for field in fields]
-
-
-def _number(field: str) -> float:
-    if "_" in field:
-        raise ValueError(field)  # Python reads 1_000 as a number, but in a data file it is an error
-    return float(field)
-
-
-def _resembles_a_number(field: str) -> bool:
-    """Return whether a field is a number, possibly in a notation that is not read, such as ``1,000``."""
-    return _is_number(field) or re.fullmatch(r"[-+\d.,'_ ]*\d[-+\d.,'_ ]*", field) is not None
-
-
-def _is_number(field: str) -> bool:
-    try:
-        _number(field)
-    except ValueError:
-        return False
-    return True
+    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
+        """The numbers in some columns; a missing value is NaN."""
+        names = [self.name(column) for column in columns]
+        with parsing(self.path, "a Parquet file", "write it again"):
+            read = self._file.read(columns=names)
+            arrays = [read[name].to_numpy() for name in names]
+        for name, values in zip(names, arrays, strict=True):
+            if values.dtype.kind not in "fiu":
+                raise DataError(
+                    f"{self.path}, column {name!r}",
+                    expected="numbers",
+                    got=f"{read[name].type}",
+                    fix="convert it, or leave it out with drop_columns",
+                )
+        return np.stack([values.astype(np.float64) for values in arrays], axis=1)
