@@ -274,3 +274,11 @@ def _closed_form(z):
     root = (z / 2 + (z.square() / 4 + 1 / 27).sqrt()) ** (1 / 3)
     x = root - 1 / (3 * root)
     return 1 / (3 * x**2 + 1) - 6 * x / (3 * x**2 + 1) ** 2
+
+
+@pytest.mark.parametrize("solver", ["newton", "bisection", "chandrupatla"])
+def test_a_root_at_which_the_function_is_flat_is_found(solver):
+    """The steps that carry the derivatives divide by the slope, which is zero here or overflows the dtype."""
+    z = torch.zeros(3)
+    x, _ = implicit_inverse(lambda x: (x**3, (3 * x**2).log()), z, z - 1, z + 1, where="cube", solver=solver)
+    torch.testing.assert_close(x, z)

@@ -351,8 +351,8 @@ def implicit_inverse(
     x = root
     for _ in range(2):
         # A Newton step from the root is zero up to rounding, and only carries derivatives: those of first order after
-        # one step, of third order after two. Infinities are returned unchanged.
+        # one step, of third order after two. It overflows where f is flat to the last bit; infinite roots are kept.
         value, log_slope = function(x)
         step = (value - z) * (-log_slope).exp()
-        x = x - torch.where(root.isfinite(), step - step.detach(), 0.0)
+        x = x - torch.where(root.isfinite() & step.isfinite(), step - step.detach(), 0.0)
     return x, -function(x)[1]
