@@ -147,4 +147,4 @@ def test_every_option_has_a_meaning_in_the_help(name):
 
 def test_mutated_recipes_give_our_error_or_a_recipe():
     first = int(os.environ.get("SNFLOW_FUZZ_SEED", "0"))
-    assert 50 < sum(check_mutation(seed) for seed in range(first, first + 100)) < 95
+    assert 20 < sum(check_mutation(seed) for seed in range(first, first + 40)) < 38
