@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-nightly test-oldest test-wheel bench lint types env clean
+.PHONY: demo test test-foreign test-nightly test-oldest test-wheel bench lint types env clean
 
 env: $(STAMP)
 
@@ -21,6 +21,18 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# The properties of other libraries' test suites, and those libraries beside ours, in an environment of their own that
+# sees the packages of this one, so that torch is installed once.
+FOREIGN := .venv-foreign
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+
+test-foreign: env
+	$(PYTHON) -m venv $(FOREIGN)
+	$(FOREIGN)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(FOREIGN)/bin/python -m pip install --quiet --no-deps --group foreign
+	{ $(BIN)/python $(PURELIB); echo "$(CURDIR)/src"; } > "$$($(FOREIGN)/bin/python $(PURELIB))/main.pth"
+	$(FOREIGN)/bin/python -m pytest tests/foreign --numprocesses 2 --dist worksteal
 
 # Hours; stopped and started again, it goes on. ONLY=kills,fuzz chooses checks, SEED=123 runs one case, MINUTES=60 limits.
 JOBS ?= 2
@@ -62,4 +74,4 @@ types: env
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(WHEEL) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(FOREIGN) $(OLDEST) $(WHEEL) .mypy_cache .pytest_cache .ruff_cache
