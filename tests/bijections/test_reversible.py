@@ -173,37 +173,42 @@ def test_a_layer_without_an_inverse_is_refused():
 
 
 PEAK = """
-    import sys, torch
+    import os, torch
     from test_reversible import couplings
     from snflow import Chain, Reversible
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    kind, count = sys.argv[1], int(sys.argv[2])
-    def peak():  # of this program alone: getrusage begins at the peak of the one that started it
+    def peak():  # of this process alone: getrusage begins at the peak of the one that started it
         return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    layers = Chain(couplings(count, features=64, width=64))
-    chain = Reversible(layers) if kind == "reversible" else layers
-    def step(rows):
-        z, log_det = chain(torch.randn(rows, 64))
-        (0.5 * z.square().sum(1) - log_det).mean().backward()
-    step(100)  # act-norms that begin with two rows may scale by anything
-    before = peak()
-    step(10000)
-    print(peak() - before)
+    def measured(kind, count):  # kilobytes by which a step's peak stands above weights and gradients
+        torch.manual_seed(0)
+        layers = Chain(couplings(count, features=64, width=64))
+        chain = Reversible(layers) if kind == "reversible" else layers
+        def step(rows):
+            z, log_det = chain(torch.randn(rows, 64))
+            (0.5 * z.square().sum(1) - log_det).mean().backward()
+        step(100)  # act-norms that begin with two rows may scale by anything
+        before = peak()
+        step(2500)
+        print(peak() - before, flush=True)
+    for case in (("reversible", 4), ("reversible", 32), ("plain", 32)):
+        if not os.fork():  # each in a process of its own, all after one import
+            measured(*case)
+            os._exit(0)
+        os.wait()
 """
 
 
-def peak(kind, count):
-    """Kilobytes by which a step's peak stands above the program with its weights and gradients."""
-    command = [sys.executable, "-c", textwrap.dedent(PEAK), kind, str(count)]
-    # a freed tensor goes back to the system at once: what is measured is what lives, not how the heap is cut up
-    returning = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    place = __file__.rsplit("/", 1)[0]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=place, env=returning)
-    return int(done.stdout)
-
-
 def test_peak_memory_does_not_grow_with_depth():
-    shallow, deep, plain = peak("reversible", 4), peak("reversible", 64), peak("plain", 64)
+    # a freed tensor goes back to the system at once: what is measured is what lives, not how the heap is cut up
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    place = __file__.rsplit("/", 1)[0]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PEAK)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=place,
+        env=environment,
+    )
+    shallow, deep, plain = map(int, done.stdout.split())
     assert deep < 1.5 * shallow
     assert plain > 4 * deep

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from snflow import plot
 from snflow.cli.main import main
+from snflow.train import pictures
 from snflow.train.metrics import MetricsFile
 from snflow.train.recipe import available_recipes, load_recipe
 
@@ -207,9 +209,23 @@ FILES = {
 }
 
 
+SMALLER = {
+    "densenet": ["--flow.layers", "1"],
+    "ffjord": ["--flow.layers", "1", "--flow.width", "8", "--flow.solver", "rk4", "--flow.steps", "2"],
+    "flowpp": ["--flow.first_layers", "1", "--flow.last_layers", "1", "--flow.width", "8"],
+    "glow": ["--flow.width", "4"],
+    "mintnet": ["--flow.layers", "2"],
+    "residual": ["--flow.layers", "1", "--flow.width", "8"],
+}
+
+
 @pytest.mark.parametrize("name", available_recipes())
-def test_every_recipe_runs_one_epoch(name, tmp_path, capsys):
-    """At full size, except for wide networks, deep stacks and tight tolerances on images, which would take minutes."""
+def test_every_recipe_runs_one_epoch(name, tmp_path, capsys, monkeypatch):
+    """Few rows, and on images narrow and shallow networks and few steps of a solver: the full size takes minutes."""
+    for option, value in (("_SHOWN", 2), ("_POINTS", 50)):
+        monkeypatch.setattr(pictures, option, value)
+    density = plot._grid_density
+    monkeypatch.setattr(plot, "_grid_density", lambda flow, limits, resolution: density(flow, limits, 12))
     dataset = name.split("_")[0]
     words = ["fit", name, "--out", str(tmp_path / "run"), "--epochs", "1", "--device", "cpu", "--training.threads", "1"]
     if dataset in FILES:
@@ -219,12 +235,8 @@ def test_every_recipe_runs_one_epoch(name, tmp_path, capsys):
         np.savetxt(tmp_path / "table.csv", np.random.default_rng(0).normal(size=(100, 3)), delimiter=",")
         words += ["--data.path", str(tmp_path / "table.csv"), "--batch_size", "30"]
     else:
-        words += ["--data.train", "60", "--data.validation", "20", "--data.test", "20", "--batch_size", "30"]
-    if "glow" in name or name == "mnist_residual":
-        words += ["--flow.width", "4"]
-    if name == "mnist_mintnet":
-        words += ["--flow.layers", "2"]
-    if name in ("digits_ffjord", "mnist_ffjord"):
-        words += ["--flow.tolerance", "1e-2"]
+        words += ["--data.train", "60", "--data.validation", "5", "--data.test", "5", "--batch_size", "30"]
+    if dataset in ("digits", "mnist"):
+        words += SMALLER.get(load_recipe(name).flow["name"], [])
     assert main(words) == 0
     assert "exact test negative log-likelihood" in capsys.readouterr().out
