@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import snflow
-from snflow.errors import ArgumentError, ConfigError, DtypeError, ShapeError
+from snflow.errors import ArgumentError, ConfigError, DtypeError, NumericalWarning, ShapeError
 
 
 class Returns(snflow.Bijection):
@@ -162,3 +162,23 @@ def test_sixteen_bits_are_refused(dtype, call):
     """The log-density of a flow in bfloat16 was off by up to 6.4 nats."""
     with pytest.raises(DtypeError, match=rf"expected torch\.float32 or torch\.float64.*got {dtype}; call flow\.to"):
         call(torch.zeros(2, 3, dtype=dtype))
+
+
+class Logarithm(snflow.Bijection):
+    def _forward(self, x, context):
+        return x.log(), -x.log().sum(1)
+
+    def _inverse(self, z, context):
+        return z.exp(), z.sum(1)
+
+
+@pytest.mark.parametrize("call", ["decode", "inverse"])
+def test_an_inverse_that_overflows_says_so(call):
+    chain = snflow.Chain([Logarithm(), snflow.LeakyReLU()])
+    with pytest.warns(NumericalWarning, match="Logarithm: some finite latents have no finite inverse"):
+        getattr(chain, call)(torch.tensor([[1.0], [1e4]]))
+
+
+@pytest.mark.parametrize("row", [[1.0, 2.0], [1.0, torch.inf], [torch.nan, 1.0]])
+def test_an_inverse_of_latents_that_are_not_finite_does_not_warn(row):
+    Logarithm().decode(torch.tensor([[0.5, 0.5], row]))

@@ -13,6 +13,7 @@ from snflow import (
     Conv2d,
     ConvExponential,
     EmergingConv2d,
+    MaskedResidualConv2d,
     PeriodicConv2d,
     PLUConv2d,
     Woodbury,
@@ -252,3 +253,12 @@ def test_log_det_in_training_is_that_of_evaluation(build):
 def test_wrong_options_are_named(build, kind, message):
     with pytest.raises(kind, match=message):
         build()
+
+
+@torch.no_grad()
+def test_masked_residual_convolutions_are_inverted_to_the_last_digits():
+    torch.manual_seed(0)
+    layer = MaskedResidualConv2d(2, groups=3)
+    for x in (torch.randn(20, 2, 4, 4), 1e20 * torch.randn(5, 2, 4, 4)):
+        error = (layer.decode(layer.encode(x)) - x).abs().max() / x.abs().max()
+        assert error < 1e-12

@@ -106,3 +106,13 @@ def test_gradients_are_those_of_the_solution(name):
     with torch.no_grad():
         assert not solved(z, weight).requires_grad
     assert bias.shape == (3,)
+
+
+def test_a_row_that_no_longer_improves_is_accepted_or_refused():
+    def rounded(x):
+        return (x.cos() / 1e-6).round() * 1e-6 + 1e-7 * torch.rand_like(x)
+
+    with pytest.raises(ConvergenceError):
+        picard(rounded, torch.zeros(3, 1))
+    x = picard(rounded, torch.zeros(3, 1), accepted=1e-5)
+    torch.testing.assert_close(x, x.cos(), rtol=0, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, final
@@ -20,9 +21,11 @@ from snflow.errors import (
     DeviceError,
     DtypeError,
     NotInvertibleError,
+    NumericalWarning,
     ShapeError,
     check_choice,
 )
+from snflow.numerics.transforms import under_transform
 
 Shape = tuple[int, ...]
 """The shape of one event: all dimensions after the batch."""
@@ -165,6 +168,9 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             NotInvertibleError: the layer has no inverse, or its weight is singular.
             ConfigError: an unknown inversion method.
             ShapeError, DtypeError, DeviceError, ContextError: as in :meth:`forward`.
+
+        Warns:
+            NumericalWarning: on a CPU, if finite latents have an inverse with infinities or NaN.
         """
         data_shape = self._check_inverse(z, context, inverse)
         method = (inverse or "exact",) if self.has_inversion_methods else ()
@@ -172,6 +178,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             result = self._inverse(z, context, *method)
         if not torch.compiler.is_compiling():
             self._check_pair(result, z, data_shape, "_inverse")
+            self._warn_if_lost(z, result[0])
         return result
 
     @final
@@ -210,6 +217,9 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
         Raises:
             NotInvertibleError, ConfigError, ShapeError, DtypeError, DeviceError, ContextError: as in :meth:`inverse`.
+
+        Warns:
+            NumericalWarning: as in :meth:`inverse`.
         """
         data_shape = self._check_inverse(z, context, inverse)
         method = (inverse or "exact",) if self.has_inversion_methods else ()
@@ -217,6 +227,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             x = self._decode(z, context, *method)
         if not torch.compiler.is_compiling():
             self._check_event_of_result(x, z, data_shape, "_decode")
+            self._warn_if_lost(z, x)
         return x
 
     @final
@@ -332,6 +343,18 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
                 fix="keep the shape, or define _latent_shape and _data_shape",
             )
 
+    def _warn_if_lost(self, z: Tensor, x: Tensor) -> None:
+        """Warn if finite latents have no finite inverse; on a CPU only, since elsewhere reading values takes longer."""
+        if x.device.type != "cpu" or under_transform() or math.isfinite(x.detach().sum().item()):
+            return
+        if not bool((_is_finite(z) & ~_is_finite(x)).any()):
+            return
+        if any(isinstance(part, Bijection) for part in itertools.islice(self.modules(), 1, None)):
+            return  # a chain or a wrapper, of which the part has warned
+        message = f"{self.label}: some finite latents have no finite inverse in {x.dtype}: it overflows"
+        fix = "use smaller latents" + (", or flow.double()" if x.dtype == torch.float32 else "")
+        warnings.warn(f"{message}; {fix}", NumericalWarning, stacklevel=3)
+
     def _check_event(self, event_shape: Shape) -> None:
         pattern = self.event_shape
         if pattern is None:
@@ -424,6 +447,10 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _is_finite(rows: Tensor) -> Tensor:
+    return rows.isfinite().reshape(len(rows), -1).all(1)
 
 
 def relative_error(value: Tensor, wanted: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ def picard(
     start: Tensor,
     *,
     tolerance: float | None = None,
+    accepted: float = 0.0,
     iterations: int = 1000,
     where: str = "picard",
 ) -> Tensor:
@@ -62,6 +63,8 @@ def picard(
         function: f, applied to each row independently.
         start: x₀, with shape ``(batch, *event)``. A row with a NaN or an infinity is returned unchanged.
         tolerance: error tolerance of each row, relative to max(1, |x|); sixteen machine epsilons by default.
+        accepted: the error at which a row that no longer improves has converged too, because rounding inside f exceeds
+            the tolerance.
         iterations: the maximum number of evaluations of f.
         where: the name of the caller, for error messages.
 
@@ -77,15 +80,15 @@ def picard(
         0.739085133215161...
     """
     tolerance = default_tolerance(start.dtype) if tolerance is None else tolerance
-    x, error = start.clone(), start.new_zeros(start.shape[0])
+    x, error = start.clone(), start.new_full((start.shape[0],), torch.inf)
     done = ~start.flatten(1).isfinite().all(1) if start.numel() else torch.ones_like(error, dtype=torch.bool)
     for _ in range(iterations):
         if bool(done.all()):
             return x
         image = function(x)
-        error = torch.where(done, error, row_error(x, image))
+        before, error = error, torch.where(done, error, row_error(x, image))
         x = torch.where(expand(done, x), x, image)
-        done = done | (error <= tolerance)
+        done = done | (error <= tolerance) | ((error <= accepted) & (error >= before))
     if bool(done.all()):
         return x
     raise failure(where, ~done, error, iterations)
