@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from nightly.check import Found, check, require
-from nightly.runs import RECIPES, Child, checkpoint, fit_task, same_run, short, whole
+from nightly.runs import RECIPES, Child, fit_task, replaced, short, whole
+from run_files import Canvas, last_checkpoint, same_run
 from snflow.cli.main import main
 from snflow.errors import SnflowError
+from snflow.train import pictures
 from snflow.train.checkpoints import CheckpointStore
 from snflow.train.recipe import Recipe
 
@@ -27,10 +29,10 @@ def _recipe_of(seed: int) -> str:
     return RECIPES[seed // PER_RECIPE % len(RECIPES)]
 
 
-def _finished_by_resuming(recipe: Recipe, run: Path, original: Path) -> None:
+def _finished_by_resuming(recipe: Recipe, run: Path, original: Path, *, older: bool = True) -> None:
     code = Child(fit_task, recipe, str(run)).wait()
     require(code == 0, f"the resumed run ends with {code}")
-    same_run(original, run)
+    same_run(original, run, older=older)
 
 
 @check(
@@ -53,7 +55,7 @@ def kills(seed: int, folder: Path) -> Found:
         count += child.wait() == -signal.SIGKILL
         store = CheckpointStore(run / "checkpoints")
         if (run / "checkpoints").is_dir() and store.steps():
-            checkpoint(run)
+            last_checkpoint(run)
     _finished_by_resuming(recipe, run, original)
     shutil.rmtree(run)
     return Found(counted={"kills": count})
@@ -136,15 +138,16 @@ def full_disk(seed: int, folder: Path) -> Found:
     code = Child(limited_task, recipe, str(run), random.randint(0, largest)).wait()
     require(code in (0, 2, 4), f"{name}: the run on a full disk ends with {code}")
     if CheckpointStore(run / "checkpoints").steps():
-        checkpoint(run)
+        last_checkpoint(run)
     if code != 0:
         _finished_by_resuming(recipe, run, original)
     return Found(counted={f"exit code {code}": 1})
 
 
 def command_task(words: list[str]) -> int:
-    """Run a command."""
-    return main(words)
+    """Run a command, without real pictures."""
+    with replaced(pictures, "FigureCanvasAgg", Canvas):
+        return main(words)
 
 
 @check(
@@ -174,7 +177,7 @@ def signals(seed: int, folder: Path) -> Found:
     require(code in (0, 128 + number, 130, -number), f"{name}: exit code {code} after signal {number}, twice={twice}")
     require(code != -number or twice, f"{name}: killed by signal {number}")
     require(seconds <= 5, f"{name}: {seconds:.1f} s until the end")
-    _finished_by_resuming(recipe, run, original)
+    _finished_by_resuming(recipe, run, original, older=False)
     shutil.rmtree(run)
     return Found(seconds, {f"exit code {code}": 1})
 

@@ -7,9 +7,12 @@ crashes, hangs or runs out of memory is a failure of its chunk, not of the run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,8 +22,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nightly.check import Check
 from nightly.registry import CHECKS
@@ -28,6 +33,12 @@ from nightly.registry import CHECKS
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "results" / "reliability"
 PAGE = "README.md"
+
+
+os.environ["OMP_NUM_THREADS"] = "1"
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["nightly.registry"])
+"""Chunks start from a process that has imported everything and run nothing; to import it each time would take hours."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +59,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"expected checks among {', '.join(CHECKS)}; got {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     checks = [CHECKS[name] for name in names]
-    if asked.chunk:
-        (check,), (first, count) = checks, asked.chunk
-        print(json.dumps(_measured(check, first, count)))
-        return 0
     if asked.seed is not None:
         return _one_case(checks, asked.seed)
     asked.records.mkdir(parents=True, exist_ok=True)
@@ -69,7 +76,6 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--fraction", type=float, default=1.0, help="share of the nightly number of cases")
     parser.add_argument("--seed", type=int, help="run only this case, here, and let its error through")
     parser.add_argument("--records", type=Path, default=RECORDS, help="folder of the records")
-    parser.add_argument("--chunk", type=int, nargs=2, metavar=("FIRST", "COUNT"), help=argparse.SUPPRESS)
     return parser
 
 
@@ -129,27 +135,43 @@ def _run_chunk(chunk: Chunk, ends: float) -> dict[str, Any] | None:
     """Run a chunk in a process of its own; ``None`` if the time is over."""
     if time.monotonic() >= ends:
         return None
-    words = ["-m", "nightly", "--only", chunk.check, "--chunk", str(chunk.first), str(chunk.count)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     began, limit = time.monotonic(), 60 * CHECKS[chunk.check].minutes
-    try:
-        done = subprocess.run(
-            [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=limit, cwd=ROOT
-        )
-        return json.loads(done.stdout.strip().splitlines()[-1])  # type: ignore[no-any-return]
-    except subprocess.TimeoutExpired:
-        what = f"the chunk took over {limit:.0f} s"
-    except (ValueError, IndexError):
-        what = f"the process ended with {done.returncode}: {' '.join(done.stderr.split())[-300:]}"
+    receiver, sender = _PROCESSES.Pipe(duplex=False)
+    with tempfile.NamedTemporaryFile() as log:
+        process = _PROCESSES.Process(target=_chunk, args=(chunk, sender, log.name))
+        process.start()
+        sender.close()
+        try:
+            if receiver.poll(limit):
+                return receiver.recv()  # type: ignore[no-any-return]
+            what = f"the chunk took over {limit:.0f} s"
+        except EOFError:
+            process.join()
+            said = Path(log.name).read_text(errors="replace").split()
+            what = f"the process ended with {process.exitcode}: {' '.join(said)[-300:]}"
+        finally:
+            _end(process)
     failure = {"seed": chunk.first, "message": what}
     return {"failures": [failure], "worst": None, "counted": {}, "seconds": time.monotonic() - began}
 
 
-def _measured(check: Check, first: int, count: int) -> dict[str, Any]:
+def _chunk(chunk: Chunk, sender: Connection, log: str) -> None:
+    """What the process of a chunk does: it leads a group of its own, and what it prints goes to a file."""
+    os.setpgid(0, 0)
+    file = os.open(log, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(file, stream)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        found = asdict(check(first, count, Path(folder)))
-    return {**found, "seconds": round(time.perf_counter() - began, 2)}
+        found = asdict(CHECKS[chunk.check](chunk.first, chunk.count, Path(folder)))
+    sender.send({**found, "seconds": round(time.perf_counter() - began, 2)})
+
+
+def _end(process: BaseProcess) -> None:
+    """End the process of a chunk, and those that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(cast("int", process.pid), signal.SIGKILL)
+    process.join()
 
 
 def current_commit() -> str:

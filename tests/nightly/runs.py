@@ -1,15 +1,14 @@
-"""Runs of every recipe, made short, in processes that can be killed, and the comparison of two runs."""
+"""Runs of every recipe, made short, in processes that can be killed."""
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from rich.console import Console
 
 from cli.test_cli import FILES
 from nightly.check import require
+from run_files import Canvas
 from snflow.errors import SnflowError
-from snflow.train.checkpoints import Checkpoint, CheckpointStore, read_checkpoint
+from snflow.train import pictures
 from snflow.train.fit import FitResult, fit
 from snflow.train.recipe import Recipe, available_recipes, load_recipe
 
@@ -37,7 +37,6 @@ _SMALLER = {
     "last_layers": 1,
     "components": 2,
 }
-_TIMES = ("seconds", "train_seconds", "evaluation_seconds", "slowest_step_seconds", "seconds_by_epoch", "slowest_step")
 
 
 def short(name: str, folder: Path, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -62,8 +61,8 @@ def short(name: str, folder: Path, changes: Mapping[str, Any] | None = None) -> 
             flow[option] = min(flow[option], value)
     if flow["name"] == "realnvp":
         flow["layers"] = max(flow["layers"], 4)
-    if flow["name"] in ("ffjord",):
-        flow |= {"solver": "rk4", "steps": 4}
+    if flow["name"] == "ffjord":
+        flow |= {"solver": "rk4", "steps": 2}
     content["training"] |= {
         "epochs": 3,
         "batch_size": size,
@@ -83,26 +82,33 @@ def quiet() -> Console:
     return Console(file=io.StringIO())
 
 
-def train(recipe: Recipe, out: Path, **options: Any) -> FitResult:
-    """Run or continue a recipe in this process, without a word."""
-    return fit(recipe, out, console=quiet(), **options)
+@contextmanager
+def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value within a block."""
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def train(recipe: Recipe, out: Path, *, canvas: type = Canvas, **options: Any) -> FitResult:
+    """Run or continue a recipe in this process, without a word, and without real pictures unless asked for."""
+    with replaced(pictures, "FigureCanvasAgg", canvas):
+        return fit(recipe, out, **{"console": quiet()} | options)
 
 
 class Child:
-    """A run in a process of its own, started from a server that has imported everything but run nothing.
+    """A run in a process of its own: a copy of this one, which must not have trained with several threads.
 
     Args:
         task: called in the process; its exit code is that of the command line.
         arguments: the arguments of the task.
     """
 
-    _context = None
-
     def __init__(self, task: Callable[..., int | None], *arguments: Any) -> None:
-        if Child._context is None:
-            Child._context = multiprocessing.get_context("forkserver")
-            Child._context.set_forkserver_preload(["nightly.runs", "snflow.cli.commands", "snflow.train.fit"])
-        self.process: BaseProcess = Child._context.Process(target=_finish, args=(task, *arguments))
+        self.process: BaseProcess = multiprocessing.get_context("fork").Process(target=_finish, args=(task, *arguments))
         self.process.start()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -127,61 +133,13 @@ def _finish(task: Callable[..., int | None], *arguments: Any) -> None:
     os._exit(task(*arguments) or 0)
 
 
-def fit_task(recipe: Recipe, out: str) -> int:
+def fit_task(recipe: Recipe, out: str, canvas: type = Canvas) -> int:
     """Train or continue a recipe; the exit code is that of ``snflow fit``."""
     try:
-        result = train(recipe, Path(out), resume=(Path(out) / "config.yaml").exists())
+        result = train(recipe, Path(out), canvas=canvas, resume=(Path(out) / "config.yaml").exists())
     except SnflowError as error:
         return error.exit_code
     return 0 if result.signal is None else 128 + result.signal
-
-
-def checkpoint(run: Path) -> Checkpoint:
-    """The last checkpoint of a run."""
-    store = CheckpointStore(run / "checkpoints")
-    return read_checkpoint(store.path(store.steps()[-1]))
-
-
-def same_run(one: Path, other: Path) -> None:
-    """Raise a fault unless two runs have equal files, except for times: weights, state, metrics, summary."""
-    a, b = checkpoint(one), checkpoint(other)
-    require(a.step == b.step, f"steps {a.step} and {b.step}")
-    for part in ("model", "state", "notes"):
-        difference = _difference(getattr(a, part), getattr(b, part), part)
-        require(difference is None, f"the last checkpoints differ at {difference}")
-    for name in ("metrics.csv", "layers.csv"):
-        rows = [_rows(run / name) for run in (one, other)]
-        require(rows[0] == rows[1], f"{name} differs: {len(rows[0])} and {len(rows[1])} rows")
-    kept = ("test_nll_nats", "validation_nll_nats", "best_step", "steps", "epochs", "recipe_sha256")
-    written = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
-    require(all(written[0][key] == written[1][key] for key in kept), "summary.json differs")
-    names = [{path.name for path in run.iterdir()} for run in (one, other)]
-    require(names[0] == names[1], f"files differ: {names[0] ^ names[1]}")
-    hidden = list(other.rglob(".tmp*"))
-    require(not hidden, f"unfinished files are left: {hidden}")
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if k not in _TIMES} for row in csv.DictReader(file)]
-
-
-def _difference(a: Any, b: Any, place: str) -> str | None:
-    """Where two nested values differ, times aside; ``None`` if they are equal to the bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        equal = a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
-        return None if equal else place
-    if isinstance(a, dict) and isinstance(b, dict):
-        if a.keys() != b.keys():
-            return place
-        found = (_difference(a[key], b[key], f"{place}.{key}") for key in a if key not in _TIMES)
-        return next((f for f in found if f is not None), None)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        if len(a) != len(b):
-            return place
-        found = (_difference(x, y, f"{place}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
-        return next((f for f in found if f is not None), None)
-    return None if a == b else place
 
 
 def whole(name: str, folder: Path, changes: Mapping[str, Any] | None = None) -> tuple[Recipe, Path]:

@@ -1,9 +1,13 @@
 """The nightly run: its checks find their faults, it goes on where it was stopped, and short counts run here."""
 
 import json
+import multiprocessing
+import os
 import re
-import shutil
+import subprocess
+import time
 import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,11 +94,35 @@ def test_the_page_sums_the_records_and_lists_the_failures(tmp_path):
     assert "- `even`, seed 5: 5 is odd" in page
 
 
+def ended(monkeypatch, what, minutes=1.0):
+    """What the runner says of a chunk whose only case calls something."""
+    chunk = check("nothing", nightly=1, chunk=1, minutes=minutes)(lambda seed, folder: what())
+    monkeypatch.setitem(runner.CHECKS, "a check", chunk)
+    monkeypatch.setattr(runner, "_PROCESSES", multiprocessing.get_context("fork"))  # a server has no such check
+    return runner._run_chunk(runner.Chunk("a check", 3, 1), float("inf"))
+
+
+def test_a_chunk_is_run_in_a_process_of_its_own(monkeypatch):
+    found = ended(monkeypatch, lambda: Found(float(os.getpid())))
+    assert found["failures"] == []
+    assert found["worst"] != os.getpid()
+
+
 def test_a_process_that_crashes_is_a_failure_of_its_chunk(monkeypatch):
-    monkeypatch.setattr(runner.sys, "executable", shutil.which("false"))
-    found = runner._run_chunk(runner.Chunk("fuzz", 3, 1), float("inf"))
-    assert found["failures"][0]["seed"] == 3
-    assert "ended with 1" in found["failures"][0]["message"]
+    (failure,) = ended(monkeypatch, lambda: (os.write(2, b"out of luck"), os._exit(7)))["failures"]
+    assert failure == {"seed": 3, "message": "the process ended with 7: out of luck"}
+
+
+def test_a_process_that_hangs_is_a_failure_and_ended_with_those_that_it_started(monkeypatch, tmp_path):
+    def hang():
+        child = subprocess.Popen(["sleep", "60"])
+        (tmp_path / "pid").write_text(str(child.pid))
+        time.sleep(60)
+
+    (failure,) = ended(monkeypatch, hang, minutes=0.01)["failures"]
+    assert failure == {"seed": 3, "message": "the chunk took over 1 s"}
+    process = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
+    assert not process.exists() or process.read_text().split()[2] == "Z"
 
 
 def test_the_oldest_environment_is_that_of_the_lower_bounds():

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,56 +15,22 @@ import pytest
 import torch
 from torch import nn
 
+from run_files import last_checkpoint, metrics, same_run
 from snflow.bijections.chain import Chain
 from snflow.distributions.base import StandardNormal
 from snflow.distributions.flow import Flow
 from snflow.errors import CheckpointError, ConfigError, DivergenceError
-from snflow.train.checkpoints import CheckpointStore, read_checkpoint
+from snflow.train.checkpoints import CheckpointStore
 from snflow.train.evaluation import exact_nll
 from snflow.train.fit import fit
 from snflow.train.loop import StopRequest, Tally
 from snflow.train.recipe import Recipe
 from snflow.train.run_folder import load_flow
 
-SECONDS = ("train_seconds", "evaluation_seconds", "slowest_step_seconds")
-
 
 def rows(run):
     with (run / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def timeless(run):
-    return [{k: v for k, v in row.items() if k not in SECONDS} for row in rows(run)]
-
-
-def final(run):
-    store = CheckpointStore(run / "checkpoints")
-    return read_checkpoint(store.path(store.steps()[-1]))
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        skipped = {"seconds", "seconds_by_epoch", "slowest_step"}
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in skipped)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def assert_same_run(one, other):
-    """Weights, buffers, optimizer, generators, place, metrics and likelihood, to the bit."""
-    a, b = final(one), final(other)
-    assert a.step == b.step
-    assert a.model.keys() == b.model.keys()
-    for name in a.model:
-        assert torch.equal(a.model[name], b.model[name]), name
-    assert same(a.state, b.state)
-    assert timeless(one) == timeless(other)
-    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
-    assert summaries[0]["test_nll_nats"] == summaries[1]["test_nll_nats"]
 
 
 def test_a_run_leaves_what_it_promises(finished):
@@ -109,11 +76,11 @@ def test_the_same_seed_gives_the_same_run_and_checkpoints_change_nothing(finishe
     before = torch.get_rng_state()
     fit(recipe(training__checkpoint_every_steps=4), other, console=quiet)
     assert torch.equal(before, torch.get_rng_state())
-    assert timeless(finished) == timeless(other)
-    assert all(torch.equal(a, final(other).model[k]) for k, a in final(finished).model.items())
+    assert metrics(finished) == metrics(other)
+    assert all(torch.equal(a, last_checkpoint(other).model[k]) for k, a in last_checkpoint(finished).model.items())
     third = tmp_path / "third"
     fit(recipe(training__seed=1), third, console=quiet)
-    assert timeless(finished) != timeless(third)
+    assert metrics(finished) != metrics(third)
 
 
 def test_a_signal_stops_after_the_step_and_the_rest_is_bit_identical(recipe, tmp_path, quiet, monkeypatch):
@@ -135,11 +102,11 @@ def test_a_signal_stops_after_the_step_and_the_rest_is_bit_identical(recipe, tmp
         monkeypatch.setattr(torch.nn.utils, "get_total_norm", counted)
         result = fit(chosen, broken, resume=broken.exists(), console=quiet)
         assert (result.signal, result.summary) == (number, None)
-    assert final(broken).step == 12
-    assert final(broken).notes["batch"] == 6
+    assert last_checkpoint(broken).step == 12
+    assert last_checkpoint(broken).notes["batch"] == 6
     monkeypatch.undo()
     assert fit(chosen, broken, resume=True, console=quiet).signal is None
-    assert_same_run(whole, broken)
+    same_run(whole, broken)
 
 
 def test_kill_9_in_the_middle_of_an_epoch_then_resume_is_bit_identical(recipe, tmp_path, quiet):
@@ -162,9 +129,9 @@ def test_kill_9_in_the_middle_of_an_epoch_then_resume_is_bit_identical(recipe, t
     process.wait()
     assert process.returncode == -signal.SIGKILL
     assert not (broken / "summary.json").exists()
-    assert final(broken).notes["batch"] > 0
+    assert last_checkpoint(broken).notes["batch"] > 0
     fit(chosen, broken, resume=True, console=quiet)
-    assert_same_run(whole, broken)
+    same_run(whole, broken)
 
 
 def test_a_run_of_the_same_recipe_goes_on_and_a_finished_one_is_not_trained_again(copied, recipe, quiet):
@@ -201,7 +168,8 @@ def test_a_damaged_last_checkpoint_costs_an_epoch_not_the_run(copied, finished, 
     (copied / "summary.json").unlink()
     fit(recipe(training__checkpoint_every_epochs=1), copied, resume=True)
     assert "damaged: use another; continuing from" in capsys.readouterr().out
-    assert_same_run(finished, copied)
+    shutil.rmtree(store.folder / f"damaged-{state.parent.name}")
+    same_run(finished, copied)
 
 
 @pytest.mark.parametrize("change", [{"flow__layers": 1}, {"training__seed": 1}, {"data__train": 119}])
@@ -295,7 +263,7 @@ def test_a_nan_objective_stops_names_a_layer_and_keeps_the_checkpoint(recipe, tm
     assert "bijection." in str(caught.value)
     assert "lower optimizer.learning_rate" in str(caught.value)
     assert str(tmp_path / "run" / "checkpoints" / "step-00000006") in str(caught.value)
-    assert all(t.isfinite().all() for t in final(tmp_path / "run").model.values() if t.is_floating_point())
+    assert all(t.isfinite().all() for t in last_checkpoint(tmp_path / "run").model.values() if t.is_floating_point())
 
 
 def test_a_bad_gradient_names_the_parameter(recipe, tmp_path, quiet, monkeypatch):
@@ -308,7 +276,7 @@ def test_a_bad_step_is_skipped_and_counted(recipe, tmp_path, quiet, monkeypatch)
     poisoned(monkeypatch, {2, 3, 8}, lambda v: v + Poison.apply(v))
     fit(recipe(training__on_nonfinite="skip", training__max_skips=2), tmp_path / "run", console=quiet)
     assert [row["skipped"] for row in rows(tmp_path / "run")] == ["0", "2", "1", "0"]
-    assert all(t.isfinite().all() for t in final(tmp_path / "run").model.values() if t.is_floating_point())
+    assert all(t.isfinite().all() for t in last_checkpoint(tmp_path / "run").model.values() if t.is_floating_point())
 
 
 def test_too_many_skips_in_a_row_stop(recipe, tmp_path, quiet, monkeypatch):
@@ -336,7 +304,7 @@ def test_an_absurd_learning_rate_ends_with_our_error_or_finite(recipe, tmp_path,
     chosen = recipe(optimizer__learning_rate=1e6, schedule__warmup_epochs=0)
     with pytest.raises(DivergenceError, match=r"lower optimizer\.learning_rate"):
         fit(chosen, tmp_path / "run", console=quiet)
-    assert final(tmp_path / "run").step == 0
+    assert last_checkpoint(tmp_path / "run").step == 0
 
 
 @pytest.mark.parametrize("options", [{"optimizer__eps": 1e-300}, {"optimizer__learning_rate": 3e38}])
@@ -351,7 +319,7 @@ def test_weights_that_are_not_finite_are_never_saved(recipe, tmp_path, quiet, op
     with pytest.raises(DivergenceError, match=r"step 1: .* got a non-finite bijection\.\S+; .*/step-00000000$"):
         fit(Recipe.from_dict(content), run, console=quiet)
     assert CheckpointStore(run / "checkpoints").steps() == [0]
-    assert all(t.isfinite().all() for t in final(run).model.values())
+    assert all(t.isfinite().all() for t in last_checkpoint(run).model.values())
 
 
 def test_a_singular_weight_stops_training_and_names_its_layer(recipe, tmp_path, quiet, monkeypatch):
@@ -370,7 +338,7 @@ def test_a_singular_weight_stops_training_and_names_its_layer(recipe, tmp_path, 
     monkeypatch.setattr(Flow, "log_prob", log_prob)
     with pytest.raises(DivergenceError, match=r"Dense.*the last good checkpoint is .*/step-00000002"):
         fit(Recipe.from_dict(content), tmp_path / "run", console=quiet)
-    assert all(t.isfinite().all() for t in final(tmp_path / "run").model.values())
+    assert all(t.isfinite().all() for t in last_checkpoint(tmp_path / "run").model.values())
 
 
 def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(recipe, tmp_path, quiet, monkeypatch):
@@ -394,7 +362,7 @@ def test_a_lost_inverse_under_a_rising_likelihood_stops_and_names_the_layer(reci
         )
     assert "enable the guard of flow.tracking" in str(caught.value)
     assert [row["epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2"]
-    assert final(tmp_path / "run").step == 0
+    assert last_checkpoint(tmp_path / "run").step == 0
 
 
 def test_the_best_weights_are_those_reported(recipe, tmp_path, quiet, monkeypatch):
@@ -429,7 +397,7 @@ def test_averaged_weights_are_validated_and_come_out_of_the_run(recipe, tmp_path
     chosen = recipe(training__ema_decay=0.99)
     summary = fit(chosen, tmp_path / "run", console=quiet).summary
     flow, _ = load_flow(tmp_path / "run")
-    checkpoint = final(tmp_path / "run")
+    checkpoint = last_checkpoint(tmp_path / "run")
     average = checkpoint.state["average"]["average"]
     assert all(torch.equal(p, a) for p, a in zip(flow.parameters(), average, strict=True))
     assert not torch.equal(average[0], checkpoint.model[next(iter(dict(flow.named_parameters())))])
@@ -461,9 +429,9 @@ def test_two_processes_train_what_one_trains(recipe, tmp_path, quiet, compiled):
     command += ["--device.devices", "2", "--device.compile", compiled]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert len(final(two).state["generators"]) == 2
-    for name, tensor in final(one).model.items():
-        torch.testing.assert_close(final(two).model[name], tensor, rtol=1e-9, atol=1e-9)
+    assert len(last_checkpoint(two).state["generators"]) == 2
+    for name, tensor in last_checkpoint(one).model.items():
+        torch.testing.assert_close(last_checkpoint(two).model[name], tensor, rtol=1e-9, atol=1e-9)
     assert [row["epoch"] for row in rows(two)] == ["0", "1", "2", "3"]
     # The reconstruction error is that of the first process's own slice of the batch.
     errors = [float(rows(run)[-1]["reconstruction_error"]) for run in (one, two)]

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from run_files import last_checkpoint
 from snflow.distributions.dequantization import Dequantization
 from snflow.distributions.flow import Flow
 from snflow.errors import ConfigError, DivergenceError
 from snflow.selfnorm.followers import Followers
 from snflow.selfnorm.layers import SelfNormalizingMap
 from snflow.train import recorded_steps as setting_up
-from snflow.train.checkpoints import CheckpointStore, read_checkpoint
 from snflow.train.fit import fit
 from snflow.train.optimizer import MovingAverage, adam
 from snflow.train.options import TrainingOptions
@@ -42,13 +42,8 @@ def recording(monkeypatch):
     monkeypatch.setattr(setting_up, "RECORDING", ("cuda", "cpu"))
 
 
-def final(run):
-    store = CheckpointStore(run / "checkpoints")
-    return read_checkpoint(store.path(store.steps()[-1]))
-
-
 def weights(run):
-    return final(run).model
+    return last_checkpoint(run).model
 
 
 def nll(run):
@@ -132,7 +127,7 @@ def test_a_recorded_run_goes_on_plainly_and_back(recipe, tmp_path, quiet):
             _interrupted(chosen, broken, stop_at, quiet)
     one, other = weights(tmp_path / "whole"), weights(broken)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert {type(group["lr"]) for group in final(broken).state["optimizer"]["param_groups"]} == {float}
+    assert {type(group["lr"]) for group in last_checkpoint(broken).state["optimizer"]["param_groups"]} == {float}
 
 
 def _interrupted(chosen, run, stop_at, quiet):
