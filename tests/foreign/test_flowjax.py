@@ -131,7 +131,7 @@ def test_a_fit_by_maximum_likelihood_improves(name):
     assert losses[-1] < losses[0] - 0.3
 
 
-@pytest.mark.parametrize("name", ["iaf", "realnvp", "neural_spline", "planar", "dense"])
+@pytest.mark.parametrize("name", ["iaf", "realnvp", "planar", "dense"])
 def test_a_fit_by_the_reverse_divergence_finds_a_normal_target(name):
     torch.manual_seed(1)
     density = flow(name, 2, noise=0.01).eval()

@@ -118,10 +118,8 @@ def test_a_coupling_leaves_the_kept_elements_alone(name, shape, scale):
 @pytest.mark.parametrize("scale", [0.3, 3.0])
 @pytest.mark.parametrize("name", sorted(MAPS))
 def test_an_autoregressive_layer_is_consistent(name, scale, residual):
-    layer = b.Autoregressive(20, MAPS[name](), width=30, depth=3, residual=residual)
-    z, _ = consistent(layer, scale * torch.randn(10, 20), 1e-7)
-    changed = z.detach().clone()
-    assert changed.shape == (10, 20)
+    layer = b.Autoregressive(8, MAPS[name](), width=30, depth=3, residual=residual)
+    consistent(layer, scale * torch.randn(10, 8), 1e-7)
 
 
 @pytest.mark.parametrize("residual", [False, True])

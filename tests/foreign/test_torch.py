@@ -251,14 +251,14 @@ def test_a_mixture_of_flows(name):
 @pytest.mark.parametrize("name", [*VECTORS, "circular_spline"])
 def test_the_mass_of_a_box_is_the_share_of_samples_in_it(name):
     distribution = flow(name, 2).distribution()
-    x = distribution.sample((1500,))
+    x = distribution.sample((1000,))
     low, high = x.quantile(0.05, 0), x.quantile(0.95, 0)
     share = ((x > low) & (x < high)).all(1).double().mean()
-    sides = [a + (b - a) * (torch.arange(40) + 0.5) / 40 for a, b in zip(low, high, strict=True)]
+    sides = [a + (b - a) * (torch.arange(30) + 0.5) / 30 for a, b in zip(low, high, strict=True)]
     with torch.no_grad():
         mass = distribution.log_prob(torch.cartesian_prod(*sides)).exp().mean() * (high - low).prod()
     # four standard errors of the share, and the error of the midpoint rule
-    assert mass.item() == pytest.approx(share.item(), abs=0.05)
+    assert mass.item() == pytest.approx(share.item(), abs=0.06)
 
 
 @pytest.mark.parametrize("name", VECTORS)
