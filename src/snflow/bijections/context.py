@@ -122,9 +122,9 @@ class Standardization(nn.Module, metaclass=CheckedConstructor):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def of(cls, contexts: Tensor) -> Self:
-        """The moments of contexts ``(N, *context_shape)``, computed in float64; constant elements keep their scale."""
-        moments = Affine.standardizing(contexts)
+    def of(cls, contexts: Tensor, floor: float = 1e-6) -> Self:
+        """The moments of contexts ``(N, *context_shape)``, as :meth:`snflow.Affine.standardizing`, with its floor."""
+        moments = Affine.standardizing(contexts, floor)
         return cls(moments.shift.detach(), moments.scale.detach())
 
     def forward(self, context: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The commands ``fit``, ``evaluate``, ``sample`` and ``recipes``, whose options are their signatures."""
+"""The commands ``fit``, ``evaluate``, ``sample``, ``score`` and ``recipes``, whose options are their signatures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from snflow.errors import MAX_INT, ConfigError, NumericalWarning, check_count, check_positive, check_seed, nearest
+from snflow.errors import (
+    MAX_INT,
+    ConfigError,
+    DataWarning,
+    NumericalWarning,
+    check_count,
+    check_positive,
+    check_seed,
+    nearest,
+)
 from snflow.train.recipe import (
     MAY_CHANGE_ON_RESUME,
     Recipe,
@@ -29,6 +38,9 @@ from snflow.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
+    from torch import Tensor
+
+    from snflow.train.run_folder import TrainedRun
 
 SHORT = {
     "--epochs": "--training.epochs",
@@ -39,13 +51,20 @@ SHORT = {
 }
 """Short forms of common options of ``fit``."""
 
+_MEANT = {"--lr": "--learning_rate", "--bs": "--batch_size", "--gpu": "--device", "--output": "--out"}
+"""Names in use elsewhere, which are not similar to ours."""
+
 _MOST_SAMPLES = 10**7
+
+
+_ONE_LINE = (NumericalWarning, DataWarning)
 
 
 def run(name: str, argv: Sequence[str]) -> int:
     """Run a command with these arguments, and return the exit code; print each of our warnings in one line."""
     with warnings.catch_warnings():
-        warnings.simplefilter("default", NumericalWarning)
+        for kind in _ONE_LINE:
+            warnings.simplefilter("default", kind)
         warnings.showwarning = _show_warning
         return _run(name, argv)
 
@@ -56,7 +75,12 @@ def _run(name: str, argv: Sequence[str]) -> int:
     if name == "recipes" and not argv:
         _list_recipes()  # without the parser, whose import takes longer than printing the list
         return 0
-    functions: dict[str, Callable[..., None]] = {"evaluate": evaluate, "sample": sample, "recipes": show_recipe}
+    functions: dict[str, Callable[..., None]] = {
+        "evaluate": evaluate,
+        "sample": sample,
+        "score": score,
+        "recipes": show_recipe,
+    }
     function = functions[name]
     parser = new_parser()
     parser.prog, parser.description = f"snflow {name}", _summary(function)
@@ -90,13 +114,14 @@ def evaluate(
 
     from snflow.distributions.flow import bits_per_dim
     from snflow.train.evaluation import estimated_nll
-    from snflow.train.run_folder import load_flow, move
+    from snflow.train.run_folder import load_run, move
 
-    flow, recipe = load_flow(run, checkpoint, _warn)
-    dataset = recipe.load_dataset()
+    loaded = load_run(run, checkpoint, _warn)
+    flow, training = loaded.flow, loaded.recipe.training
+    dataset = loaded.load_dataset()
     move(flow, device)
-    rows = getattr(dataset, split)
-    nll, error = estimated_nll(flow, rows, batch_size or recipe.training.eval_batch_size, recipe.training.seed)
+    rows, context = dataset.split(split)
+    nll, error = estimated_nll(flow, rows, batch_size or training.eval_batch_size, training.seed, context)
     bits = "" if dataset.num_values is None else f", {bits_per_dim(nll, math.prod(dataset.event_shape)):.6f} bits/dim"
     kind, margin = ("exact", "") if error is None else ("estimated", f" ± {error:.2g}")
     print(f"{kind} {split} NLL of the {checkpoint} checkpoint: {nll:.6f}{margin} nats{bits}, {len(rows)} rows")
@@ -108,6 +133,7 @@ def sample(
     n: int = 100,
     inverse: Literal["learned", "exact", "refined"] = "exact",
     out: str = "samples.png",
+    context: dict[str, float] | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     checkpoint: str = "best",
@@ -120,15 +146,16 @@ def sample(
         n: Number of samples.
         inverse: Inversion method of self-normalizing layers: one pass of the learned inverse, a factorization, or an
             iterative solver.
-        out: File to write: .png for a picture, .npy for an array of shape (n, *event).
+        out: File to write: .png for a picture, .csv for a table, .npy for an array of shape (n, *event).
+        context: Value of each column on which the density is conditioned, as in '{age: 40, dose: 2}'.
         temperature: Factor on the scale of the latents.
         seed: Seed of the latents.
         checkpoint: "best" by validation, "last", or the step of a checkpoint.
         device: Torch device, such as cpu or cuda.
     """
     path = Path(out)
-    if path.suffix not in (".png", ".npy"):
-        raise ConfigError("--out", expected="a file that ends in .png or .npy", got=repr(out))
+    if path.suffix not in (".png", ".npy", ".csv"):
+        raise ConfigError("--out", expected="a file that ends in .png, .npy or .csv", got=repr(out))
     check_count("--n", "n", n, most=_MOST_SAMPLES)
     check_seed("--seed", "seed", seed)
     check_positive("--temperature", "temperature", temperature)
@@ -136,22 +163,102 @@ def sample(
     import numpy as np
     import torch
 
+    from snflow.data.tables import write_table
     from snflow.train import pictures
-    from snflow.train.run_folder import load_flow, move
+    from snflow.train.run_folder import load_run, move
 
-    flow, _ = load_flow(run, checkpoint, _warn)
+    loaded = load_run(run, checkpoint, _warn)
+    flow, columns = loaded.flow, loaded.columns
+    if path.suffix == ".csv" and columns is None:
+        raise ConfigError(
+            "--out", expected="a file that ends in .png or .npy", got=repr(out), fix="only tables are .csv"
+        )
+    given = _context(loaded, context)
     move(flow, device)
     generator = torch.Generator(flow.base.device).manual_seed(seed)
-    drawn = flow.sample(n, inverse=inverse, temperature=temperature, generator=generator).cpu()
+    if given is not None:
+        given = given.to(flow.base.device)
+    drawn = flow.sample(n, given, inverse=inverse, temperature=temperature, generator=generator).cpu()
+    drawn = drawn if given is None else drawn[:, 0]
+    if columns is not None and columns.discrete.any():
+        drawn = torch.from_numpy(columns.table(drawn.double().numpy()))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".npy":
             np.save(path, drawn.numpy())
+        elif columns is not None and path.suffix == ".csv":
+            digits = 9 if flow.base.dtype == torch.float32 else 17
+            write_table(path, columns, drawn.double().numpy(), digits)
         else:
             pictures.draw_rows(path, flow, drawn)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise ConfigError("--out", expected="a writable file", got=str(error)) from error
     print(f"{len(drawn)} samples by the {inverse} inverse: {out}")
+
+
+def score(
+    run: str,
+    table: str,
+    *,
+    out: str = "scores.csv",
+    quantile: float = 0.05,
+    batch_size: int | None = None,
+    checkpoint: str = "best",
+    device: str = "cpu",
+) -> None:
+    """Write a table with two more columns: the log-density of each row by a trained run, and whether it is an outlier.
+
+    Args:
+        run: Folder of the run.
+        table: File with the columns of the run's table, contexts included, in any order, and possibly with others.
+        out: File to write: the lines of the table, with the columns log_prob, in nats, and outlier, 0 or 1.
+        quantile: Share of the validation data whose densities are below those that are not outliers.
+        batch_size: Number of rows evaluated at a time; null for the recipe's eval_batch_size.
+        checkpoint: "best" by validation, "last", or the step of a checkpoint.
+        device: Torch device, such as cpu or cuda.
+    """
+    if batch_size is not None:
+        check_count("--batch_size", "batch_size", batch_size, most=MAX_INT)
+    if not 0 <= quantile <= 1:
+        raise ConfigError("--quantile", expected="a number from 0 to 1", got=repr(quantile))
+
+    from snflow.train.run_folder import load_run, move
+    from snflow.train.scores import Scores
+
+    loaded = load_run(run, checkpoint, _warn)
+    move(loaded.flow, device)
+    scores = Scores.of(loaded, Path(table), quantile, batch_size)
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with open(out, "w", encoding="utf-8", newline="") as file:
+            file.writelines(scores.lines())
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise ConfigError("--out", expected="a writable file", got=str(error)) from error
+    count = int(scores.outliers.sum())
+    print(
+        f"{len(scores.outliers)} rows, mean log-density {float(scores.log_prob.mean()):.6f} nats; {count} outliers "
+        f"below {scores.threshold:.6f} nats, the {quantile:g} quantile of the validation data: {out}"
+    )
+
+
+def _context(run: TrainedRun, given: Mapping[str, float] | None) -> Tensor | None:
+    """The values on which samples are conditioned, with shape ``(1, number of columns)``."""
+    import torch
+
+    names = run.context_columns
+    if not names:
+        if given is not None:
+            raise ConfigError("--context", expected="no such option: the run has no contexts", got=repr(dict(given)))
+        return None
+    values = dict(given or {})
+    if values.keys() != {*names}:
+        raise ConfigError(
+            "--context",
+            expected=f"a value for {', '.join(names)}",
+            got=", ".join(values) or "nothing",
+            fix=f"write --context '{{{', '.join(f'{name}: 0.5' for name in names)}}}'",
+        )
+    return torch.tensor([[values[name] for name in names]], dtype=run.recipe.training.dtype)
 
 
 def show_recipe(recipe: str) -> None:
@@ -334,9 +441,9 @@ def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
                 "arguments", expected="nothing more", got=word, fix="write options as --key value"
             ) from None
         known = [*SHORT, *(name for action in parser._actions for name in action.option_strings)]
-        raise ConfigError(
-            word, expected="an option of this command", got="an unknown one", fix=nearest(word, known)
-        ) from None
+        meant = _MEANT.get(word)
+        fix = f"did you mean {meant!r}?" if meant in known else nearest(word, known)
+        raise ConfigError(word, expected="an option of this command", got="an unknown one", fix=fix) from None
 
 
 def _summary(function: Callable[..., Any]) -> str:
@@ -355,8 +462,8 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning about numbers as one line, and others as Python does, with their place in the source."""
-    if issubclass(category, NumericalWarning):
+    """Print a warning about numbers or data as one line, and others as Python does, with their place in the source."""
+    if issubclass(category, _ONE_LINE):
         _warn(str(message))
     else:
         (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -17,6 +17,7 @@ _COMMANDS = {
     "fit": "train the flow of a recipe, or continue a run",
     "evaluate": "exact likelihood of a trained run on a split of its data",
     "sample": "draw samples from a trained run into a picture or an array",
+    "score": "log-density of each row of a table by a trained run, and which rows are outliers",
     "recipes": "list the recipes that come with the library, or print one",
 }
 

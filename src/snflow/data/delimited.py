@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
@@ -105,6 +105,10 @@ class Delimited:
                     for row, (number, line) in enumerate(lines, start):
                         values[row] = self._row(number, line, columns)
         return values
+
+    def fields(self) -> Iterator[list[str]]:
+        """All fields, row by row."""
+        return (_fields(line, self.delimiter) for _, line in self.lines)
 
     def _at_once(self, lines: Sequence[str], columns: Sequence[int]) -> NDArray[np.float64]:
         """The numbers of plain lines, by NumPy's parser; it would pass over fields too many in columns left out."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -208,6 +210,30 @@ class Source(ABC):
         check_values(str(self.path), torch.from_numpy(values), columns=[self.name(column) for column in columns])
         return values
 
+    def position_of(self, name: str) -> int:
+        """The position of a column by its name, which is its number where the table that gave it has no names.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        return self._position(int(name) if name.isdecimal() and name not in (self.names or ()) else name)
+
+    def with_columns(self, names: Sequence[str], added: Iterable[Sequence[str]]) -> Iterator[str]:
+        """The lines of the table in text, with further columns; a header if the table has names.
+
+        Args:
+            names: the names of the further columns.
+            added: their fields, row by row.
+        """
+        if self.names:
+            yield csv_line([*self.names, *names])
+        for row, fields in zip(self._rows(), added, strict=True):
+            yield csv_line([*row, *fields])
+
+    @abstractmethod
+    def _rows(self) -> Iterable[Sequence[object]]:
+        """All fields, row by row."""
+
     def _position(self, column: int | str) -> int:
         if self.names is not None and column in self.names:
             return self.names.index(str(column))
@@ -250,6 +276,9 @@ class Text(Source):
         """The numbers in some columns."""
         return self.text.numbers(columns)
 
+    def _rows(self) -> Iterable[Sequence[object]]:
+        return self.text.fields()
+
 
 @final
 class _Array(Source):
@@ -262,6 +291,9 @@ class _Array(Source):
     def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
         """The numbers in some columns."""
         return self._values[:, list(columns)].astype(np.float64)
+
+    def _rows(self) -> Iterable[Sequence[object]]:
+        return map(np.ndarray.tolist, self._values)
 
 
 def _read_array(path: Path, key: str | None) -> NDArray[np.generic]:
@@ -329,3 +361,31 @@ class _Parquet(Source):
                     fix="convert it, or leave it out with drop_columns",
                 )
         return np.stack([values.astype(np.float64) for values in arrays], axis=1)
+
+    def _rows(self) -> Iterable[Sequence[object]]:
+        return zip(*(column.to_pylist() for column in self._file.read().columns), strict=True)
+
+
+# --- Writing
+
+
+def csv_line(fields: Sequence[object]) -> str:
+    """One line of a table in text, delimited by commas, with quotes where a field needs them."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(fields)
+    return line.getvalue()
+
+
+def write_table(path: Path, columns: Columns, rows: NDArray[np.float64], digits: int) -> None:
+    """Write rows ``(N, D)`` in text, with the names of the columns as a header.
+
+    Args:
+        path: the file.
+        columns: the columns.
+        rows: the numbers; those of integers are written as such.
+        digits: significant digits of real numbers: 9 for those of float32, 17 for float64.
+    """
+    formats = ["%d" if discrete else f"%.{digits}g" for discrete in columns.discrete]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(csv_line([column.name for column in columns.columns]))
+        np.savetxt(file, rows, fmt=formats, delimiter=",")

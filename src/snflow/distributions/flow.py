@@ -408,7 +408,7 @@ def mean_nll(
         >>> round(mean_nll(flow, torch.zeros(7, 1), batch_size=2), 4)
         0.9189
     """
-    return -_log_probs("mean_nll", flow, data, context, batch_size, generator).mean().item()
+    return -log_prob_of_rows("mean_nll", flow, data, context, batch_size, generator).mean().item()
 
 
 def mean_nll_with_error(
@@ -445,13 +445,13 @@ def mean_nll_with_error(
         >>> round(mean, 4), round(error, 4)
         (2.1689, 0.75)
     """
-    log_probs = _log_probs("mean_nll_with_error", flow, data, context, batch_size, generator)
+    log_probs = log_prob_of_rows("mean_nll_with_error", flow, data, context, batch_size, generator)
     if len(log_probs) == 1:
         return -log_probs.item(), math.nan
     return -log_probs.mean().item(), (log_probs.std() / math.sqrt(len(log_probs))).item()
 
 
-def _log_probs(
+def log_prob_of_rows(
     where: str, flow: Flow, data: Tensor, context: Tensor | None, batch_size: int, generator: Generator | None
 ) -> Tensor:
     """log p of every row in eval mode, in float64 on the CPU."""

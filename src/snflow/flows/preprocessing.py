@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
@@ -36,6 +37,9 @@ _BASES: dict[str, type[BaseDensity]] = {
 }
 
 _LARGEST_LOG_SCALE = 3.0
+
+_NEARLY_CONSTANT = 8.0
+"""Elements count as constant if their standard deviation is below this many roundings of their largest magnitude."""
 
 
 @checked_arguments()
@@ -72,9 +76,10 @@ def standardized(flow: Flow, x: Tensor, context: Tensor | None = None) -> Flow:
             got=f"one on {bounded}",
             fix="leave standardization out (in a recipe: preprocessing.standardize: false)",
         )
+    floor = _NEARLY_CONSTANT * torch.finfo(flow.base.dtype).eps
     if context is not None:
-        flow = with_context_embedding(flow, Standardization.of(context), tuple(context.shape[1:]))
-    return _rebuilt(flow, in_front=[Affine.standardizing(x)])
+        flow = with_context_embedding(flow, Standardization.of(context, floor), tuple(context.shape[1:]))
+    return _rebuilt(flow, in_front=[Affine.standardizing(x, floor)])
 
 
 def is_unbounded(flow: Flow) -> bool:
@@ -206,6 +211,7 @@ def preprocess(
     x: Tensor,
     num_values: int | None = None,
     *,
+    context: Tensor | None = None,
     standardize: bool = True,
     base: BaseName | None = None,
     **dequantization: Any,
@@ -219,6 +225,7 @@ def preprocess(
         flow: A ready flow, as from :mod:`snflow.flows`; its layers are shared with the result, not copied.
         x: Training data, with shape ``(N, *event)``; integers where ``num_values`` is given.
         num_values: L, the number of values of integer data; ``None`` for continuous data.
+        context: Training contexts, with shape ``(N, *context_shape)``, which are standardized with continuous data.
         standardize: Whether continuous data are shifted and scaled so that the training data have mean zero and
             standard deviation one. Ignored for integer data.
         base: Base density of the flow: ``"normal"``, ``"diagonal_normal"`` (learned means and standard deviations) or
@@ -242,7 +249,7 @@ def preprocess(
     if num_values is not None:
         flow = dequantized(flow, num_values, **dequantization)
     elif standardize:
-        flow = standardized(flow, x)
+        flow = standardized(flow, x, context)
     if base is not None:
         flow = with_base(flow, base)
     return gaussianize(flow, x)

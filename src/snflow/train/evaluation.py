@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snflow.distributions.flow import Flow, mean_nll_with_error
+from snflow.distributions.flow import Flow, log_prob_of_rows, mean_nll_with_error
 from snflow.errors import CheckpointError
 from snflow.selfnorm.diagnostics import refresh_inverses
 from snflow.train import generators
@@ -52,6 +52,15 @@ def estimated_nll(
         rows, given = in_dtype_of(flow, data), None if context is None else in_dtype_of(flow, context)
         nll, error = mean_nll_with_error(flow, rows, given, batch_size=batch_size, generator=generator)
     return nll, None if flow.bijection.log_det_kind == "exact" else error
+
+
+def log_densities(flow: Flow, data: Tensor, batch_size: int, seed: int, context: Tensor | None = None) -> Tensor:
+    """log p(x) of each row, with the arguments of :func:`estimated_nll`: ``(N,)``, nats, in float64 on the CPU."""
+    generator = torch.Generator(flow.base.device).manual_seed(seed)
+    with generators.preserved():
+        torch.manual_seed(seed)
+        rows, given = in_dtype_of(flow, data), None if context is None else in_dtype_of(flow, context)
+        return log_prob_of_rows("log_densities", flow, rows, given, batch_size, generator)
 
 
 def in_dtype_of(flow: Flow, data: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from snflow.data.dataset import Dataset
 from snflow.distributions.flow import Flow, bits_per_dim
 from snflow.train import generators
 from snflow.train.checkpoints import CheckpointStore
+from snflow.train.data_notes import check_same_data
 from snflow.train.evaluation import estimated_nll, load_model
 from snflow.train.loop import Outcome, TrainingLoop
 from snflow.train.metrics import LayerRow, MetricsFile
@@ -102,6 +103,7 @@ def fit(
                 store.clean()
             if store.ever_written():
                 checkpoint = store.latest(say)
+                check_same_data(str(folder.path), checkpoint.notes, dataset)
                 say(f"continuing {out} at epoch {checkpoint.notes['epochs'] + 1}, step {checkpoint.step + 1}")
             if first:
                 folder.write_config(recipe)
@@ -141,7 +143,8 @@ def _conclude(
     load_model(flow, best, averaged=True)
     flow.eval()
     began = time.perf_counter()
-    nll, error = estimated_nll(flow, dataset.test, options.eval_batch_size, options.seed)
+    rows, context = dataset.split("test")
+    nll, error = estimated_nll(flow, rows, options.eval_batch_size, options.seed, context)
     seconds = tally.seconds_by_epoch
     summary: dict[str, Any] = {
         "command": command,
@@ -159,7 +162,8 @@ def _conclude(
         "test_nll_nats": nll,
         "test_nll_standard_error": error,
         "test_bits_per_dim": None if dataset.num_values is None else bits_per_dim(nll, math.prod(dataset.event_shape)),
-        "test_rows": len(dataset.test),
+        "test_rows": len(rows),
+        "data_sha256": dataset.fingerprint,
         "train_seconds": sum(seconds),
         "seconds_per_epoch_median": statistics.median(seconds) if seconds else 0.0,
         "test_seconds": time.perf_counter() - began,
@@ -180,7 +184,7 @@ def _conclude(
     try:
         draw_curves(folder.curves, MetricsFile(folder.metrics).read())
         budget = max(_PICTURE_SECONDS, _PICTURE_SHARE * sum(seconds))
-        draw_samples(folder.samples, flow, dataset.test, options.seed, budget, say)
+        draw_samples(folder.samples, flow, rows, options.seed, budget, say, context)
     except Exception as error:
         say(f"warning: a picture could not be drawn: {type(error).__name__}: {error}")
     return summary

@@ -23,6 +23,7 @@ from snflow.errors import CheckpointError, ConfigError, NotInvertibleError
 from snflow.selfnorm.diagnostics import gradient_angles, layer_diagnostics
 from snflow.train import generators
 from snflow.train.checkpoints import Checkpoint, Store
+from snflow.train.data_notes import data_notes
 from snflow.train.evaluation import estimated_nll, in_dtype_of, load_model, near
 from snflow.train.metrics import EpochRow, LayerRow, Metrics
 from snflow.train.optimizer import MovingAverage, learning_rate
@@ -198,7 +199,8 @@ class TrainingLoop:
                 expected=f"a multiple of {fabric.world_size}, the number of devices",
                 got=str(training.batch_size),
             )
-        flow.to(fabric.device, torch.float64 if training.precision == "64-true" else torch.float32)
+        dataset.check_precision(training.dtype)
+        flow.to(fabric.device, training.dtype)
         self._batches = batches or self._rows_in_memory()
         self._average = None if training.ema_decay is None else MovingAverage(flow, training.ema_decay)
         self._check = DivergenceCheck(flow, training, options.optimizer)
@@ -461,8 +463,7 @@ class TrainingLoop:
                 "batch": tally.batch,
                 "best_step": tally.best_step,
                 "best_validation_nll": tally.best_nll if tally.best_step is not None else None,
-                "event_shape": list(self._dataset.event_shape),
-                "num_values": self._dataset.num_values,
+                **data_notes(self._dataset),
             }
             self._store.save(Checkpoint(tally.step, self._flow.state_dict(), state, notes))
         self._fabric.barrier()

@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ def draw_samples(
     seed: int,
     seconds: float = math.inf,
     say: Callable[[str], None] = lambda text: None,
+    context: Tensor | None = None,
 ) -> None:
     """Draw samples by the learned and by the exact inverse, from the same latents (the paper's Figure 2).
 
@@ -42,9 +44,12 @@ def draw_samples(
         seed: seed of the latents.
         seconds: time that the sampling may take; a flow that is too slow for it gets fewer samples, at least one.
         say: called with a message if there are fewer.
+        context: contexts of the rows, ``(N, *context_shape)``: the samples are conditioned on the first ones.
     """
     wanted = _SHOWN if plot.is_image(flow.event_shape) else _POINTS
-    drawn, count = sample_within(flow, wanted, seed, seconds)
+    if context is not None:
+        wanted = min(wanted, len(context))
+    drawn, count = sample_within(flow, wanted, seed, seconds, context)
     if count < wanted:
         say(f"warning: {path} shows {count} instead of {wanted} samples: more would take over {seconds:.3g} s")
     panels = {} if plot.is_image(flow.event_shape) else {"data": data}
@@ -52,28 +57,34 @@ def draw_samples(
     _save(plot.side_by_side(flow, panels | rows, columns=_SHOWN), path)
 
 
-def sample_by_each_inverse(flow: Flow, count: int, seed: int) -> dict[InverseMethod, Tensor]:
+def sample_by_each_inverse(
+    flow: Flow, count: int, seed: int, context: Tensor | None = None
+) -> dict[InverseMethod, Tensor]:
     """Map the same latents through the learned and through the exact inverse.
 
     Args:
         flow: the flow; without self-normalizing layers only the exact inverse is used.
         count: number of latents.
         seed: seed of the latents.
+        context: contexts, at least ``count``, each for one latent.
 
     Returns:
         Continuous data with shape ``(count, *event)`` by inversion method.
     """
     generator = torch.Generator(flow.base.device).manual_seed(seed)
     methods: tuple[InverseMethod, ...] = ("learned", "exact") if flow.bijection.has_inversion_methods else ("exact",)
+    given = None if context is None else context[:count].to(flow.base.device, flow.base.dtype)
     with torch.no_grad():
         z = flow.base.rsample(count, generator=generator)
         result: dict[InverseMethod, Tensor] = {}
         for method in methods:
-            result[method] = flow.bijection.decode(z, inverse=method).reshape(count, *flow.event_shape)
+            result[method] = flow.bijection.decode(z, given, inverse=method).reshape(count, *flow.event_shape)
     return result
 
 
-def sample_within(flow: Flow, count: int, seed: int, seconds: float) -> tuple[dict[InverseMethod, Tensor], int]:
+def sample_within(
+    flow: Flow, count: int, seed: int, seconds: float, context: Tensor | None = None
+) -> tuple[dict[InverseMethod, Tensor], int]:
     """Draw samples by each inverse, as many of ``count`` as a time allows, at least one.
 
     Their number grows eightfold while the time of the last ones leaves room for the next.
@@ -81,15 +92,16 @@ def sample_within(flow: Flow, count: int, seed: int, seconds: float) -> tuple[di
     Returns:
         The samples as from :func:`sample_by_each_inverse`, and their number.
     """
+    draw = sample_by_each_inverse if context is None else partial(sample_by_each_inverse, context=context)
     if seconds == math.inf:
-        return sample_by_each_inverse(flow, count, seed), count
+        return draw(flow, count, seed), count
     began, number = time.perf_counter(), 1
-    drawn = sample_by_each_inverse(flow, number, seed)
+    drawn = draw(flow, number, seed)
     if time.perf_counter() - began > seconds:
         return drawn, number
     while True:  # the first call, which factorizes, says little about the next ones
         start = time.perf_counter()
-        drawn = sample_by_each_inverse(flow, number, seed)
+        drawn = draw(flow, number, seed)
         now, more = time.perf_counter(), min(count, 8 * number)
         if number == count or now - began + (now - start) * more / number > seconds:
             return drawn, number

@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
@@ -168,7 +169,7 @@ class Recipe:
         return _functions("data")[name](**options)  # type: ignore[no-any-return]
 
     def build_flow(self, dataset: Dataset) -> Flow:
-        """Build the recipe's flow for the events of a dataset, with its preprocessing.
+        """Build the recipe's flow for the events and contexts of a dataset, with its preprocessing.
 
         Raises:
             ConfigError, ShapeError: the options do not fit the data.
@@ -176,9 +177,15 @@ class Recipe:
         from snflow.flows.preprocessing import preprocess
 
         name, options = self._call("flow")
-        flow: Flow = _functions("flow")[name](dataset.event_shape, **options)
+        build = _functions("flow")[name]
+        if dataset.context_shape is not None:
+            _check_conditional(name)
+            options["context_shape"] = dataset.context_shape
+        # the moments of the data are kept in the precision of training
+        flow: Flow = build(dataset.event_shape, **options).to(self.training.dtype)
         _, around = self._call("preprocessing")
-        return preprocess(flow, dataset.train, dataset.num_values, **around)
+        x, context = dataset.split("train")
+        return preprocess(flow, x, dataset.num_values, context=context, **around)
 
     def _call(self, section: str) -> tuple[str, dict[str, Any]]:
         """The name and the arguments of a section, with new instances of objects such as tracking strategies."""
@@ -203,7 +210,7 @@ def parser_of(data: str, flow: str) -> ArgumentParser:
     for section, name in (("data", data), ("flow", flow)):
         parser.add_argument(f"--{section}.name", type=str, default=name, help=f"Name of the {section}.")
         parser.add_function_arguments(_functions(section)[name], section, skip={"event_shape", "context_shape"})
-    parser.add_function_arguments(preprocess, "preprocessing", skip={"flow", "x", "num_values"})
+    parser.add_function_arguments(preprocess, "preprocessing", skip={"flow", "x", "num_values", "context"})
     add_option_sections(parser)
     for action in parser._actions:  # docstrings contain markup
         action.help = re.sub(r":\w+:`~?(?:snflow\.)?([^`]+)`", r"\1", action.help or "").replace("``", "")
@@ -244,6 +251,18 @@ def add_option_sections(parser: ArgumentParser) -> None:
     """Add the options that all recipes share: optimizer, schedule, training and device."""
     for name, kind in OPTION_SECTIONS.items():
         parser.add_class_arguments(kind, name)
+
+
+def _check_conditional(flow: str) -> None:
+    """Reject contexts for a ready flow that takes none."""
+    takes = {name for name, build in _functions("flow").items() if "context_shape" in signature(build).parameters}
+    if flow not in takes:
+        raise ConfigError(
+            "flow.name",
+            expected=f"a flow that is conditioned on contexts, one of {', '.join(sorted(takes))}",
+            got=repr(flow),
+            fix="choose one of these, or leave context_columns out",
+        )
 
 
 def _functions(section: str) -> Mapping[str, Callable[..., Any]]:

@@ -9,16 +9,19 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from snflow.errors import CheckpointError, ConfigError
+from snflow.errors import CheckpointError, ConfigError, DataError
 from snflow.train.files import TEMPORARY, replace_file
 from snflow.train.recipe import Recipe, read_text, read_yaml
 
 if TYPE_CHECKING:
+    from snflow.data.columns import Columns
+    from snflow.data.dataset import Dataset
     from snflow.distributions.flow import Flow
 
 _SUMMARIZED = {
@@ -173,6 +176,49 @@ class RunFolder:
         )
 
 
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained flow, and what its run knows."""
+
+    folder: Path
+    """The run folder."""
+    flow: Flow
+    """The flow, on the CPU and in eval mode."""
+    recipe: Recipe
+    """The recipe."""
+    notes: dict[str, Any]
+    """What the checkpoint notes, such as the columns of a table."""
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of the table on which the run was trained; ``None`` if its data were no table."""
+        from snflow.train.data_notes import noted_columns
+
+        return noted_columns(self.notes)
+
+    @property
+    def context_columns(self) -> list[str]:
+        """The names of the columns on which the density is conditioned."""
+        names: list[str] = self.notes["context_columns"]
+        return names
+
+    def load_dataset(self) -> Dataset:
+        """Load the data of the run again.
+
+        Raises:
+            DataError: they are missing, damaged, or no longer those on which the run was trained.
+        """
+        from snflow.train.data_notes import check_same_data
+
+        try:
+            dataset = self.recipe.load_dataset()
+        except DataError as error:
+            fix = f"restore the data, which are described in {self.folder / 'config.yaml'}"
+            raise DataError(error.where, expected=error.expected, got=error.got, fix=fix) from error
+        check_same_data(str(self.folder), self.notes, dataset)
+        return dataset
+
+
 def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] = warnings.warn) -> tuple[Flow, Recipe]:
     """Load the trained flow of a run, on the CPU and in eval mode, with its recipe. The data are not needed.
 
@@ -188,29 +234,37 @@ def load_flow(run: str | Path, which: str = "best", warn: Callable[[str], None] 
         ConfigError: the folder is not a run.
         CheckpointError: the checkpoint is missing or damaged, or belongs to a run with another recipe.
     """
+    loaded = load_run(run, which, warn)
+    return loaded.flow, loaded.recipe
+
+
+def load_run(run: str | Path, which: str = "best", warn: Callable[[str], None] = warnings.warn) -> TrainedRun:
+    """Load the trained flow of a run as :func:`load_flow`, with what the run knows of its data.
+
+    Args:
+        run: as for :func:`load_flow`, like the other arguments, errors and warnings.
+        which: the checkpoint.
+        warn: called with a warning.
+    """
     import torch
 
-    from snflow.data.dataset import Dataset
     from snflow.train.checkpoints import CheckpointStore
+    from snflow.train.data_notes import placeholder
     from snflow.train.evaluation import load_model
 
     folder = RunFolder(run)
     recipe = folder.recipe()
     checkpoint = CheckpointStore(folder.checkpoints, recipe.fingerprint()).read(which, warn)
-    shape, num_values = checkpoint.notes.get("event_shape"), checkpoint.notes.get("num_values")
-    if shape is None:
+    if not checkpoint.notes.keys() >= {"event_shape", "num_values", "context_shape", "context_columns"}:
         raise CheckpointError(
-            str(folder.checkpoints), expected="a checkpoint of a run", got="one without an event shape"
+            str(folder.checkpoints), expected="a checkpoint of a run", got="one without the shape of its data"
         )
-    # Placeholder rows: what a flow learns from its data before training is in the checkpoint's buffers.
-    rows = torch.zeros(2, *shape, dtype=torch.float32 if num_values is None else torch.int64)
-    if num_values is None:
-        rows[1] = 1.0
+    # What a flow learns from its data before training is in the checkpoint's buffers.
+    rows = placeholder(recipe.data["name"], checkpoint.notes, recipe.training.dtype)
     with torch.random.fork_rng(devices=[]):
-        flow = recipe.build_flow(Dataset(recipe.data["name"], rows, rows, rows, num_values=num_values))
-    flow.to(torch.float64 if recipe.training.precision == "64-true" else torch.float32)
+        flow = recipe.build_flow(rows)
     load_model(flow, checkpoint, averaged=True)
-    return flow.eval(), recipe
+    return TrainedRun(folder.path, flow.eval(), recipe, checkpoint.notes)
 
 
 def move(flow: Any, device: str) -> None:
