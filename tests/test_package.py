@@ -13,7 +13,8 @@ import snflow
 
 PACKAGE = Path(snflow.__file__).parent
 LAYERS = ["errors", "numerics", "nets", "data", "bijections", "selfnorm", "distributions", "variational", "flows"]
-ORDER = {name: position for position, name in enumerate([*LAYERS, "testing", "plot", "train", "cli", "__main__"])}
+LAYERS += ["testing", "plot", "train", "interop", "cli", "__main__"]
+ORDER = {name: position for position, name in enumerate(LAYERS)}
 
 
 def run(code):
@@ -21,7 +22,7 @@ def run(code):
 
 
 def test_import_is_light():
-    heavy = ("torch", "matplotlib", "lightning_fabric")
+    heavy = ("torch", "matplotlib", "lightning_fabric", "sklearn", "scipy")
     assert run(f"import snflow, sys; print([m for m in {heavy} if m in sys.modules])").strip() == "[]"
 
 

@@ -19,6 +19,9 @@ from . import (
     flows as flows,
 )
 from . import (
+    interop as interop,
+)
+from . import (
     nets as nets,
 )
 from . import (
@@ -197,6 +200,9 @@ from .flows.preprocessing import preprocess as preprocess
 from .flows.preprocessing import standardized as standardized
 from .flows.preprocessing import with_base as with_base
 from .flows.preprocessing import with_context_embedding as with_context_embedding
+from .interop.scikit_learn import FlowClassifier as FlowClassifier
+from .interop.scikit_learn import FlowDensity as FlowDensity
+from .interop.scikit_learn import FlowRegressor as FlowRegressor
 from .selfnorm.diagnostics import (
     gradient_angles as gradient_angles,
 )

@@ -85,7 +85,7 @@ class Columns:
         >>> rows = columns.read("paints", table)
         >>> rows.tolist()
         [[1.0, 0.5], [0.0, 1.5], [1.0, 2.5]]
-        >>> bool((columns.table(columns.dequantized(rows, np.full((3, 2), 0.9))) == table).all())
+        >>> bool((columns.table(rows + 0.9 * columns.discrete) == table).all())
         True
     """
 
@@ -137,7 +137,7 @@ class Columns:
             else:
                 columns.append(Column(name, "real"))
         values = _read(where, columns, arrays)
-        frame = type(table) if _is_frame(table) else None
+        frame = type(table) if is_frame(table) else None
         # unlike min and max, fmin and fmax pass over NaN
         return cls(tuple(columns), frame, tuple(dtypes), np.fmin.reduce(values, 0), np.fmax.reduce(values, 0))
 
@@ -162,10 +162,6 @@ class Columns:
         """
         return _read(where, self.columns, _arrays(where, table)[1])
 
-    def dequantized(self, values: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-        """k + u for integers and categories, and real numbers as they are; the noise u is in [0, 1)."""
-        return values + np.where(self.discrete, noise, 0.0)
-
     def indicators(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers as they are, and for each category a 1 in the place of its label among zeros, as a context."""
         parts = [
@@ -188,9 +184,7 @@ class Columns:
         clamped = np.clip(np.floor(rows), self.low, self.high)
         values = np.where(self.discrete, clamped, rows)
         restored = [
-            np.array(column.labels, dtype=object)[values[:, j].astype(int)]
-            if column.kind == "category"
-            else values[:, j]
+            [column.labels[int(code)] for code in values[:, j]] if column.kind == "category" else values[:, j]
             for j, column in enumerate(self.columns)
         ]
         if self.frame is not None:
@@ -219,17 +213,17 @@ class Columns:
         whole = ~self.discrete & ~constant & (values == np.floor(values)).all(0)
         equal = [f"{self.columns[i].name!r} and {self.columns[j].name!r}" for i, j in _equal(values, ~constant)]
         remarks = (
-            ("constant", self._named(constant), "a density has no scale there: leave them out"),
-            ("equal up to scale and shift", equal, "their joint density is infinite: leave one of each pair out"),
+            ("constant", self._named(constant), "they say nothing, and real numbers have no density: leave them out"),
+            ("equal up to scale and shift", equal, "real numbers have no joint density: leave one of each pair out"),
             (
                 "whole numbers of a floating dtype",
                 self._named(whole),
-                "the density of single values has no bound: list them as integers, or convert their dtype",
+                "single values would get any density: list them as integers, or convert their dtype",
             ),
         )
         for problem, names, remedy in remarks:
             if names:
-                warnings.warn(f"{where}: columns that are {problem}: {_some(names)}; {remedy}", DataWarning, 4)
+                warnings.warn(f"{where}: columns that are {problem}: {_some(names)}; {remedy}", DataWarning, 3)
 
     def check_complete(self, where: str, values: NDArray[np.float64], fix: str) -> None:
         """Raise an error if values are missing.
@@ -250,13 +244,14 @@ def _read(where: str, columns: Sequence[Column], arrays: Sequence[NDArray[Any]])
     return np.stack([column.read(where, values) for column, values in zip(columns, arrays, strict=True)], axis=1)
 
 
-def _is_frame(table: Any) -> bool:
+def is_frame(table: Any) -> bool:
+    """Whether a table is a pandas or polars data frame."""
     return hasattr(table, "columns") and hasattr(table, "to_numpy")
 
 
 def _arrays(where: str, table: Any) -> tuple[list[str], list[NDArray[Any]], list[Any]]:
     """The names, the values and the dtypes of the columns; a missing value is NaN or ``None``."""
-    if not _is_frame(table):
+    if not is_frame(table):
         values = np.asarray(table)
         return [str(j) for j in range(values.shape[1])], list(values.T), [values.dtype] * values.shape[1]
     names = [str(name) for name in table.columns]
