@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -52,7 +53,7 @@ def two_processes(seed: int, folder: Path) -> float:
     " signal) or 5, and without a summary",
     nightly=24,
     chunk=4,
-    minutes=20,
+    minutes=30,
 )
 def lost_process(seed: int, folder: Path) -> Found:
     """SIGKILL, SIGTERM or SIGSTOP to the first or the second process, at a random moment of training."""
@@ -61,7 +62,8 @@ def lost_process(seed: int, folder: Path) -> Found:
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         began = time.monotonic()
-        while not (run / "metrics.csv").exists() and time.monotonic() - began < 120:
+        while not (run / "metrics.csv").exists() and time.monotonic() - began < 300:
+            require(process.poll() is None, f"the run ends with {process.returncode} before it begins")
             time.sleep(0.05)
         time.sleep(random.uniform(1, 3))
         # The first process is the one that is waited for: whoever stops it can see that.
@@ -79,10 +81,12 @@ def lost_process(seed: int, folder: Path) -> Found:
         allowed = {signal.SIGTERM: (143,), signal.SIGSTOP: (5,)}.get(number, (-signal.SIGKILL, 5))
         require(code in allowed, f"signal {number} to rank {rank}: ends with {code}, expected one of {allowed}")
         require(not (run / "summary.json").exists(), f"signal {number} to rank {rank}: a summary of a run cut short")
+        while any(map(_runs, children)):
+            require(time.monotonic() - began < 60, f"signal {number} to rank {rank}: a process is left")
+            time.sleep(0.05)
     finally:
-        for pid in [*_children(process.pid), process.pid]:
-            if _alive(pid):
-                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return Found(time.monotonic() - began, {f"signal {number} to rank {rank}": 1})
 
@@ -92,8 +96,9 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in path.read_text().split()] if path.exists() else []
 
 
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+def _runs(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @check(
