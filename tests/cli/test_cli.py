@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from snflow import plot
 from snflow.cli.main import main
@@ -202,7 +203,14 @@ def test_a_recipe_that_was_printed_is_a_recipe(tmp_path, capsys):
     assert capsys.readouterr().out == (tmp_path / "mine.yaml").read_text()
 
 
+def write_images(folder):
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(draw.integers(0, 256, (40, 33, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+
+
 FILES = {
+    "images": write_images,
     "mnist": write_mnist,
     "cifar10": lambda folder: write_colour(folder, "cifar10.npz", "cifar10.npz", ("train", "test")),
     "imagenet32": lambda folder: write_colour(folder, "train_data_batch_1.npz", "val_data.npz", ("data", "data")),
@@ -214,7 +222,7 @@ SMALLER = {
     "ffjord": ["--flow.layers", "1", "--flow.width", "8", "--flow.solver", "rk4", "--flow.steps", "2"],
     "flowpp": ["--flow.first_layers", "1", "--flow.last_layers", "1", "--flow.width", "8"],
     "glow": ["--flow.width", "4"],
-    "mintnet": ["--flow.layers", "2"],
+    "mintnet": ["--flow.layers", "2", "--flow.groups", "4"],
     "residual": ["--flow.layers", "1", "--flow.width", "8"],
 }
 

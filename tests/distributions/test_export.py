@@ -11,11 +11,11 @@ from torch import nn
 from snflow import dequantized, flows
 
 FLOWS = {
-    "maf": lambda: flows.maf(4),
-    "spline": lambda: flows.neural_spline(4),
-    "nice": lambda: flows.nice(4),
-    "realnvp": lambda: flows.realnvp(4),
-    "realnvp on images": lambda: flows.realnvp((1, 4, 4)),
+    "maf": lambda: flows.maf(4, layers=2),
+    "spline": lambda: flows.neural_spline(4, layers=2),
+    "nice": lambda: flows.nice(4, layers=2),
+    "realnvp": lambda: flows.realnvp(4, layers=2),
+    "realnvp on images": lambda: flows.realnvp((1, 4, 4), layers=2),
 }
 
 
