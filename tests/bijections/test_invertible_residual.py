@@ -195,3 +195,16 @@ def test_the_inverse_refuses_second_derivatives():
     (slope,) = torch.autograd.grad(layer.decode(z).sum(), z, create_graph=True)
     with pytest.raises(GradientError, match="an inverse: expected first derivatives"):
         slope.square().sum().backward()
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("size", [3, 300], ids=["small", "large"])
+def test_encode_pays_for_no_log_determinant(size, training, monkeypatch):
+    layer, x = InvertibleResidual(LipschitzNet((size,), width=16), (size,)).train(training), torch.randn(4, size)
+    layer.eval().encode(x)  # the first evaluation in eval() sets the norms
+    wanted = layer.train(training)(x)[0].detach()
+    calls = []
+    monkeypatch.setattr(InvertibleResidual, "_exact", lambda *args: calls.append(args))
+    monkeypatch.setattr(InvertibleResidual, "_estimated", lambda *args: calls.append(args))
+    torch.testing.assert_close(layer.encode(x), wanted, rtol=0, atol=1e-6 if training else 0)
+    assert not calls

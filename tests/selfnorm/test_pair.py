@@ -277,3 +277,13 @@ def test_the_diagnostics_have_pairs_too():
     assert isinstance(flow.get_submodule(name), SelfNormalizing)
     assert found.reconstruction_error == float(flow.get_submodule(name).reconstruction_error)
     assert (found.inverse_residual, found.penalty_weight, found.repairs) == (None, 3.0, 0)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_encode_pays_for_no_log_determinant(training, monkeypatch):
+    layer = SelfNormalizing(ResidualMLP(3, width=8), ResidualMLP(3, width=8), (3,)).train(training)
+    x = torch.randn(5, 3)
+    wanted = layer(x)[0]
+    monkeypatch.setattr("snflow.selfnorm.pair.surrogate", None)
+    monkeypatch.setattr(SelfNormalizing, "_log_det", None)
+    torch.testing.assert_close(layer.encode(x), wanted, rtol=0, atol=0)

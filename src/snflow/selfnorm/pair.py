@@ -241,6 +241,9 @@ class SelfNormalizing(Bijection):
         z, log_det = s.z, self.log_det_value.to(x) + zero + _Objective.apply(s.log_det, penalty)
         return (z, log_det) if torch.is_grad_enabled() else (z.detach(), log_det.detach())
 
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._map(self.forward_net, context)(x)
+
     def _inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod = "exact") -> tuple[Tensor, Tensor]:
         x = self._decode(z, context, inverse)
         if inverse == "learned":

@@ -126,6 +126,9 @@ class InvertibleResidual(Bijection):
         g = self._map(context)
         return implicit_fixed_point(lambda x: z - g(x), z, where="InvertibleResidual", iterations=500)
 
+    def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return x + self._map(context)(x)
+
     def estimated_log_det(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """log|det(I + J_g)| as estimated in training, with new random vectors at each call.
 
