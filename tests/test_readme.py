@@ -37,6 +37,13 @@ def test_examples_of_the_page_on_tracking_run():
     assert "snflow" in run_examples("docs/tracking.md")
 
 
+def test_examples_of_the_page_on_estimators_run():
+    names = run_examples("docs/estimators.md")
+    assert names["model"].predict([[170, 65], [170, 150]]).tolist() == [1, -1]
+    assert set(names["rows"]["city"]) <= {"Rome", "Oslo"}
+    assert names["interval"].shape == (3, 2)
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^make (\w+)$", README, re.MULTILINE)
@@ -66,6 +73,7 @@ def test_the_first_page_shows_every_command():
         "fit",
         "evaluate",
         "sample",
+        "score",
     }
 
 

@@ -117,7 +117,7 @@ class Dataset:
         digest = hashlib.sha256()
         for values in (part for split in _SPLITS for part in self.split(split) if part is not None):
             digest.update(f"{values.dtype} {tuple(values.shape)}".encode())
-            digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def check_precision(self, dtype: torch.dtype) -> None:

@@ -107,7 +107,7 @@ def _read_image(file: Path, size: int | None, shaping: Shaping, gray: bool) -> N
     from PIL import Image, ImageOps  # the import takes a while, and few datasets need it
 
     with parsing(file, "a PNG or JPEG image", "remove the file or save it again"), Image.open(file) as opened:
-        image = (ImageOps.exif_transpose(opened) or opened).convert("L" if gray else "RGB")
+        image = ImageOps.exif_transpose(opened).convert("L" if gray else "RGB")
         if size is not None:
             width, height = image.size
             side = {"square": min(width, height), "crop": size, "stretch": 0}[shaping]

@@ -122,12 +122,16 @@ def table(
         described.warn(str(file), events)
     validation, test = (round(fraction * len(rows)) for fraction in (validation_fraction, test_fraction))
     sizes = (len(rows) - validation - test, validation, test)
+    train, validated, tested = split_rows(torch.from_numpy(rows), sizes, seed)
     given = split_rows(torch.from_numpy(conditions), sizes, seed) if contexts else (None, None, None)
     return Dataset(
         file.name,
-        *split_rows(torch.from_numpy(rows), sizes, seed),
-        None,
-        *given,
+        train,
+        validated,
+        tested,
+        train_context=given[0],
+        validation_context=given[1],
+        test_context=given[2],
         columns=described,
         context_columns=tuple(source.name(column) for column in contexts),
     )
