@@ -261,3 +261,11 @@ def test_a_transform_inverts_without_a_determinant():
             raise AssertionError
 
     assert as_transform(Doubles(), 2).inv(torch.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_a_batch_can_only_grow():
+    expanded = flows.maf(2, width=4).distribution().expand((2, 4))
+    assert expanded.expand((3, 2, 4)).batch_shape == (3, 2, 4)
+    for shape in ((3,), (4,), (2, 3)):
+        with pytest.raises(ShapeError, match="to which the batch shape"):
+            expanded.expand(shape)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from snflow import flows
 from snflow.errors import ConvergenceError
 from snflow.numerics.fixed_point import anderson, implicit_fixed_point, picard
 
@@ -85,6 +86,29 @@ def test_anderson_converges_where_picard_diverges():
     torch.testing.assert_close(x, torch.ones(2, 4))
     with pytest.raises(ConvergenceError):
         picard(lambda x: 3 - 2 * x, torch.zeros(2, 4), iterations=100)
+
+
+def _lone_peaks(x):
+    """A contraction by 0.9 in the 2-norm whose residuals may grow in the max-norm: turns by 45°, with kinks."""
+    turn = torch.tensor([[0.7071067811865476, -0.7071067811865476], [0.7071067811865476, 0.7071067811865476]])
+    return 0.9 * (x @ turn.to(x)).abs() * torch.tensor([1.0, -1.0]).to(x) + 0.5
+
+
+def test_anderson_converges_for_contractions_in_the_two_norm():
+    start = 30 * torch.randn(500, 2)
+    x = anderson(_lone_peaks, start, iterations=700)
+    assert (_lone_peaks(x) - x).abs().max() < 1e-13
+    assert torch.allclose(x, picard(_lone_peaks, start), atol=1e-12)
+
+
+def test_a_densenet_with_a_cycle_of_lost_steps_is_inverted():
+    torch.manual_seed(0)
+    flow = flows.densenet(2, layers=2, depth=1, growth=3)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    z = torch.tensor([[2.931878228244767, -1.667523881491696]])
+    assert torch.allclose(flow.eval().encode(flow.decode(z)), z, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SOLVERS)

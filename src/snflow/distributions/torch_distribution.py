@@ -68,7 +68,20 @@ class FlowDistribution(Distribution, metaclass=CheckedConstructor):
         Args:
             batch_shape: a shape to which the current batch shape broadcasts.
             _instance: the object to fill in; a new one by default.
+
+        Raises:
+            ShapeError: the current batch shape does not broadcast to it.
         """
+        try:
+            fits = torch.broadcast_shapes(self.batch_shape, tuple(batch_shape)) == Size(batch_shape)
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ShapeError(
+                "FlowDistribution",
+                expected=f"a shape to which the batch shape {tuple(self.batch_shape)} broadcasts",
+                got=f"{tuple(batch_shape)}",
+            )
         new: FlowDistribution = self._get_checked_instance(FlowDistribution, _instance)
         new.flow, new.has_rsample = self.flow, self.has_rsample
         own = () if self.context is None else self.context.shape[len(self.batch_shape) :]

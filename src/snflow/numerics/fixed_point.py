@@ -111,8 +111,9 @@ def anderson(
     """x ← Σ αᵢ f(xᵢ), α the affine weights that minimize ‖Σ αᵢ (f(xᵢ) − xᵢ)‖, for each row (Anderson 1965).
 
     For an affine f this is equivalent to GMRES: it needs far fewer evaluations than :func:`picard` if the Lipschitz
-    constant is near one. A step whose error exceeds twice the smallest so far is replaced by the Picard step from the
-    best point, so that the iteration converges for every contraction. A converged row is no longer updated.
+    constant is near one. A step whose residual exceeds twice the smallest so far, in the 2-norm, is replaced by the
+    Picard step from the best point, and earlier points are forgotten: the iteration converges for every contraction in
+    that norm, with at most twice as many evaluations as :func:`picard`. A converged row is no longer updated.
 
     Args:
         function: f, applied to each row independently.
@@ -150,23 +151,25 @@ def anderson(
             return x
         image = function(x)
         error = row_error(x, image).nan_to_num(nan=torch.inf)
-        better = ~done & (error < least)
-        least = torch.where(better, error, least)
+        size = (image - x).flatten(1).norm(dim=1).nan_to_num(nan=torch.inf)
+        better = ~done & (size < least)
+        least = torch.where(better, size, least)
         best = torch.where(expand(better, x), x, best)
         best_image = torch.where(expand(better, x), image, best_image)
         # the image of a point within the tolerance is even closer to the fixed point
         settled = ~done & (error <= tolerance)
         x = torch.where(expand(settled, x), image, x)
         done = done | settled
-        lost = error > 2 * least
-        points.append(torch.where(expand(lost, x), best, x))
-        images.append(torch.where(expand(lost, x), best_image, image))
-        points, images = points[-memory:], images[-memory:]
+        points, images = [*points, x][-memory:], [*images, image][-memory:]
+        lost = ~done & ~(size <= 2 * least)
+        if bool(lost.any()):  # otherwise the next mixture of the same points would be lost again
+            points = [torch.where(expand(lost, x), best, point) for point in points]
+            images = [torch.where(expand(lost, x), best_image, kept) for kept in images]
         following = torch.where(expand(lost, x), best_image, _mixed(points, images))
         x = torch.where(expand(done, x), x, following)
     if bool(done.all()):
         return x
-    raise failure(where, ~done, least, iterations)
+    raise failure(where, ~done, row_error(best, best_image), iterations)
 
 
 def _mixed(points: list[Tensor], images: list[Tensor]) -> Tensor:
