@@ -47,7 +47,7 @@ class Task:
         else:
             data = table(self.path, drop_columns=list(self.drop) or None, seed=seed)
         mean, scale = data.train.mean(0), data.train.std(0)
-        return tuple((split - mean) / scale for split in (data.train, data.validation, data.test))  # type: ignore[return-value]
+        return tuple(((split - mean) / scale).float() for split in (data.train, data.validation, data.test))  # type: ignore[return-value]
 
 
 TASKS = {

@@ -20,6 +20,15 @@ def test_standardized_data_have_zero_mean_and_keep_their_likelihood():
     torch.testing.assert_close(flow(x), gaussian.log_prob(x).sum(1))
 
 
+def test_columns_far_from_zero_are_standardized_in_the_precision_of_the_flow():
+    x, c = (1e9 + torch.randn(500, 1) for _ in range(2))
+    flow = snflow.standardized(flows.maf(1, context_shape=1).double(), x, c)
+    assert float(flow.bijection[0](x)[0].std()) == pytest.approx(1, abs=0.01)
+    assert float(flow.bijection[1].net(c).std()) == pytest.approx(1, abs=0.01)
+    single = snflow.standardized(flows.maf(1).float(), x)
+    assert float(single.bijection[0].scale) == 1.0  # in float32 the column is constant
+
+
 def test_a_dequantized_flow_is_on_integers():
     flow = snflow.dequantized(flows.conv((1, 4, 4), scales=2, layers=1), 17)
     assert flow.dequantization.num_values == 17
