@@ -15,6 +15,10 @@ from snflow.errors import SnflowError
 from snflow.testing import checks
 
 
+DEPENDS_ON_VALUES = ("conv", "densenet", "ffjord", "mintnet", "pair", "residual")
+"""Flows that may refuse to be exported: they check a result, or look for a step or a norm until it is good enough."""
+
+
 class Density(nn.Module):
     """x → log p(x), or with a context (x, c) → log p(x | c)."""
 
@@ -72,8 +76,8 @@ def compiled(seed: int, folder: Path) -> Found:
 
 
 @check(
-    "torch.export of every ready flow's density with a batch of any size: as without, 1e-9, or an error before "
-    "any result",
+    "torch.export of every ready flow's density with a batch of any size: as without, 1e-9; an error before any "
+    "result for flows whose steps depend on values",
     nightly=2 * len(READY),
     chunk=12,
     minutes=60,
@@ -86,7 +90,8 @@ def exported(seed: int, folder: Path) -> Found:
     try:
         graph = torch.export.export(module, (subject.data(5),), dynamic_shapes=({0: batch},)).module()
     except Exception as error:
-        return Found(counted={f"not exported ({type(error).__name__})": 1})
+        require(subject.name in DEPENDS_ON_VALUES, f"{subject.name} is not exported: {type(error).__name__}: {error}")
+        return Found(counted={f"{subject.name}: not exported": 1})
     worst = 0.0
     for rows in (5, 2, 33):
         x = subject.data(rows)
