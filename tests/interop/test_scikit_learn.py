@@ -294,12 +294,14 @@ def regression():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 2))
     y = 3 * x[:, 0] + np.exp(0.5 * x[:, 1]) * rng.normal(size=500)
+    x.flags.writeable = y.flags.writeable = False  # as columns of data frames are
     return x, y, FlowRegressor(**LINE | {"epochs": 40}, random_state=0).fit(x, y)
 
 
 def test_regression_finds_mean_and_spread(regression):
     x, y, model = regression
     assert model.score(x, y) > 0.8
+    assert model.log_prob(x, y).mean() > -2.1
     np.testing.assert_allclose(model.predict([[0, 0], [1, 0]]), [0, 3], atol=0.4)
     low, high = model.interval(x, 0.8).T
     assert ((low < y) & (y < high)).mean() == pytest.approx(0.8, abs=0.05)

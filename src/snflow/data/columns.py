@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -344,7 +344,7 @@ def _equal(values: NDArray[np.float64], varying: NDArray[np.bool_]) -> list[tupl
     def correlated(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
         centered = rows - rows.mean(0)
         scaled = centered / np.linalg.norm(centered, axis=0)
-        return np.triu(np.abs(scaled.T @ scaled) > 1 - 1e-12, 1)
+        return cast(NDArray[np.bool_], np.triu(np.abs(scaled.T @ scaled) > 1 - 1e-12, 1))
 
     pairs = np.argwhere(correlated(values[:_COMPARED_ROWS, candidates]))
     numbers = [(int(candidates[i]), int(candidates[j])) for i, j in pairs]

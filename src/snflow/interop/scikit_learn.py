@@ -140,7 +140,7 @@ class FlowEstimator(BaseEstimator):
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         if self.missing == "error":
             self.columns_.check_complete(name, values, "impute them, or leave such rows out by missing='drop'")
-        complete = ~np.isnan(values).any(1)
+        complete = np.asarray(~np.isnan(values).any(1))
         if complete.sum() < 2:
             raise DataError(name, expected="at least 2 complete rows", got=f"{complete.sum()} sample")
         if not complete.all():
@@ -185,7 +185,7 @@ class FlowEstimator(BaseEstimator):
         make, name = self.flow, type(self).__name__
         if isinstance(make, str):
             known = ready_flows()
-            check_choice(name, "flow", make, Literal[tuple(known)])  # type: ignore[valid-type]
+            check_choice(name, "flow", make, Literal[tuple(known)])
             make = known[make]
         context = {} if context_features is None else {"context_shape": context_features}
         flow = make(features, **context, **(self.flow_options or {}))
@@ -219,7 +219,7 @@ class FlowEstimator(BaseEstimator):
             return torch.cat([self.flow_.log_prob(x, c) for x, c in batches]).cpu().numpy()
 
     def _tensor(self, values: Floats) -> Tensor:
-        return torch.from_numpy(values).to(self.flow_.base.device)
+        return torch.tensor(values, device=self.flow_.base.device)  # a copy: NumPy's may be read-only
 
     def _generator(self, random_state: RandomState) -> torch.Generator:
         seed = self.seed_ if random_state is None else int(check_random_state(random_state).randint(2**31 - 1))
@@ -232,7 +232,7 @@ def _estimator(kind: Kind) -> Kind:
     scikit-learn reads the options from the signature of ``__init__``, and the attributes of the same names.
     """
     options = {name: p for name, p in inspect.signature(fit).parameters.items() if name in _OPTIONS_OF_FIT}
-    described = {}
+    described: dict[str, str] = {}
     for source, documented in ((fit, fit), (FlowEstimator.__init__, FlowEstimator), (kind.__init__, kind)):
         options |= inspect.signature(source).parameters if documented is not fit else {}
         before, own, after = split_docstring(documented.__doc__ or "")
@@ -245,7 +245,8 @@ def _estimator(kind: Kind) -> Kind:
         check_arguments(kind.__name__, signature, args, kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        vars(self).update(bound.arguments)
+        for name, value in bound.arguments.items():
+            setattr(self, name, value)
 
     __init__.__signature__ = inspect.Signature([own_self, *parameters])  # type: ignore[attr-defined]
     kind.__init__ = __init__  # type: ignore[method-assign]
@@ -446,8 +447,8 @@ class FlowClassifier(ClassifierMixin, FlowEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each row, with shape ``(N,)``."""
-        most = self._joint(X).argmax(1)
-        return self.classes_[most]
+        most_probable: NDArray[Any] = self.classes_[self._joint(X).argmax(1)]
+        return most_probable
 
     def score_samples(self, X: Any) -> Floats:
         """log p(x) = log Σ_y P(y) p(x | y), in nats, with shape ``(N,)``: low where x resembles no class."""
