@@ -14,7 +14,6 @@ from nightly.subjects import LAYERS, READY, Subject, flow_of, layer_of
 from snflow.errors import SnflowError
 from snflow.testing import checks
 
-
 DEPENDS_ON_VALUES = ("conv", "densenet", "ffjord", "mintnet", "pair", "residual")
 """Flows that may refuse to be exported: they check a result, or look for a step or a norm until it is good enough."""
 
