@@ -79,7 +79,7 @@ def learned(flow: Flow, draw: Simulator, steps: int) -> Flow:
 @check(
     "simulation-based calibration: 1,000 simulations of five problems, ranks among 199 posterior draws are "
     "uniform (Kolmogorov–Smirnov, p > 1e-4), coverage of every central interval within 0.05",
-    nightly=4 * len(PROBLEMS),
+    nightly=2 * len(PROBLEMS),
     chunk=1,
     minutes=60,
 )
