@@ -16,6 +16,7 @@ from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import check_choice, check_context_shape, check_context_vector, check_count
 from snflow.nets.masked import MaskedMLP
 from snflow.nets.mlp import Activation, clamped
+from snflow.numerics.compilation import ITERATION, ROOT_SEARCH, Reasons
 from snflow.numerics.devices import structure_device
 from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.transforms import under_transform
@@ -105,6 +106,12 @@ class Autoregressive(Bijection):
             input_bound=input_bound,
             zero_start=zero_start,
         )
+
+    @property
+    def uncompiled(self) -> Reasons:
+        """What the transformer declares, or an inverse that may take the Jacobi iteration."""
+        may_iterate = self.solver == "jacobi" or (self.solver == "auto" and self.features >= _PASSES_FROM)
+        return ITERATION if may_iterate else self.transformer.uncompiled
 
     @property
     def domain(self) -> Constraint:
@@ -229,6 +236,8 @@ class BlockAutoregressive(Bijection):
         >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-4)
         True
     """
+
+    uncompiled = ROOT_SEARCH
 
     def __init__(
         self, features: int, *, block: int = 8, depth: int = 1, context_shape: int | Shape | None = None

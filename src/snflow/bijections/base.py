@@ -7,7 +7,7 @@ import math
 import warnings
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from snflow.errors import (
     ShapeError,
     check_choice,
 )
+from snflow.numerics.compilation import Reasons, number_of_new, run_uncompiled
 from snflow.numerics.transforms import under_transform
 
 Shape = tuple[int, ...]
@@ -59,6 +60,9 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
             A wrapper takes the value from the bijection that it wraps, and passes the method on.
         log_det_kind: ``"exact"``, or ``"estimate"`` for an unbiased estimate.
         rearranges: whether the layer only moves elements to other places.
+        uncompiled: why ``torch.compile`` cannot trace a direction or an inversion method; for example, the number of
+            steps depends on the data. It is then one operation of the compiled graph, which runs the plain code. A
+            class attribute or a property.
         domain, codomain: the sets in which data and latents lie, usually intervals of every element, as constraints of
             ``torch.distributions``; all real numbers by default. A class attribute or a property. A wrapper derives
             them from the bijections that it wraps. Layers don't check them; distributions with validation do.
@@ -79,6 +83,20 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
     has_inversion_methods: bool = False
     log_det_kind: LogDetKind = "exact"
     rearranges: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = number_of_new(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy, which has a number of its own."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.number = number_of_new(self)
+
+    @property
+    def uncompiled(self) -> Reasons:
+        """What a compiler cannot trace."""
+        return Reasons()
 
     @property
     def domain(self) -> Constraint:
@@ -144,7 +162,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         self._check(x, context)
         latent_shape = self.latent_shape(tuple(x.shape[1:]))
         with _without_autocast(x):
-            result = self._forward(x, context)
+            result = self._result_of("_forward", x, context, shape=latent_shape)
         if not torch.compiler.is_compiling():
             self._check_pair(result, x, latent_shape, "_forward")
         return result
@@ -175,7 +193,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         data_shape = self._check_inverse(z, context, inverse)
         method = (inverse or "exact",) if self.has_inversion_methods else ()
         with _without_autocast(z):
-            result = self._inverse(z, context, *method)
+            result = self._result_of("_inverse", z, context, *method, shape=data_shape)
         if not torch.compiler.is_compiling():
             self._check_pair(result, z, data_shape, "_inverse")
             self._warn_if_lost(z, result[0])
@@ -198,7 +216,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         self._check(x, context)
         latent_shape = self.latent_shape(tuple(x.shape[1:]))
         with _without_autocast(x):
-            z = self._encode(x, context)
+            z: Tensor = self._result_of("_encode", x, context, shape=latent_shape)
         if not torch.compiler.is_compiling():
             self._check_event_of_result(z, x, latent_shape, "_encode")
         return z
@@ -224,7 +242,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         data_shape = self._check_inverse(z, context, inverse)
         method = (inverse or "exact",) if self.has_inversion_methods else ()
         with _without_autocast(z):
-            x = self._decode(z, context, *method)
+            x: Tensor = self._result_of("_decode", z, context, *method, shape=data_shape)
         if not torch.compiler.is_compiling():
             self._check_event_of_result(x, z, data_shape, "_decode")
             self._warn_if_lost(z, x)
@@ -291,6 +309,17 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
     def label(self) -> str:
         """The name of this layer in error messages."""
         return type(self).__name__
+
+    def _result_of(self, method: str, x: Tensor, context: Tensor | None, *how: str, shape: Shape) -> Any:
+        """Call the method; in compiled code as one operation, if a compiler cannot trace it."""
+        if torch.compiler.is_compiling():
+            reasons = self.uncompiled
+            why = reasons.forward if method in ("_forward", "_encode") else reasons.inverse
+            why = why or (reasons.refined if how == ("refined",) else "")
+            if why:
+                result = run_uncompiled(self, method, x, context, *how, shape=shape, why=why)
+                return result if method in ("_forward", "_inverse") else result[0]
+        return getattr(self, method)(x, context, *how)
 
     def _check_inverse(self, z: Tensor, context: Tensor | None, inverse: InverseMethod | None) -> Shape:
         """Check the arguments of the inverse and return the event shape of the result."""

@@ -21,7 +21,7 @@ from snflow.errors import (
     check_shape_kept,
     check_weight,
 )
-from snflow.numerics.compilation import uncompiled
+from snflow.numerics.compilation import in_both_directions
 from snflow.numerics.jacobian import jacobian_of
 from snflow.numerics.probes import ProbeName, draw_probes, sum_event
 from snflow.numerics.transforms import refuse_transforms, stands_for_many, under_transform
@@ -36,6 +36,7 @@ State = tuple[Tensor, ...]
 Derivative = Callable[[Tensor, State], State]
 
 _MOST_STEPS = 10_000
+_SOLVED = in_both_directions("the number of steps of its solver depends on the data")
 
 
 def solve(
@@ -244,6 +245,8 @@ class ContinuousFlow(Bijection):
         True
     """
 
+    uncompiled = _SOLVED
+
     def __init__(
         self,
         net: nn.Module,
@@ -292,7 +295,6 @@ class ContinuousFlow(Bijection):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._run(z, context, 1.0, 0.0)
 
-    @uncompiled("ContinuousFlow", "the number of steps of an adaptive solver depends on the data")
     def _run(self, x: Tensor, context: Tensor | None, begin: float, end: float) -> tuple[Tensor, Tensor]:
         self._check_transforms(x, context)
         if not len(x):

@@ -14,6 +14,7 @@ from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, ShapeError, check_context_shape
 from snflow.nets.convnet import ConvNet
 from snflow.nets.mlp import clamped
+from snflow.numerics.compilation import Reasons
 from snflow.numerics.devices import structure_device
 from snflow.numerics.probes import sum_event
 
@@ -148,6 +149,11 @@ class Coupling(Bijection):
             self.event_shape = (len(mask), None, None) if image else (len(mask),)
         self.context_shape = check_context_shape("Coupling", context_shape)
         self.transformer, self.conditioner, self.input_bound = transformer, conditioner, input_bound
+
+    @property
+    def uncompiled(self) -> Reasons:
+        """What the transformer declares."""
+        return self.transformer.uncompiled
 
     @property
     def domain(self) -> Constraint:

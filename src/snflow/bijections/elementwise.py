@@ -17,6 +17,7 @@ from snflow.bijections.domain import Bound, bounds, interval
 from snflow.bijections.transformers.spline import RationalQuadraticTransformer
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, DataError, check_event_shape
+from snflow.numerics.compilation import ROOT_SEARCH, Reasons
 from snflow.numerics.probes import sum_event
 from snflow.numerics.root_finding import invert_increasing
 from snflow.numerics.transforms import under_transform
@@ -312,6 +313,8 @@ class SmoothLeakyReLU(Bijection):
         True
     """
 
+    uncompiled = ROOT_SEARCH
+
     def __init__(self, alpha: float = 0.3) -> None:
         super().__init__()
         if not 0 < alpha <= 1:
@@ -465,6 +468,11 @@ class Elementwise(Bijection):
             raise ConfigError("Elementwise", expected=f"initial of shape {shape}", got=f"{tuple(initial.shape)}")
         self.parameters_of_elements = nn.Parameter(torch.zeros(shape) if initial is None else initial.detach().clone())
         self._kept: tuple[Tensor, Any] | None = None
+
+    @property
+    def uncompiled(self) -> Reasons:
+        """What the transformer declares."""
+        return self.transformer.uncompiled
 
     @property
     def domain(self) -> Constraint:

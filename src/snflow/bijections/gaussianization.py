@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snflow.bijections.base import Bijection
 from snflow.bijections.elementwise import rational_quadratic_spline
 from snflow.errors import ConfigError, check_choice, check_count
+from snflow.numerics.compilation import FIRST_BATCH, ITERATION, Reasons
 from snflow.numerics.fixed_point import implicit_fixed_point
 from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.transforms import is_traced, refuse_transforms
@@ -82,6 +83,11 @@ class Gaussianization(Bijection):
         turn = torch.linalg.qr(torch.randn(features, features))[0] if rotation == "random" else torch.eye(features)
         self.register_buffer("turn", turn.contiguous())  # safetensors refuses the layout of qr
         self.register_buffer("initialized", torch.tensor(False))
+
+    @property
+    def uncompiled(self) -> Reasons:
+        """The direction that initializes in ``train()``."""
+        return FIRST_BATCH if self.training else Reasons()
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.training and not (is_traced(self.initialized) or bool(self.initialized)) and len(x) >= _LEAST_ROWS:
@@ -192,6 +198,8 @@ class GDN(Bijection):
         >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-4)
         True
     """
+
+    uncompiled = ITERATION
 
     def __init__(self, channels: int, *, vectors: bool = False, alpha: float = 2.0, epsilon: float = 0.45) -> None:
         super().__init__()

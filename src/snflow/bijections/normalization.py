@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 
 from snflow.bijections.base import Bijection
 from snflow.errors import ConfigError, NotInvertibleError, check_count
+from snflow.numerics.compilation import FIRST_BATCH, Reasons
 from snflow.numerics.probes import sum_event
 from snflow.numerics.transforms import is_traced, refuse_transforms
 
@@ -60,6 +61,11 @@ class ActNorm(Bijection):
         # a Python copy of the buffer, so that a step does not synchronize with the device; None after a load
         self._is_initialized: bool | None = False
         self.register_load_state_dict_post_hook(_forget)
+
+    @property
+    def uncompiled(self) -> Reasons:
+        """The direction that initializes, until it is known that this has happened."""
+        return FIRST_BATCH if self.training and not self._is_initialized else Reasons()
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.training and not self._done():

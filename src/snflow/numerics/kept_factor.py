@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
+from snflow.numerics.compilation import number_of_new, numbered, operation
 from snflow.numerics.factorization import Accuracy, Factor, condition_number
 from snflow.numerics.implicit import implicit_solution, known_value
 from snflow.numerics.krylov import Linear
@@ -153,8 +152,7 @@ class KeptFactor:
 
     def _register(self) -> None:
         self._kept: Kept[Factor] = Kept()
-        self._number = next(_numbers)
-        _by_number[self._number] = self
+        self._number = number_of_new(self)
 
     def of(self, weight: Tensor, event_shape: tuple[int, ...]) -> Factor:
         """Return the factorization of one block of A(w)."""
@@ -218,39 +216,30 @@ class KeptFactor:
         self._register()
 
 
-# Compiled code. An operation takes tensors and numbers only, hence a number for each KeptFactor.
-
-_numbers = itertools.count()
-_by_number: WeakValueDictionary[int, KeptFactor] = WeakValueDictionary()
+# Compiled code.
 
 
-def _operation(function: Callable[..., Tensor]) -> Any:
-    # the plain code reads values, which the recording of CUDA graphs does not allow
-    name = f"snflow::{function.__name__.strip('_')}"
-    return torch.library.custom_op(name, function, mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
-
-
-@_operation
+@operation()
 def _log_abs_det(weight: Tensor, number: int, event_shape: list[int]) -> Tensor:
-    return _by_number[number].value(weight, tuple(event_shape)).clone()
+    return numbered[number].value(weight, tuple(event_shape)).clone()
 
 
-@_operation
+@operation()
 def _log_abs_det_gradient(weight: Tensor, number: int, event_shape: list[int]) -> Tensor:
-    operator = _by_number[number].operator
+    operator = numbered[number].operator
     # autograd does not record within an operation; the transform does
     gradient: Tensor = torch.func.grad(lambda w: operator.log_abs_det(w, tuple(event_shape)))(weight)
     return gradient.contiguous()
 
 
-@_operation
+@operation()
 def _solve(y: Tensor, weight: Tensor, number: int, transposed: bool) -> Tensor:
-    return _by_number[number].solution(weight, y, transposed=transposed).clone(memory_format=torch.contiguous_format)
+    return numbered[number].solution(weight, y, transposed=transposed).clone(memory_format=torch.contiguous_format)
 
 
-@_operation
+@operation()
 def _weight_gradient(weight: Tensor, x: Tensor, v: Tensor, number: int) -> Tensor:
-    return _by_number[number].operator.weight_gradient(weight, x, v).contiguous()
+    return numbered[number].operator.weight_gradient(weight, x, v).contiguous()
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

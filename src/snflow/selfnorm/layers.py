@@ -14,6 +14,7 @@ from snflow.bijections.base import Bijection, InverseMethod, Shape, ShapePattern
 from snflow.bijections.linear import Initialization, LinearMap, initial_kernel, initial_matrix
 from snflow.bijections.reshaping import Squeeze
 from snflow.errors import ConfigError, ConvergenceError, check_choice, check_count, check_kernel
+from snflow.numerics.compilation import REFINEMENT
 from snflow.numerics.devices import structure_device
 from snflow.numerics.factorization import condition_number
 from snflow.numerics.implicit import implicit_solution
@@ -60,6 +61,7 @@ class SelfNormalizingMap(LinearMap):
     """
 
     has_inversion_methods = True
+    uncompiled = REFINEMENT
     inverse_weight: nn.Parameter | Tensor
     reconstruction_error: Tensor
 

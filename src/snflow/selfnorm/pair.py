@@ -20,6 +20,7 @@ from snflow.errors import (
     check_shape_kept,
     check_weight,
 )
+from snflow.numerics.compilation import in_both_directions
 from snflow.numerics.devices import structure_device
 from snflow.numerics.implicit import implicit_solution
 from snflow.numerics.jacobian import Map, along, jacobian, jacobian_log_det, lanczos_log_det, newton_solve, pulled
@@ -124,6 +125,8 @@ class _Objective(torch.autograd.Function):
         return grads[0], grads[0].abs()
 
 
+_DIFFERENTIATED = in_both_directions("derivatives of its networks cannot be traced for a batch of any size")
+
 NewtonStep = Callable[[Tensor, Tensor], Tensor]
 
 ESTIMATE_PROBES = 8
@@ -185,6 +188,7 @@ class SelfNormalizing(Bijection):
     """
 
     has_inversion_methods = True
+    uncompiled = _DIFFERENTIATED
     penalty_weight: Tensor
     log_det_value: Tensor
     reconstruction_error: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.base import Bijection, Shape
 from snflow.errors import check_context_vector, check_count, check_kernel
+from snflow.numerics.compilation import ITERATION
 from snflow.numerics.devices import structure_device
 from snflow.numerics.fixed_point import picard
 from snflow.numerics.implicit import implicit_solution
@@ -64,6 +65,8 @@ class MaskedResidualConv2d(Bijection):
 
     before: Tensor
     itself: Tensor
+
+    uncompiled = ITERATION
 
     def __init__(
         self,
@@ -143,7 +146,7 @@ class MaskedResidualConv2d(Bijection):
 
     def _through(self, x: Tensor, context: Tensor | None, kernels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """f(x) and the diagonal of its Jacobian, with the shape of x."""
-        shape = (len(x), self.groups, self.channels, *x.shape[2:])
+        shape = (x.shape[0], self.groups, self.channels, *x.shape[2:])
         padding = kernels[0].shape[-1] // 2
         hidden = F.conv2d(x, kernels[0], self.biases[0], padding=padding)
         if self.context is not None:

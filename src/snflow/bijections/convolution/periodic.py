@@ -57,7 +57,7 @@ class PeriodicConv2d(Bijection):
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         size = tuple(x.shape[2:])
-        return self._encode(x, context), self._log_det(self._matrices(size), size).expand(len(x))
+        return self._encode(x, context), self._log_det(self._matrices(size), size).expand(x.shape[0])
 
     def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
         z = _product(self._matrices(tuple(x.shape[2:])), x)
@@ -66,7 +66,7 @@ class PeriodicConv2d(Bijection):
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         size = tuple(z.shape[2:])
         log_det = self._log_det(self._matrices(size), size)
-        return self._decode(z, context), -log_det.expand(len(z))
+        return self._decode(z, context), -log_det.expand(z.shape[0])
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         matrices = self._matrices(tuple(z.shape[2:])).to(torch.complex128)
@@ -119,7 +119,7 @@ def _product(matrices: Tensor, x: Tensor) -> Tensor:
 
 def _by_frequency(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a linear function to the spectrum ``(H, W // 2 + 1, C, batch)`` of images."""
-    if not len(x):  # torch has no Fourier transform of an empty batch
+    if not x.shape[0]:  # torch has no Fourier transform of an empty batch
         return x
     spectrum = function(torch.fft.rfft2(x).permute(2, 3, 1, 0))
     images: Tensor = torch.fft.irfft2(spectrum.permute(3, 2, 0, 1), s=x.shape[2:])

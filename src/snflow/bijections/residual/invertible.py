@@ -17,7 +17,7 @@ from snflow.errors import (
     check_event_shape,
     check_shape_kept,
 )
-from snflow.numerics.compilation import uncompiled
+from snflow.numerics.compilation import in_both_directions
 from snflow.numerics.fixed_point import implicit_fixed_point
 from snflow.numerics.jacobian import Map, jacobian_log_det, jacobian_of, roulette_weights, series_log_det
 from snflow.numerics.probes import draw_probes
@@ -31,7 +31,7 @@ _SMALL = 3
 _EVAL_TERMS = 20
 """Number of terms that are always included in ``eval()``, where variance matters more than speed."""
 
-_UNCOMPILED = uncompiled("InvertibleResidual", "its norms are kept until a weight changes, its series ends at random")
+_KEPT = in_both_directions("its norms are kept until a weight changes, and its series ends at random")
 
 
 @final
@@ -78,6 +78,8 @@ class InvertibleResidual(Bijection):
         True
     """
 
+    uncompiled = _KEPT
+
     def __init__(
         self,
         net: nn.Module,
@@ -108,7 +110,6 @@ class InvertibleResidual(Bijection):
         self.small = size <= exact_dimensions
         self.log_det_kind = "exact" if self.small else "estimate"
 
-    @_UNCOMPILED
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         g = self._map(context)
         if self._takes_jacobian():
@@ -116,12 +117,10 @@ class InvertibleResidual(Bijection):
         change, log_det = self._estimated(g, x)
         return x + change, log_det
 
-    @_UNCOMPILED
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         x, g = self._decode(z, context), self._map(context)
         return x, -(self._exact(g, x) if self._takes_jacobian() else self._estimated(g, x))[1]
 
-    @_UNCOMPILED
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         g = self._map(context)
         return implicit_fixed_point(lambda x: z - g(x), z, where="InvertibleResidual", iterations=500)

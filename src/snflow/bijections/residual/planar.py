@@ -11,7 +11,12 @@ from torch import Tensor
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.residual.sylvester import ConditionedParameters
 from snflow.errors import MAX_INT, check_count
+from snflow.numerics.compilation import ROOT_SEARCH
+from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.root_finding import implicit_inverse
+
+_START = 0.01
+"""Standard deviation of the initial movement of a point: each layer begins near the identity."""
 
 
 @final
@@ -44,12 +49,17 @@ class Planar(Bijection):
         True
     """
 
+    uncompiled = ROOT_SEARCH
+
     def __init__(self, features: int, *, context_shape: int | Shape | None = None) -> None:
         super().__init__()
         check_count("Planar", "features", features, most=MAX_INT)
         self.event_shape = (features,)
         self.features = features
-        self.conditioned = ConditionedParameters("Planar", 2 * features + 1, context_shape=context_shape)
+        # û is near zero where u·w is log(e − 1): the layer begins near the identity, in a random direction
+        w = torch.randn(features) * (2 / features) ** 0.5
+        u = SOFTPLUS_ONE * w / w.square().sum() + _START * torch.randn(features)
+        self.conditioned = ConditionedParameters("Planar", torch.cat([u, w, torch.randn(1)]), context_shape)
         self.context_shape = self.conditioned.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -112,7 +122,10 @@ class Radial(Bijection):
         check_count("Radial", "features", features, most=MAX_INT)
         self.event_shape = (features,)
         self.features = features
-        self.conditioned = ConditionedParameters("Radial", features + 2, context_shape=context_shape)
+        # α + β near α: the layer begins near the identity, with a random center
+        alpha = torch.randn(1)
+        start = torch.cat([torch.randn(features), alpha, alpha + _START * torch.randn(1)])
+        self.conditioned = ConditionedParameters("Radial", start, context_shape)
         self.context_shape = self.conditioned.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.transformers.affine import TanhTransformer
 from snflow.errors import ConfigError, check_choice, check_context_vector, check_count
 from snflow.nets.mlp import Activation
+from snflow.numerics.compilation import ROOT_SEARCH
 from snflow.numerics.factorization import check_invertible, reflect
 from snflow.numerics.root_finding import implicit_inverse
 
@@ -22,27 +23,27 @@ class ConditionedParameters(nn.Module):
 
     Args:
         where: the name of the layer, for error messages.
-        count: P.
+        start: the initial p₀, with shape ``(P,)``.
         context_shape: C, the size of the context vector c; ``None`` for no context.
 
     Shapes:
         context: ``(batch, C)``; p: ``(1, P)`` without a context, ``(batch, P)`` with one.
 
     Raises:
-        ConfigError: a count below one, or a context that is not a vector.
+        ConfigError: a context that is not a vector.
 
     Example:
         >>> import torch
-        >>> ConditionedParameters("layer", 3)(None).shape
+        >>> ConditionedParameters("layer", torch.zeros(3))(None).shape
         torch.Size([1, 3])
     """
 
-    def __init__(self, where: str, count: int, *, context_shape: int | Shape | None = None) -> None:
+    def __init__(self, where: str, start: Tensor, context_shape: int | Shape | None = None) -> None:
         super().__init__()
-        check_count(where, "parameters", count)
+        count = len(start)
         size = check_context_vector(where, context_shape)
         self.context_shape = (size,) if size else None
-        self.offset = nn.Parameter(torch.randn(count) / count**0.5)
+        self.offset = nn.Parameter(start)
         self.linear = nn.Linear(size, count, bias=False) if size else None
 
     def forward(self, context: Tensor | None) -> Tensor:
@@ -90,6 +91,8 @@ class Sylvester(Bijection):
         True
     """
 
+    uncompiled = ROOT_SEARCH
+
     def __init__(
         self,
         features: int,
@@ -111,7 +114,8 @@ class Sylvester(Bijection):
         self.features, self.units, self.basis = features, units, basis
         shape = {"householder": (units, features), "orthogonal": (features, units), "triangular": (0,)}[basis]
         self.directions = nn.Parameter(torch.randn(shape)) if basis != "triangular" else None
-        self.conditioned = ConditionedParameters("Sylvester", 2 * units * units + units, context_shape=context_shape)
+        count = 2 * units * units + units
+        self.conditioned = ConditionedParameters("Sylvester", torch.randn(count) / count**0.5, context_shape)
         self.context_shape = self.conditioned.context_shape
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -216,6 +220,8 @@ class GeneralizedSylvester(Bijection):
         >>> torch.allclose(layer.decode(layer(x)[0]), x, atol=1e-5)
         True
     """
+
+    uncompiled = ROOT_SEARCH
 
     def __init__(
         self,

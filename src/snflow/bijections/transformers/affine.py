@@ -11,6 +11,7 @@ from torch import Tensor
 from snflow.bijections.transformers.monotone import bounded
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, check_count
+from snflow.numerics.compilation import ROOT_SEARCH
 from snflow.numerics.monotone import SOFTPLUS_ONE
 from snflow.numerics.root_finding import implicit_inverse
 
@@ -163,6 +164,8 @@ class TanhTransformer(Transformer):
         >>> torch.allclose(z, x), torch.allclose(log_slope, torch.zeros(1, 1), atol=1e-4)
         (True, True)
     """
+
+    uncompiled = ROOT_SEARCH
 
     def __init__(self, units: int = 4) -> None:
         super().__init__()

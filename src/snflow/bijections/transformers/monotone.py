@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError, check_count
+from snflow.numerics.compilation import ROOT_SEARCH
 from snflow.numerics.devices import structure_device
 from snflow.numerics.monotone import SOFTPLUS_ONE, integral, legendre, sigmoidal, sum_of_squares
 from snflow.numerics.root_finding import implicit_inverse
@@ -42,6 +43,8 @@ class LogisticMixtureTransformer(Transformer):
     """
 
     spread: Tensor
+
+    uncompiled = ROOT_SEARCH
 
     def __init__(self, components: int = 8) -> None:
         super().__init__()
@@ -92,6 +95,8 @@ class SigmoidalTransformer(Transformer):
     """
 
     spread: Tensor
+
+    uncompiled = ROOT_SEARCH
 
     def __init__(self, units: int = 8, *, layers: int = 2) -> None:
         super().__init__()
@@ -155,6 +160,8 @@ class IntegralTransformer(Transformer):
         0.0
     """
 
+    uncompiled = ROOT_SEARCH
+
     def __init__(self, embedding: int = 8, *, width: int = 32, nodes: int = 48, bound: float = 5.0) -> None:
         super().__init__()
         for option, count in (("embedding", embedding), ("width", width), ("nodes", nodes)):
@@ -214,6 +221,8 @@ class SumOfSquaresTransformer(Transformer):
 
     first: Tensor
     units: Tensor
+
+    uncompiled = ROOT_SEARCH
 
     def __init__(self, polynomials: int = 3, degree: int = 3, *, bound: float = 5.0) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 from snflow.bijections.transformers.transformer import Transformer
 from snflow.errors import ConfigError
+from snflow.numerics.compilation import ROOT_SEARCH
 from snflow.numerics.root_finding import implicit_inverse
 from snflow.numerics.splines import (
     SplineKnots,
@@ -126,6 +127,8 @@ class CubicSplineTransformer(_Spline):
         >>> CubicSplineTransformer(4)(torch.tensor([[0.5]]), torch.zeros(10, 1, 1))[0]
         tensor([[0.5000]])
     """
+
+    uncompiled = ROOT_SEARCH
 
     def __init__(self, bins: int = 8, *, tail_bound: float = 5.0) -> None:
         super().__init__(bins, tail_bound, 2 * bins + 2)

@@ -10,6 +10,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from snflow.errors import CheckedConstructor
+from snflow.numerics.compilation import Reasons
 
 
 class Transformer(nn.Module, metaclass=CheckedConstructor):
@@ -24,6 +25,7 @@ class Transformer(nn.Module, metaclass=CheckedConstructor):
     Attributes:
         parameters_per_element: P, the number of parameters hᵢ.
         domain: the interval of x, which τ maps to itself; all real numbers by default.
+        uncompiled: what ``torch.compile`` cannot trace, as in :class:`~snflow.Bijection`.
 
     References:
         Papamakarios et al. (2021), Normalizing flows for probabilistic modeling and inference, section 3.1, for the
@@ -32,6 +34,7 @@ class Transformer(nn.Module, metaclass=CheckedConstructor):
 
     parameters_per_element: int
     domain: Constraint = constraints.real
+    uncompiled: Reasons = Reasons()
 
     @abstractmethod
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
