@@ -137,3 +137,18 @@ def test_bounded_data_that_are_not_mapped_back_give_a_warning():
     flow = Flow(Chain([Shift(0.1), Shift(), Logit()]), StandardNormal(3)).eval()
     with pytest.warns(NumericalWarning, match="samples do not map back, by 0.0"):
         flow.sample(9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "low", "high"), [(torch.float32, 0.9, 1.0), (torch.float64, 0.0, 0.2)])
+def test_the_round_trip_error_finds_the_rows_that_couplings_magnify(dtype, low, high):
+    torch.manual_seed(0)
+    flow = snflow.flows.flowpp(
+        (2, 4, 4), first_layers=1, channel_layers=1, last_layers=1, width=8, depth=1, components=2
+    ).to(dtype)
+    x = torch.distributions.StudentT(torch.tensor(2.0)).sample((100, 2, 4, 4)).to(dtype)
+    flow.log_prob(x)
+    for parameter in flow.parameters():
+        parameter.add_(0.3 * torch.randn_like(parameter))
+    off = flow.eval().roundtrip_error(x) > 1e-2
+    assert low <= off.double().mean() <= high

@@ -403,6 +403,8 @@ def mixing_convolution(
             inverse), ``"exact"`` (from the whole matrix) or ``"exact_by_rows"`` (by elimination over image rows).
         tracking: Strategy that keeps the learned inverses accurate: :class:`~snflow.Penalty` (the default, the paper's
             reconstruction penalty), :class:`~snflow.Newton` or :class:`~snflow.Secant`. Each layer has its own copy.
+            The default also repairs an inaccurate inverse, which the paper does not: ``Penalty(guard=False)`` is the
+            paper's method.
 
     Raises:
         ConfigError: an unknown name or rule.
