@@ -292,8 +292,9 @@ def in_digits(value: object) -> str:
         >>> in_digits(12), in_digits(10**5000)
         ('12', 'an integer of 16610 bits')
     """
-    huge = isinstance(value, int) and value.bit_length() > 200
-    return f"an integer of {value.bit_length()} bits" if huge else repr(value)
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"
+    return repr(value)
 
 
 def check_event_shape(where: str, features: int | Sequence[int]) -> tuple[int, ...]:
