@@ -30,7 +30,7 @@ def test_help_and_the_list_of_recipes_need_no_torch():
 import sys
 from snflow.cli.main import main
 for words in (["--help"], ["--version"], ["fit", "--help"], ["evaluate", "-h"], ["sample", "--help"],
-              ["recipes", "--help"], ["recipes"], ["fit", "--epoch", "3"]):
+              ["score", "--help"], ["recipes", "--help"], ["recipes"], ["fit", "--epoch", "3"]):
     main(words)
 heavy = [m for m in ("torch", "numpy", "matplotlib", "lightning_fabric", "rich", "sklearn") if m in sys.modules]
 sys.exit(str(heavy) if heavy else 0)

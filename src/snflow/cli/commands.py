@@ -38,9 +38,6 @@ from snflow.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
-    from torch import Tensor
-
-    from snflow.train.run_folder import TrainedRun
 
 SHORT = {
     "--epochs": "--training.epochs",
@@ -173,7 +170,7 @@ def sample(
         raise ConfigError(
             "--out", expected="a file that ends in .png or .npy", got=repr(out), fix="only tables are .csv"
         )
-    given = _context(loaded, context)
+    given = loaded.context(context)
     move(flow, device)
     generator = torch.Generator(flow.base.device).manual_seed(seed)
     if given is not None:
@@ -239,26 +236,6 @@ def score(
         f"{len(scores.outliers)} rows, mean log-density {float(scores.log_prob.mean()):.6f} nats; {count} outliers "
         f"below {scores.threshold:.6f} nats, the {quantile:g} quantile of the validation data: {out}"
     )
-
-
-def _context(run: TrainedRun, given: Mapping[str, float] | None) -> Tensor | None:
-    """The values on which samples are conditioned, with shape ``(1, number of columns)``."""
-    import torch
-
-    names = run.context_columns
-    if not names:
-        if given is not None:
-            raise ConfigError("--context", expected="no such option: the run has no contexts", got=repr(dict(given)))
-        return None
-    values = dict(given or {})
-    if values.keys() != {*names}:
-        raise ConfigError(
-            "--context",
-            expected=f"a value for {', '.join(names)}",
-            got=", ".join(values) or "nothing",
-            fix=f"write --context '{{{', '.join(f'{name}: 0.5' for name in names)}}}'",
-        )
-    return torch.tensor([[values[name] for name in names]], dtype=run.recipe.training.dtype)
 
 
 def show_recipe(recipe: str) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from snflow.errors import MAX_INT, check_option
-
-if TYPE_CHECKING:
-    import torch
 
 _MOST_PROCESSES = 10**4
 """More threads or devices exist on no machine; a run also compares them with those of its own."""
@@ -126,9 +123,9 @@ class TrainingOptions:
         require("ema_decay", decay is None or 0 < decay < 1, "a number in (0, 1), or null")
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of weights and data."""
-        import torch  # the command line lists these options without it
+    def dtype(self) -> Any:
+        """The ``torch.dtype`` of weights and data."""
+        import torch  # the command line lists these options, and resolves their types, without it
 
         return torch.float64 if self.precision == "64-true" else torch.float32
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from snflow.train.files import TEMPORARY, replace_file
 from snflow.train.recipe import Recipe, read_text, read_yaml
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from snflow.data.columns import Columns
     from snflow.data.dataset import Dataset
     from snflow.distributions.flow import Flow
@@ -201,6 +203,26 @@ class TrainedRun:
         """The names of the columns on which the density is conditioned."""
         names: list[str] = self.notes["context_columns"]
         return names
+
+    def context(self, given: Mapping[str, float] | None) -> Tensor | None:
+        """The context with these values by column, ``(1, number of columns)``; ``None`` for an unconditional density.
+
+        Raises:
+            ConfigError: a value is missing, or there is no such column.
+        """
+        import torch
+
+        names, values = self.context_columns, dict(given or {})
+        if not names and given is not None:
+            raise ConfigError("--context", expected="no such option: the run has no contexts", got=repr(values))
+        if values.keys() != {*names}:
+            raise ConfigError(
+                "--context",
+                expected=f"a value for {', '.join(names)}",
+                got=", ".join(values) or "nothing",
+                fix=f"write --context '{{{', '.join(f'{name}: 0.5' for name in names)}}}'",
+            )
+        return torch.tensor([[values[name] for name in names]], dtype=self.recipe.training.dtype) if names else None
 
     def load_dataset(self) -> Dataset:
         """Load the data of the run again.
