@@ -188,3 +188,19 @@ def test_an_exported_flow_needs_nothing_of_the_library():
     layer = snflow.InvertibleResidual(snflow.nets.LipschitzNet((2,)), (2,)).eval()
     with pytest.raises(ConfigError, match="InvertibleResidual: expected a computation that"):
         torch.export.export(layer, (torch.rand(3, 2),))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        snflow.MaskedResidualConv2d(2, groups=1),
+        snflow.Woodbury((2, 4, 4), 2, 2),
+        snflow.PeriodicConv2d(2),
+    ],
+    ids=lambda layer: layer.label,
+)
+def test_an_exported_layer_takes_batches_of_any_size(layer):
+    layer, x = layer.double().eval(), torch.rand(5, 2, 4, 4)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},)).module()
+    for got, wanted in zip(program(x[:3]), layer(x[:3]), strict=True):
+        torch.testing.assert_close(got, wanted)

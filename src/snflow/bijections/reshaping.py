@@ -234,7 +234,7 @@ class Split(Bijection):
 
     def _latents(self, z: Tensor) -> tuple[Tensor, Tensor]:
         kept, noise = z.tensor_split((math.prod(self._rest_shape),), 1)
-        return kept.reshape(len(z), *self._rest_shape), noise.reshape(len(z), *self._gone_shape)
+        return kept.reshape(z.shape[0], *self._rest_shape), noise.reshape(z.shape[0], *self._gone_shape)
 
     def _moments(self, a: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         moments = self.prior(a)

@@ -216,13 +216,13 @@ class Woodbury(Bijection):
         self._accuracy = KeptAccuracy(self.label)
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._encode(x, context), self._log_det().expand(len(x))
+        return self._encode(x, context), self._log_det().expand(x.shape[0])
 
     def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._product(x)
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self._decode(z, context), -self._log_det().expand(len(z))
+        return self._decode(z, context), -self._log_det().expand(z.shape[0])
 
     def _decode(self, z: Tensor, context: Tensor | None) -> Tensor:
         self._log_det()  # raises if there is no inverse
