@@ -90,7 +90,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy, which has a number of its own."""
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)
         self.number = number_of_new(self)
 
     @property
@@ -162,7 +162,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         self._check(x, context)
         latent_shape = self.latent_shape(tuple(x.shape[1:]))
         with _without_autocast(x):
-            result = self._result_of("_forward", x, context, shape=latent_shape)
+            result: tuple[Tensor, Tensor] = self._result_of("_forward", x, context, shape=latent_shape)
         if not torch.compiler.is_compiling():
             self._check_pair(result, x, latent_shape, "_forward")
         return result
@@ -193,7 +193,7 @@ class Bijection(nn.Module, metaclass=CheckedConstructor):
         data_shape = self._check_inverse(z, context, inverse)
         method = (inverse or "exact",) if self.has_inversion_methods else ()
         with _without_autocast(z):
-            result = self._result_of("_inverse", z, context, *method, shape=data_shape)
+            result: tuple[Tensor, Tensor] = self._result_of("_inverse", z, context, *method, shape=data_shape)
         if not torch.compiler.is_compiling():
             self._check_pair(result, z, data_shape, "_inverse")
             self._warn_if_lost(z, result[0])

@@ -107,7 +107,7 @@ def run_uncompiled(
     """
     if torch.compiler.is_exporting():
         raise ConfigError(
-            layer.label, expected="a computation that torch.export can trace", got=why, fix="export another flow"
+            str(layer.label), expected="a computation that torch.export can trace", got=why, fix="export another flow"
         )
     given = [x] if context is None else [x, context]
     tensors = [*given, *layer.parameters()]
@@ -235,8 +235,7 @@ def _plain_code_backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any,
     return [next(found) if want else None for want in ctx.wanted], *[None] * 7
 
 
-@_plain_code.register_fake
-def _(
+def _shapes_of_plain_code(
     tensors: Sequence[Tensor],
     wanted: Sequence[bool],
     count: int,
@@ -251,5 +250,6 @@ def _(
     return [x.new_empty(batch, *shape), x.new_empty(batch), torch.empty(1, dtype=torch.int64, device="cpu")]
 
 
+_plain_code.register_fake(_shapes_of_plain_code)
 _plain_gradient.register_fake(lambda grads, ticket, like: [leaf.new_empty(leaf.shape) for leaf in like])
 _plain_code.register_autograd(_plain_code_backward, setup_context=_save)

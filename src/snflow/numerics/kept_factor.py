@@ -221,7 +221,8 @@ class KeptFactor:
 
 @operation()
 def _log_abs_det(weight: Tensor, number: int, event_shape: list[int]) -> Tensor:
-    return numbered[number].value(weight, tuple(event_shape)).clone()
+    found: Tensor = numbered[number].value(weight, tuple(event_shape)).clone()
+    return found
 
 
 @operation()
@@ -234,12 +235,16 @@ def _log_abs_det_gradient(weight: Tensor, number: int, event_shape: list[int]) -
 
 @operation()
 def _solve(y: Tensor, weight: Tensor, number: int, transposed: bool) -> Tensor:
-    return numbered[number].solution(weight, y, transposed=transposed).clone(memory_format=torch.contiguous_format)
+    found: Tensor = (
+        numbered[number].solution(weight, y, transposed=transposed).clone(memory_format=torch.contiguous_format)
+    )
+    return found
 
 
 @operation()
 def _weight_gradient(weight: Tensor, x: Tensor, v: Tensor, number: int) -> Tensor:
-    return numbered[number].operator.weight_gradient(weight, x, v).contiguous()
+    found: Tensor = numbered[number].operator.weight_gradient(weight, x, v).contiguous()
+    return found
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
