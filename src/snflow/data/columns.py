@@ -313,10 +313,8 @@ def _reads_as_number(text: str) -> bool:
 
 
 def _missing(values: NDArray[Any]) -> NDArray[np.bool_]:
-    if values.dtype.kind == "f":
-        return np.isnan(values)
     if values.dtype.kind != "O":
-        return np.zeros(len(values), dtype=bool)
+        return np.asarray(np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=bool))
     return np.array([value is None or value != value for value in values], dtype=bool)
 
 

@@ -105,7 +105,7 @@ def split_docstring(text: str) -> tuple[str, dict[str, str], str]:
     """
     text = inspect.cleandoc(text) + "\n"
     if "\nArgs:\n" not in text:
-        text = text.replace("\nReturns:\n", "\nArgs:\n\nReturns:\n", 1)
+        text = re.sub(r"\n(Returns|Raises):\n", r"\nArgs:\n\n\1:\n", text, count=1)
     before, heading, body = text.partition("\nArgs:\n")
     section = re.match(r"(?: {4}.*\n)*", body)
     end = section.end() if section else 0

@@ -447,8 +447,8 @@ class FlowClassifier(ClassifierMixin, FlowEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each row, with shape ``(N,)``."""
-        most_probable: NDArray[Any] = self.classes_[self._joint(X).argmax(1)]
-        return most_probable
+        most_probable = self._joint(X).argmax(1)
+        return np.asarray(self.classes_[most_probable])
 
     def score_samples(self, X: Any) -> Floats:
         """log p(x) = log Σ_y P(y) p(x | y), in nats, with shape ``(N,)``: low where x resembles no class."""
