@@ -81,7 +81,7 @@ def stepper(recipe: Recipe, options: DeviceOptions, device: str) -> Stepper:
     def take() -> None:
         nonlocal number
         number += 1
-        steps.take(batch, StepRequest(1e-6, number, stop=lambda: False, due=lambda: False))
+        steps.take((batch, None), StepRequest(1e-6, number, stop=lambda: False, due=lambda: False))
 
     began = time.perf_counter()
     with matmul_precision(options.matmul):

@@ -44,13 +44,6 @@ def test_examples_of_the_page_on_estimators_run():
     assert names["interval"].shape == (3, 2)
 
 
-def test_examples_of_the_page_on_estimators_run():
-    names = run_examples("docs/estimators.md")
-    assert names["model"].predict([[170, 65], [170, 150]]).tolist() == [1, -1]
-    assert set(names["rows"]["city"]) <= {"Rome", "Oslo"}
-    assert names["interval"].shape == (3, 2)
-
-
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^make (\w+)$", README, re.MULTILINE)

@@ -87,7 +87,7 @@ def test_another_dataset_brings_its_own_options(tmp_path, capsys):
         (["fit", "digits_conv", "--resume", "runs/a"], "expected a recipe or --resume RUN, got both"),
         (["fit", "--resume", "nowhere"], "nowhere: expected the folder of a run"),
         (["evaluate", "nowhere"], "nowhere: expected the folder of a run"),
-        (["sample", "nowhere", "--out", "x.jpg"], "expected a file that ends in .png or .npy"),
+        (["sample", "nowhere", "--out", "x.jpg"], "expected a file that ends in .png, .npy or .csv"),
         (["sample", "nowhere", "--inverse", "magic"], "expected one of 'learned', 'exact', 'refined', got 'magic'"),
         (["sample"], "expected run, got nothing"),
         (["recipes", "digit_conv"], "did you mean 'digits_conv'?"),

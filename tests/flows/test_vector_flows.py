@@ -371,3 +371,10 @@ def test_hidden_units_of_a_block_differ_initially():
         assert slopes.max() / slopes.min() > 10
         assert hidden.bias.max() - hidden.bias.min() > 4
     assert not last.log_norm.any()
+
+
+@pytest.mark.parametrize("name", ["planar", "radial"])
+def test_residual_flows_of_simple_maps_begin_near_the_identity(name):
+    x = torch.randn(500, 2)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1).mean()
+    assert (getattr(flows, name)(2).log_prob(x).mean() - normal).abs() < 0.1

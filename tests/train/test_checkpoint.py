@@ -165,9 +165,7 @@ def test_a_checkpoint_of_another_run_or_under_another_name_is_refused_not_skippe
     shutil.rmtree(store.path(2))
     store.path(1).rename(store.path(3))
     for read in (lambda: store.latest(pytest.fail), lambda: store.read("last", pytest.fail)):
-        with pytest.raises(
-            CheckpointError, match="expected the checkpoint of step 3, got that of step 1 under"
-        ):
+        with pytest.raises(CheckpointError, match="expected the checkpoint of step 3, got that of step 1 under"):
             read()
 
 

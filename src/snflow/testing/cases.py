@@ -18,6 +18,7 @@ import snflow.selfnorm
 from snflow.bijections.autoregressive import Autoregressive, BlockAutoregressive
 from snflow.bijections.base import Bijection, Shape
 from snflow.bijections.chain import Chain
+from snflow.bijections.context import ContextEmbedding
 from snflow.bijections.continuous import ContinuousFlow
 from snflow.bijections.convolution.conv2d import Conv2d, PLUConv2d, Woodbury
 from snflow.bijections.convolution.emerging import AutoregressiveConv2d, EmergingConv2d
@@ -218,7 +219,7 @@ def _continuous_with_context() -> Bijection:
 
 def _continuous_images() -> Bijection:
     net = VelocityNet((1, 2, 2), width=2, depth=1)
-    return ContinuousFlow(net, (1, 2, 2), solver="rk4", steps=8, adjoint=False)
+    return ContinuousFlow(net, (1, 2, 2), solver="rk4", steps=12, adjoint=False)
 
 
 def _coupling_with_context() -> Bijection:
@@ -236,6 +237,7 @@ CATALOGUE: dict[str, Case] = {
     "Reversible (context)": _case(
         lambda: Reversible([Planar(2, context_shape=2), SmoothLeakyReLU(), Planar(2, context_shape=2)]), 2, scale=0.3
     ),
+    "ContextEmbedding": _case(lambda: ContextEmbedding(Planar(2, context_shape=2), nn.Linear(3, 2), 3), 2, scale=0.3),
     # Reshaping
     "Flatten": Case(lambda: Flatten((2, 3)), (2, 3)),
     "Permutation": Case(lambda: Permutation([2, 0, 3, 1]), (4,)),
