@@ -262,3 +262,14 @@ def test_masked_residual_convolutions_are_inverted_to_the_last_digits():
     for x in (torch.randn(20, 2, 4, 4), 1e20 * torch.randn(5, 2, 4, 4)):
         error = (layer.decode(layer.encode(x)) - x).abs().max() / x.abs().max()
         assert error < 1e-12
+
+
+def test_factors_whose_product_overflows_are_refused():
+    layer = PLUConv2d(2).float()
+    with torch.no_grad():
+        layer.lower[1, 0] = 1e30
+        layer.upper[0, 1] = 1e30
+    x = torch.randn(3, 2, 2, 2, dtype=torch.float32)
+    for mode in (True, False):
+        with pytest.raises(NotInvertibleError, match="PLUConv2d: expected an invertible weight, got a non-finite one"):
+            layer.train(mode)(x)

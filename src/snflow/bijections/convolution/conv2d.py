@@ -131,8 +131,7 @@ class PLUConv2d(Bijection):
         return self._encode(x, context), self._log_det(x)
 
     def _encode(self, x: Tensor, context: Tensor | None) -> Tensor:
-        lower, upper = self._factors()
-        z: Tensor = torch.einsum("oi,nihw->nohw", self.permutation @ lower @ upper, x)
+        z: Tensor = torch.einsum("oi,nihw->nohw", self._weight(), x)
         return z
 
     def _inverse(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -156,6 +155,11 @@ class PLUConv2d(Bijection):
         pixel = torch.empty_like(self.log_diagonal)[None, :, None, None]
         return linear_condition_number(partial(self._encode, context=None), self._solve, pixel)
 
+    def _weight(self) -> Tensor:
+        lower, upper = self._factors()
+        weight: Tensor = self.permutation @ lower @ upper
+        return weight
+
     def _factors(self) -> tuple[Tensor, Tensor]:
         one = torch.eye(len(self.sign), dtype=self.sign.dtype, device=self.sign.device)
         diagonal = torch.diag(self.sign * self.log_diagonal.exp())
@@ -163,8 +167,8 @@ class PLUConv2d(Bijection):
 
     def _log_det(self, x: Tensor) -> Tensor:
         log_abs_det = x.shape[2] * x.shape[3] * self.log_diagonal.sum()
-        weights = self.lower, self.upper, self.log_diagonal
-        check_invertible(log_abs_det + self.lower.sum() + self.upper.sum(), self.label, *weights)
+        weight = self._weight()  # finite factors may have a product that overflows
+        check_invertible(log_abs_det + weight.sum(), self.label, weight, self.log_diagonal)
         return log_abs_det.expand(x.shape[0])
 
     def extra_repr(self) -> str:
