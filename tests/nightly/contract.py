@@ -86,7 +86,9 @@ def _self_normalized_gradient(seed: int) -> float:
         z, log_det = layer(x)
         return torch.autograd.grad((z.square().sum(1) / 2 - log_det).mean(), layer.weight)[0]
 
-    wanted, right, moved = gradient(exact), torch.linalg.inv(exact.weight.detach()), torch.randn(size, size).double()
+    # The objective of the paper gives each of w and r half of the likelihood gradient; r is the transpose of R.
+    wanted, right = gradient(exact) / 2, torch.linalg.inv(exact.weight.detach()).mT
+    moved = torch.randn(size, size).double()
     biases = []
     for distance in (0.0, 1e-4, 2e-4):
         layer = SelfNormalizingDense(size, tracking=Penalty(weight=0.0, guard=False)).double()
