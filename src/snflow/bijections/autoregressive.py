@@ -9,10 +9,9 @@ from typing import Literal, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions.constraints import Constraint
 
 from snflow.bijections.base import Bijection, Shape
-from snflow.bijections.transformers.transformer import Transformer
+from snflow.bijections.transformers.transformer import TransformedElements, Transformer
 from snflow.errors import check_choice, check_context_shape, check_context_vector, check_count
 from snflow.nets.masked import MaskedMLP
 from snflow.nets.mlp import Activation, clamped
@@ -34,7 +33,7 @@ that of a pass by its multiplications."""
 
 
 @final
-class Autoregressive(Bijection):
+class Autoregressive(TransformedElements):
     """zᵢ = τ(xᵢ; hᵢ), (h₁, …, h_D) = net(x), hᵢ a function of x₁ … xᵢ₋₁; log|det| = Σ log dzᵢ/dxᵢ.
 
     ``forward`` is one pass through the network. ``inverse`` has two solvers. ``"steps"`` computes one element after
@@ -112,16 +111,6 @@ class Autoregressive(Bijection):
         """What the transformer declares, or an inverse that may take the Jacobi iteration."""
         may_iterate = self.solver == "jacobi" or (self.solver == "auto" and self.features >= _PASSES_FROM)
         return ITERATION if may_iterate else self.transformer.uncompiled
-
-    @property
-    def domain(self) -> Constraint:
-        """The domain of the transformer, for every element."""
-        return self.transformer.domain
-
-    @property
-    def codomain(self) -> Constraint:
-        """The domain of the transformer, for every element."""
-        return self.transformer.domain
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_slope = self.transformer(x, self._conditioned(x, context))

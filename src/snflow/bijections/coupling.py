@@ -6,15 +6,13 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.distributions.constraints import Constraint
 
-from snflow.bijections.base import Bijection, Shape
+from snflow.bijections.base import Shape
 from snflow.bijections.transformers.affine import AffineTransformer
-from snflow.bijections.transformers.transformer import Transformer
+from snflow.bijections.transformers.transformer import TransformedElements, Transformer
 from snflow.errors import ConfigError, ShapeError, check_context_shape
 from snflow.nets.convnet import ConvNet
 from snflow.nets.mlp import clamped
-from snflow.numerics.compilation import Reasons
 from snflow.numerics.devices import structure_device
 from snflow.numerics.probes import sum_event
 
@@ -75,7 +73,7 @@ def _check_size(where: str, count: int) -> None:
 
 
 @final
-class Coupling(Bijection):
+class Coupling(TransformedElements):
     """z_a = x_a, z_c = τ(x_c; h), h = net(x_a, context); log|det| = Σ log dz_c/dx_c.
 
     Both directions cost one pass through the conditioner, which may be any module. With a mask over features or
@@ -149,21 +147,6 @@ class Coupling(Bijection):
             self.event_shape = (len(mask), None, None) if image else (len(mask),)
         self.context_shape = check_context_shape("Coupling", context_shape)
         self.transformer, self.conditioner, self.input_bound = transformer, conditioner, input_bound
-
-    @property
-    def uncompiled(self) -> Reasons:
-        """What the transformer declares."""
-        return self.transformer.uncompiled
-
-    @property
-    def domain(self) -> Constraint:
-        """The domain of the transformer, for every element."""
-        return self.transformer.domain
-
-    @property
-    def codomain(self) -> Constraint:
-        """The domain of the transformer, for every element."""
-        return self.transformer.domain
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         return self._map(x, context, backwards=False)

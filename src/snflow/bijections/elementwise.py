@@ -15,9 +15,9 @@ from torch.distributions.constraints import Constraint
 from snflow.bijections.base import Bijection, Shape, check_tensor
 from snflow.bijections.domain import Bound, bounds, interval
 from snflow.bijections.transformers.spline import RationalQuadraticTransformer
-from snflow.bijections.transformers.transformer import Transformer
+from snflow.bijections.transformers.transformer import TransformedElements, Transformer
 from snflow.errors import ConfigError, DataError, check_event_shape
-from snflow.numerics.compilation import ROOT_SEARCH, Reasons
+from snflow.numerics.compilation import ROOT_SEARCH
 from snflow.numerics.probes import sum_event
 from snflow.numerics.root_finding import invert_increasing
 from snflow.numerics.transforms import under_transform
@@ -435,7 +435,7 @@ class CDF(Bijection):
 
 
 @final
-class Elementwise(Bijection):
+class Elementwise(TransformedElements):
     """zᵢ = τ(xᵢ; hᵢ), log|det| = Σ log dzᵢ/dxᵢ, with learned hᵢ: any transformer as a layer.
 
     In ``eval()`` and without gradients, quantities that depend on h only, such as the knots of a spline, are cached
@@ -468,21 +468,6 @@ class Elementwise(Bijection):
             raise ConfigError("Elementwise", expected=f"initial of shape {shape}", got=f"{tuple(initial.shape)}")
         self.parameters_of_elements = nn.Parameter(torch.zeros(shape) if initial is None else initial.detach().clone())
         self._kept: tuple[Tensor, Any] | None = None
-
-    @property
-    def uncompiled(self) -> Reasons:
-        """What the transformer declares."""
-        return self.transformer.uncompiled
-
-    @property
-    def domain(self) -> Constraint:
-        """The domain of the transformer."""
-        return self.transformer.domain
-
-    @property
-    def codomain(self) -> Constraint:
-        """The domain of the transformer."""
-        return self.transformer.domain
 
     def _forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         z, log_slope = self.transformer(x, self._prepared())

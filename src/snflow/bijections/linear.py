@@ -267,7 +267,7 @@ class _RelativeGradientInBothModes(_RelativeGradient):
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
         _RelativeGradient.setup_context(ctx, inputs, output)
         ctx.save_for_forward(inputs[1])
-        ctx.set_materialize_grads(False)  # so that a weight without a tangent can be told from one with zeros
+        ctx.set_materialize_grads(False)  # a weight without a tangent differs from one whose tangent is zero
 
     @staticmethod
     def jvp(ctx: Any, x: Tensor | None, weight: Tensor | None, *_: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -195,7 +195,7 @@ class _InBothModes(_SelfNormalized):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         _SelfNormalized.setup_context(ctx, inputs, output)
         ctx.save_for_forward(inputs[1])
-        ctx.set_materialize_grads(False)  # so that a weight without a tangent can be told from one with zeros
+        ctx.set_materialize_grads(False)  # a weight without a tangent differs from one whose tangent is zero
 
     @staticmethod
     def jvp(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from snflow.bijections.base import Bijection
 from snflow.errors import CheckedConstructor
 from snflow.numerics.compilation import Reasons
 
@@ -65,3 +66,28 @@ class Transformer(nn.Module, metaclass=CheckedConstructor):
             h: parameters, with shape ``(P, 1, *event)``.
         """
         return h
+
+
+class TransformedElements(Bijection):
+    """A layer that maps elements by a transformer, and each element's interval to itself: abstract base class.
+
+    Attributes:
+        transformer: τ.
+    """
+
+    transformer: Transformer
+
+    @property
+    def uncompiled(self) -> Reasons:
+        """What the transformer declares."""
+        return self.transformer.uncompiled
+
+    @property
+    def domain(self) -> Constraint:
+        """The domain of the transformer, for every element."""
+        return self.transformer.domain
+
+    @property
+    def codomain(self) -> Constraint:
+        """The domain of the transformer, for every element."""
+        return self.transformer.domain
